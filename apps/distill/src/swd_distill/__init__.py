@@ -1,0 +1,1 @@
+"""Scale-wise distillation of a diffusion model: generate, encode, train."""

@@ -1,0 +1,82 @@
+"""`swd-distill COMMAND PRESET [flags]`: a run is a named preset, flags are tweaks."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from swd_distill.config import Config
+
+COMMANDS = {
+    "run": "everything that is missing: generate, encode, train, sample",
+    "generate": "the teacher's images from prompts",
+    "encode": "images and captions into the cache that training reads",
+    "train": "the student, from the newest checkpoint on",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; a user's error is one line on stderr and exit code 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in {"-h", "--help"}:
+        print(_usage())
+        return
+    try:
+        print(_dispatch(args))
+    except (ValueError, OSError) as error:
+        if os.environ.get("SWD_TRACEBACK"):
+            raise
+        print(f"swd-distill: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+    return (
+        f"usage: swd-distill COMMAND PRESET [flags]\n\ncommands:\n{commands}\n\n"
+        "presets: tiny (the embedded teacher, minutes on a CPU), sd35-medium, sd35-large\n"
+        "swd-distill run tiny --help lists the flags, --dry-run prints the resolved config"
+    )
+
+
+def _dispatch(args: list[str]) -> str:
+    command, rest = args[0], args[1:]
+    if command not in COMMANDS:
+        raise ValueError(f"expected a command of {', '.join(COMMANDS)}, got {command!r}")
+    config = _parse(command, rest)
+    if config.dry_run:
+        stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
+        return f"{json.dumps(config.to_json(), indent=1)}\nstages: {config.scales}\n{stages}"
+    if command == "run":
+        from swd_distill.run import run
+
+        return run(config)
+    if command == "generate":
+        from swd_distill.generate import generate
+
+        return f"images in {generate(config)}"
+    if command == "encode":
+        from swd_distill.encode import encode
+
+        return f"cache in {encode(config)}"
+    from swd_distill.train import train
+
+    return f"LoRA in {train(config)}"
+
+
+def _parse(command: str, args: list[str]) -> "Config":
+    import tyro
+
+    from swd_distill.presets import PRESETS
+
+    if not args or args[0] not in (*PRESETS, "-h", "--help"):
+        raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {args[0] if args else 'none'!r}")
+    if args[0] in {"-h", "--help"}:
+        print(_usage())
+        raise SystemExit(0)
+    preset = PRESETS[args[0]]
+    config = tyro.cli(type(preset), default=preset, args=args[1:], prog=f"swd-distill {command} {preset.name}")
+    config.check()
+    return config

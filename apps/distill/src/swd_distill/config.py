@@ -1,0 +1,131 @@
+"""A run as data: one frozen config, from a named preset and flags."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swd_losses import Recipe
+from swd_schedules import ScaleSchedule, presets
+
+
+@dataclass(frozen=True)
+class Data:
+    """The teacher's images: what is distilled."""
+
+    prompts: Path | None = None
+    """Prompts: .txt with one a line, .jsonl or .csv with a text column. Default: those of the embedded teacher."""
+    images: Path | None = None
+    """An image folder (metadata.jsonl or .csv with file_name and text) instead of generating OUT/images."""
+    num_images: int = 100_000
+    """Images to generate, prompt after prompt."""
+    teacher_steps: int = 40
+    """The teacher's sampling steps."""
+    teacher_guidance: float = 4.5
+    """The teacher's classifier-free guidance."""
+    batch: int = 8
+    """Images generated or encoded at a time."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How student and fake model are trained."""
+
+    iterations: int = 3000
+    """Updates of the student."""
+    batch: int = 8
+    """Samples an update."""
+    rank: int = 64
+    """LoRA rank; alpha is the same."""
+    block: int = 11
+    """Transformer block, counted from 0, whose features feed MMD and GAN."""
+    lr: float = 4e-6
+    """Learning rate of the student."""
+    fake_lr: float = 4e-6
+    """Learning rate of fake model and head."""
+    warmup: int = 0
+    """Updates over which the learning rates rise from zero."""
+    decay: bool = False
+    """Let the learning rates fall to zero along a cosine."""
+    clip: float = 10.0
+    """Largest norm of a network's gradient."""
+    gradient_checkpointing: bool = False
+    """Recompute blocks in backward: less memory, a third more time."""
+    save_every: int = 500
+    """Updates between checkpoints."""
+    sample_every: int = 500
+    """Updates between sample grids."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A distillation run."""
+
+    name: str
+    """The preset's name."""
+    model: str
+    """A diffusers directory or hub id of the teacher; "embedded" ships with swd-models."""
+    schedule: str
+    """A preset of swd-schedules, a JSON file, or 1000:64x64,896:80x80,..."""
+    recipe: Recipe
+    """Losses and their weights."""
+    data: Data = field(default_factory=Data)
+    training: Training = field(default_factory=Training)
+    out: Path = Path("runs")
+    """The run folder; everything of the run is inside."""
+    seed: int = 0
+    """Source of all randomness."""
+    dry_run: bool = False
+    """Print the resolved config and the stages, and stop."""
+
+    @property
+    def scales(self) -> ScaleSchedule:
+        """Resolve the schedule."""
+        return presets.resolve(self.schedule)
+
+    @property
+    def images(self) -> Path:
+        """Return the image folder."""
+        return self.data.images or self.out / "images"
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of cached latents and text."""
+        return self.out / "cache"
+
+    @property
+    def needs_fake(self) -> bool:
+        """Tell whether any loss asks for a fake model; MMD alone on the teacher's features does not."""
+        recipe = self.recipe
+        return bool(recipe.dmd_weight or recipe.gan_weight or recipe.mmd_features == "fake")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as JSON data, the schedule resolved."""
+        data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        return data | {"schedule": json.loads(self.scales.to_json())}
+
+    def check(self) -> None:
+        """Raise ValueError for what would fail later, in one line and before any work."""
+        from swd_models.loading import check_sizes  # diffusers takes seconds: after the flags are known to parse
+
+        check_sizes(self.model, self.scales.sizes)
+        positive = {
+            "data.num-images": self.data.num_images,
+            "data.teacher-steps": self.data.teacher_steps,
+            "data.batch": self.data.batch,
+            "training.iterations": self.training.iterations,
+            "training.batch": self.training.batch,
+            "training.rank": self.training.rank,
+            "training.save-every": self.training.save_every,
+            "training.sample-every": self.training.sample_every,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise ValueError(f"expected --{name} of at least 1, got {value}")
+        if self.recipe.gan_weight and not self.recipe.fake_updates:
+            raise ValueError(
+                "expected --recipe.fake-updates of at least 1 with a GAN, got 0: or pass --recipe.gan-weight 0"
+            )
+        if self.data.images and not self.data.images.is_dir():
+            raise ValueError(f"expected a folder of images, got {self.data.images}: check --data.images")

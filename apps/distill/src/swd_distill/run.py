@@ -1,0 +1,72 @@
+"""Everything that is missing, in order: images, cache, student, and the picture of what came out."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from swd_distill.cache import MANIFEST
+from swd_distill.config import Config
+from swd_distill.devices import device_and_dtype
+from swd_distill.encode import encode
+from swd_distill.files import claim
+from swd_distill.generate import generate
+from swd_distill.prompts import read_prompts
+from swd_distill.train import run_settings, train
+from swd_models.loading import load_teacher, resolve_model
+from swd_sample import SwDPipeline
+from swd_sample.grid import grid
+
+NUM_COMPARED, COMPARISON_SEED = 8, 1000
+
+
+def run(config: Config) -> str:
+    """Do what is missing of a run; return the line that says where things are."""
+    claim(config.out / "config.json", run_settings(config), "a run")
+    picture = config.out / "samples" / "comparison.png"
+    done = picture.is_file()
+    if not done:
+        if config.data.images is None:
+            generate(config)
+        encode(config)
+        train(config)
+        picture.parent.mkdir(exist_ok=True)
+        compare(config).save(picture.with_suffix(".tmp"), format="png")
+        picture.with_suffix(".tmp").replace(picture)
+    state = "already done" if done else "done"
+    return f'{state}: see {picture}, the LoRA is in {config.out / "lora"}; try: swd-sample {config.out} "a prompt"'
+
+
+def compare(config: Config) -> Image.Image:
+    """Sample the same prompts with teacher, student, and the undistilled teacher under the student's schedule."""
+    prompts, (device, dtype) = _prompts_to_compare(config), device_and_dtype()
+    student = SwDPipeline.from_run(config.out)
+    undistilled = SwDPipeline.from_pretrained(config.model, schedule=config.scales)
+    teacher = load_teacher(config.model, torch_dtype=dtype)
+    teacher.pipe.to(device)
+    height, width = (side * student.latents.factor for side in config.scales.sizes[-1])
+    steps, guidance, few = config.data.teacher_steps, config.data.teacher_guidance, len(config.scales.sizes)
+    rows = {
+        f"teacher, {steps} steps, cfg {guidance:g}": teacher(
+            prompts,
+            pixels=(height, width),
+            num_steps=steps,
+            guidance=guidance,
+            generators=[torch.Generator().manual_seed(COMPARISON_SEED + i) for i in range(len(prompts))],
+        ),
+        f"student, {few} scale-wise steps": student(prompts, seed=COMPARISON_SEED),
+        f"undistilled, same {few} steps, cfg {guidance:g}": undistilled(
+            prompts, seed=COMPARISON_SEED, guidance=guidance
+        ),
+    }
+    return grid(rows, prompts)
+
+
+def _prompts_to_compare(config: Config) -> list[str]:
+    """Return prompts that training has not seen where the model brings some, else the first that it has."""
+    held_out = Path(resolve_model(config.model)) / "prompts_held_out.txt"
+    if held_out.is_file():
+        return read_prompts(held_out)[:NUM_COMPARED]
+    import json
+
+    return list(json.loads((config.cache / MANIFEST).read_text())["captions"])

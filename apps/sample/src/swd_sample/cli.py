@@ -1,0 +1,101 @@
+"""`swd-sample RUN|PRESET "prompt" ...`: images from a distilled student."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from swd_sample.presets import SOURCES
+
+if TYPE_CHECKING:
+    from swd_sample.pipeline import SwDPipeline
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sample images from a run folder, or from a preset's base model with a LoRA."""
+
+    source: tyro.conf.Positional[str]
+    """A run folder of swd-distill, or a preset: tiny, sd35-medium, sd35-large."""
+    prompts: tyro.conf.Positional[tuple[str, ...]]
+    """One or more prompts."""
+    lora: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """A LoRA file or folder, instead of the run's."""
+    schedule: str | None = None
+    """A schedule instead of the LoRA's: a preset's name, a JSON file, or 1000:64x64,896:80x80,..."""
+    steps: int | None = None
+    """Keep this many stages of the schedule, the first and the last among them."""
+    seed: int = 0
+    """Prompt i is sampled from seed + i."""
+    out: Path = Path("sample.png")
+    """The image; for several prompts a grid."""
+
+
+def sample(options: Options) -> str:
+    """Load, sample, write; return the line for the user."""
+    if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
+        raise ValueError('expected at least one prompt that is not empty: swd-sample tiny "a big red circle ..."')
+    _check_writable(options.out)
+    pipe = _load(options)
+    schedule = pipe.schedule.thin(options.steps) if options.steps else pipe.schedule
+    began = time.perf_counter()
+    images = pipe(options.prompts, seed=options.seed, schedule=schedule)
+    seconds = (time.perf_counter() - began) / len(images)
+    if len(images) > 1:
+        from swd_sample.grid import grid
+
+        images = [grid({"": images}, options.prompts)]
+    images[0].save(options.out)
+    return f"{options.out}: {len(options.prompts)} image(s), {seconds:.3f} s each, {schedule}"
+
+
+def _load(options: Options) -> "SwDPipeline":
+    run = Path(options.source)
+    if not (run / "config.json").is_file():
+        if options.source not in SOURCES:
+            raise ValueError(
+                f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}"
+            )
+        run = Path("runs") / options.source
+    if not options.lora and not (run / "lora").is_dir():
+        raise ValueError(
+            f"expected a LoRA in {run / 'lora'}, got none: pass --lora PATH or run `swd-distill run {options.source}`"
+        )
+    from swd_sample.pipeline import SwDPipeline
+    from swd_schedules import presets
+
+    schedule = presets.resolve(options.schedule) if options.schedule else None
+    if (run / "config.json").is_file() and not options.lora and schedule is None:
+        return SwDPipeline.from_run(run)
+    model = _model_of(run) or SOURCES[options.source].model
+    return SwDPipeline.from_pretrained(model, lora=options.lora or run / "lora", schedule=schedule)
+
+
+def _model_of(run: Path) -> str | None:
+    import json
+
+    config = run / "config.json"
+    return str(json.loads(config.read_text())["model"]) if config.is_file() else None
+
+
+def _check_writable(out: Path) -> None:
+    if out.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
+        raise ValueError(f"expected --out to be a png, jpg or webp file, got {out}")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ValueError(f"expected a folder that can be written, got {out.parent}: create it or choose another --out")
+
+
+def main() -> None:
+    """Run `swd-sample`; a user's error is one line and exit code 2."""
+    options = tyro.cli(Options, prog="swd-sample")
+    try:
+        print(sample(options))
+    except (ValueError, OSError) as error:
+        if os.environ.get("SWD_TRACEBACK"):
+            raise
+        print(f"swd-sample: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,102 @@
+"""The scale-wise sampler as a pipeline: prompts in, images out."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from swd_models import SD3Denoiser, load_denoiser, load_latents, load_lora, load_text
+from swd_models.loading import check_sizes
+from swd_models.sd3 import SD3Latents, SD3Text
+from swd_schedules import ScaleSchedule, Stage, sample_scalewise
+
+
+class SwDPipeline:
+    """Text, a denoiser with its LoRA, latents and a schedule.
+
+    >>> pipe = SwDPipeline.from_run("runs/tiny")
+    >>> pipe(["a big red circle at the left, green background"], seed=0)[0].save("circle.png")
+    """
+
+    def __init__(self, denoiser: SD3Denoiser, text: SD3Text, latents: SD3Latents, schedule: ScaleSchedule) -> None:
+        self.denoiser, self.text, self.latents, self.schedule = denoiser, text, latents, schedule
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        lora: Path | str | None = None,
+        schedule: ScaleSchedule | None = None,
+        device: str | None = None,
+    ) -> Self:
+        """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        options = {"torch_dtype": torch.float32 if device == "cpu" else torch.bfloat16}
+        denoiser = load_denoiser(model, **options)
+        carried = load_lora(denoiser, lora) if lora else None
+        chosen = schedule or carried
+        if chosen is None:
+            raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
+        check_sizes(model, chosen.sizes)
+        text, latents = load_text(model, **options), load_latents(model, **options)
+        denoiser.to(device)
+        latents.vae.to(device)
+        text.to(device)
+        return cls(denoiser, text, latents, chosen)
+
+    @classmethod
+    def from_run(cls, run: Path | str, *, device: str | None = None) -> Self:
+        """Load the student of a run folder."""
+        config = Path(run) / "config.json"
+        if not config.is_file():
+            raise ValueError(f"expected a run folder with config.json, got {run}")
+        model = json.loads(config.read_text())["model"]
+        return cls.from_pretrained(model, lora=Path(run) / "lora", device=device)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        schedule: ScaleSchedule | None = None,
+        guidance: float = 1.0,
+        on_stage: Callable[[Stage, Tensor], None] | None = None,
+    ) -> list[Image.Image]:
+        """Sample one image a prompt; prompt i has the seed `seed + i`, whatever the batch.
+
+        `guidance` above 1 adds unconditional passes: for undistilled models, a student needs none.
+        """
+        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+        cond = self.text(prompts)
+        uncond = {key: value.expand_as(cond[key]) for key, value in self.text([""]).items()}
+        device = next(self.denoiser.parameters()).device
+
+        def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+            x0 = self.denoiser(x_t, sigma, cond).x0
+            if guidance != 1.0:
+                base = self.denoiser(x_t, sigma, uncond).x0
+                x0 = base + guidance * (x0 - base)
+            return x0
+
+        x0 = sample_scalewise(
+            denoise,
+            schedule or self.schedule,
+            (len(prompts), self.denoiser.num_channels),
+            process=self.denoiser.process,
+            generator=generators,
+            on_stage=on_stage,
+            device=device,
+        )
+        return to_pil(self.latents.decode(x0))
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Turn images (B, 3, y, x) in [-1, 1] into PIL."""
+    pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(image) for image in pixels]

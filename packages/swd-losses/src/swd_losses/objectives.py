@@ -1,0 +1,187 @@
+"""The losses as objects over denoisers: no optimiser, no requires_grad, no state, no random numbers.
+
+Noise and noise levels are drawn outside. Generator objectives (`MMDObjective`, `DMDObjective`,
+`GANObjective.generator`) give gradients to x0 through models that may themselves be trainable: call
+`total.backward(inputs=student_parameters)` and nothing accumulates in the fake model or the head. Fake-side objectives
+detach x0 and never reach the student.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swd_losses.diffusion import Weighting, denoising_loss
+from swd_losses.dmd import dmd_loss, guided
+from swd_losses.gan import discriminator_loss, generator_loss, gradient_penalty
+from swd_losses.mmd import linear_mmd
+from swd_losses.typing import Denoiser, LossTerms, NoiseProcess, Prediction
+
+__all__ = ["DMDObjective", "DenoisingObjective", "FakeObjective", "GANObjective", "MMDObjective"]
+
+Latent: TypeAlias = Float[Tensor, "b *s"]
+Level: TypeAlias = Float[Tensor, " b"]
+Cond: TypeAlias = Mapping[str, Tensor]
+Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MMDObjective:
+    """Match the features of one block between generated and target images (section 4.2, eq. 2).
+
+    `denoiser` is the frozen teacher in the paper, the fake model in the authors' code. `kernel(fake, real)` is a
+    function of `swd_losses.mmd` or any other. Fake and real share the noise. `noised=False` is ablation C: clean
+    latents at sigma 0.
+    """
+
+    denoiser: Denoiser
+    process: NoiseProcess
+    block: int
+    kernel: Kernel = linear_mmd
+    noised: bool = True
+
+    def __call__(self, x0: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
+        """Return the part `mmd`."""
+        fake = self._features(x0, cond, sigma, noise)
+        with torch.no_grad():
+            real = self._features(x0_real, cond, sigma, noise)
+        loss = self.kernel(fake, real)
+        return _terms(loss, mmd=loss)
+
+    def _features(self, x0: Tensor, cond: Cond, sigma: Tensor, noise: Tensor) -> Tensor:
+        if self.noised:
+            x_t = self.process.add_noise(x0, noise, sigma)
+        else:
+            x_t, sigma = x0, torch.zeros_like(sigma)
+        return _features(self.denoiser(x_t, sigma, cond, block=self.block, stop=True))
+
+
+@dataclass(frozen=True)
+class DMDObjective:
+    """Follow the gradient of KL(student || teacher), estimated from two scores (appendix A, DMD2).
+
+    No gradient reaches the teacher or the fake model. The conditional and unconditional passes of the teacher run as
+    one batch if `cond` and `uncond` have the same names and shapes, else one after the other.
+    """
+
+    teacher: Denoiser
+    fake: Denoiser
+    process: NoiseProcess
+    guidance: float
+
+    def __call__(self, x0: Latent, cond: Cond, uncond: Cond | None, sigma: Level, noise: Latent) -> LossTerms:
+        """Return the part `dmd`; `uncond=None` takes the teacher as it is, for guidance-distilled models."""
+        with torch.no_grad():
+            x_t = self.process.add_noise(x0, noise, sigma)
+            x0_real = self._guided(x_t, sigma, cond, uncond)
+            x0_fake = _x0(self.fake(x_t, sigma, cond))
+        loss = dmd_loss(x0, x0_real, x0_fake)
+        return _terms(loss, dmd=loss)
+
+    def _guided(self, x_t: Tensor, sigma: Tensor, cond: Cond, uncond: Cond | None) -> Tensor:
+        if uncond is None:
+            return _x0(self.teacher(x_t, sigma, cond))
+        if not _stackable(cond, uncond):
+            return guided(_x0(self.teacher(x_t, sigma, cond)), _x0(self.teacher(x_t, sigma, uncond)), self.guidance)
+        both = {name: torch.cat([cond[name], uncond[name]]) for name in cond}
+        with_cond, without = _x0(self.teacher(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), both)).chunk(2)
+        return guided(with_cond, without, self.guidance)
+
+
+@dataclass(frozen=True)
+class GANObjective:
+    """Play a GAN on the features of one block of the fake model (appendix A).
+
+    `gradient_penalty` is the weight of R1 on the head. Fake and real share the noise.
+    """
+
+    fake: Denoiser
+    head: nn.Module
+    process: NoiseProcess
+    block: int
+    gradient_penalty: float = 0.0
+
+    def generator(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
+        """Return the student's side, part `gan`."""
+        loss = generator_loss(self.head(self.features(x0, cond, sigma, noise)))
+        return _terms(loss, gan=loss)
+
+    def discriminator(self, x0_fake: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
+        """Return the side of the head and the fake model, parts as of `discriminate`."""
+        fake_features = self.features(x0_fake.detach(), cond, sigma, noise)
+        return self.discriminate(fake_features, self.features(x0_real, cond, sigma, noise))
+
+    def discriminate(self, fake_features: Float[Tensor, "n l c"], real_features: Float[Tensor, "n l c"]) -> LossTerms:
+        """Tell features apart: the part `discriminator`, and `gradient_penalty` if it has a weight."""
+        loss = discriminator_loss(self.head(real_features), self.head(fake_features))
+        if self.gradient_penalty == 0:
+            return _terms(loss, discriminator=loss)
+        penalty = gradient_penalty(self.head, real_features)
+        return _terms(loss + self.gradient_penalty * penalty, discriminator=loss, gradient_penalty=penalty)
+
+    def features(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> Float[Tensor, "b l c"]:
+        """Noise a latent and run the fake model up to the block."""
+        x_t = self.process.add_noise(x0, noise, sigma)
+        return _features(self.fake(x_t, sigma, cond, block=self.block, stop=True))
+
+
+@dataclass(frozen=True)
+class DenoisingObjective:
+    """Train the fake model to denoise what the student generates (appendix A); without a GAN this is the fake step."""
+
+    fake: Denoiser
+    process: NoiseProcess
+    weighting: Weighting = "x0"
+
+    def __call__(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
+        """Return the part `denoising`."""
+        x0 = x0.detach()
+        prediction = self.fake(self.process.add_noise(x0, noise, sigma), sigma, cond)
+        loss = denoising_loss(_x0(prediction), x0, sigma, weighting=self.weighting)
+        return _terms(loss, denoising=loss)
+
+
+@dataclass(frozen=True)
+class FakeObjective:
+    """Train the fake model and the head in one step: denoising + `weight` x discriminator.
+
+    One full forward of the generated images serves both; that of the real ones stops at the block. The numbers equal
+    `DenoisingObjective` + `weight` x `GANObjective.discriminator` at the same sigma and noise.
+    """
+
+    gan: GANObjective
+    weight: float = 1e-2
+    weighting: Weighting = "x0"
+
+    def __call__(self, x0_fake: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
+        """Return the parts `denoising`, `discriminator`, and `gradient_penalty` if it has a weight."""
+        gan, x0_fake = self.gan, x0_fake.detach()
+        prediction = gan.fake(gan.process.add_noise(x0_fake, noise, sigma), sigma, cond, block=gan.block)
+        denoising = denoising_loss(_x0(prediction), x0_fake, sigma, weighting=self.weighting)
+        adversarial = gan.discriminate(_features(prediction), gan.features(x0_real, cond, sigma, noise))
+        return _terms(denoising + self.weight * adversarial.total, denoising=denoising, **adversarial.parts)
+
+
+def _terms(total: Tensor, **parts: Tensor) -> LossTerms:
+    return LossTerms(total, {name: part.detach() for name, part in parts.items()})
+
+
+def _stackable(cond: Cond, uncond: Cond) -> bool:
+    return cond.keys() == uncond.keys() and all(cond[name].shape == uncond[name].shape for name in cond)
+
+
+def _x0(prediction: Prediction) -> Tensor:
+    if prediction.x0 is None:
+        raise ValueError("expected x0 from the denoiser, got None; return it whenever stop=False")
+    return prediction.x0
+
+
+def _features(prediction: Prediction) -> Tensor:
+    if prediction.features is None:
+        raise ValueError(
+            "expected features from the denoiser, got None; return (N, L, C) tokens whenever block is given"
+        )
+    return prediction.features

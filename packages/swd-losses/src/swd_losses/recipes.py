@@ -1,0 +1,70 @@
+"""The two sets of choices: what the paper states and what the authors' code does. Where one is silent it says so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from swd_losses.diffusion import Weighting
+from swd_losses.gan import DiscriminatorHead, HeadPool
+from swd_losses.mmd import Pooling, huber_mmd, linear_mmd, rbf_mmd
+
+__all__ = ["PAPER", "RELEASED", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Name every choice about losses in which the paper and the authors' code differ or one is silent.
+
+    Intervals are noise levels sigma, both ends included. For another choice: `replace(PAPER, mmd_noised=False)`.
+    """
+
+    mmd_features: Literal["teacher", "fake"]  # whose block feeds the MMD
+    mmd_kernel: Literal["linear", "huber", "rbf"]  # linear sums over images, the others average: see linear_mmd
+    mmd_interval: tuple[float, float]  # noise on the images before their features are compared
+    levels: Literal["uniform", "grid"]  # sigma anywhere in an interval, or only at the teacher's 28 steps within it
+    guidance: float  # weight of the real score in DMD
+    # What follows is the authors' in both recipes.
+    rbf_bandwidth: float | Literal["median"] = 100.0  # for the kernel "rbf" only; the paper gives none
+    mmd_pooling: Pooling = "image"  # "batch" is ablation B
+    mmd_noised: bool = True  # False is ablation C
+    dmd_interval: tuple[float, float] = (0.0, 0.791)  # grid points 12..27, sigma .7904 to .0089; not in the paper
+    fake_interval: tuple[float, float] = (0.0, 1.0)  # all grid points, also for the discriminator; not in the paper
+    gan_interval: tuple[float, float] = (0.0, 1.0)  # the generator's GAN term: as the discriminator; stated by neither
+    mmd_weight: float = 1.0  # L = MMD + a DMD + b GAN
+    dmd_weight: float = 1.0  # a; not in the paper
+    gan_weight: float = 5e-3  # b; not in the paper
+    discriminator_weight: float = 1e-2  # beside the denoising loss of the fake model; not in the paper
+    head_pool: HeadPool = "tokens"  # the paper does not say how logits of tokens become one
+    denoising_weighting: Weighting = "x0"  # not in the paper
+    fake_updates: int = 5  # updates of the fake model for each of the student; not in the paper
+    gradient_penalty: float = 0.0  # R1 on the head; in neither
+
+    def kernel(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the kernel of fake and real features that `MMDObjective` takes."""
+        if self.mmd_kernel == "rbf":
+            return partial(rbf_mmd, bandwidth=self.rbf_bandwidth, pooling=self.mmd_pooling)
+        return partial({"linear": linear_mmd, "huber": huber_mmd}[self.mmd_kernel], pooling=self.mmd_pooling)
+
+    def head(self, channels: int) -> DiscriminatorHead:
+        """Return a new discriminator for features of this width."""
+        return DiscriminatorHead(channels, pool=self.head_pool)
+
+
+PAPER = Recipe(
+    mmd_features="teacher",
+    mmd_kernel="linear",
+    mmd_interval=(0.0, 0.6),  # "[0, 600]"
+    levels="uniform",
+    guidance=4.5,
+)
+
+RELEASED = Recipe(
+    mmd_features="fake",
+    mmd_kernel="huber",
+    mmd_interval=(0.0, 0.603),  # grid points 18..27, sigma .6022 to .0089
+    levels="grid",
+    guidance=7.0,  # SD3.5 Medium; 4.5 for Large
+)

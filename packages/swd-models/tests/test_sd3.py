@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from swd_models.tiny import tiny_sd3, tiny_sd3_cond
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return tiny_sd3().double()
+
+
+def _inputs(size=(6, 10), batch=2):
+    generator = torch.Generator().manual_seed(1)
+    x_t = torch.randn(batch, 4, *size, generator=generator, dtype=torch.float64)
+    return x_t, torch.tensor([0.9, 0.3], dtype=torch.float64), tiny_sd3_cond(batch)
+
+
+@pytest.mark.parametrize("size", [(6, 10), (16, 16)])
+def test_x0_is_what_the_transformer_of_diffusers_predicts(denoiser, size):
+    x_t, sigma, cond = _inputs(size)
+    velocity = denoiser.backbone(
+        x_t, cond["prompt_embeds"].double(), cond["pooled_prompt_embeds"].double(), 1000 * sigma
+    ).sample
+    assert torch.equal(denoiser(x_t, sigma, cond).x0, x_t - sigma[:, None, None, None] * velocity)
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_features_are_the_block_output_that_a_hook_sees(denoiser, block):
+    x_t, sigma, cond = _inputs()
+    seen = []
+    handle = denoiser.backbone.transformer_blocks[block].register_forward_hook(lambda *args: seen.append(args[2][1]))
+    full = denoiser(x_t, sigma, cond, block=block)
+    handle.remove()
+    assert full.features.shape == (2, 15, 32)
+    assert torch.equal(full.features, seen[0])
+    assert torch.equal(full.x0, denoiser(x_t, sigma, cond).x0)
+
+
+def test_a_sub_forward_runs_no_block_after_the_one_asked_for(denoiser):
+    x_t, sigma, cond = _inputs()
+    calls = []
+    handles = [
+        block.register_forward_hook(lambda *args, i=i: calls.append(i))
+        for i, block in enumerate(denoiser.backbone.transformer_blocks)
+    ]
+    stopped = denoiser(x_t, sigma, cond, block=1, stop=True)
+    for handle in handles:
+        handle.remove()
+    assert calls == [0, 1]
+    assert stopped.x0 is None
+    assert torch.equal(stopped.features, denoiser(x_t, sigma, cond, block=1).features)
+
+
+@pytest.mark.parametrize("size", [(7, 8), (8, 34)])
+def test_sizes_that_patches_would_truncate_or_positions_do_not_reach_are_refused(denoiser, size):
+    with pytest.raises(ValueError, match="divisible by 2 and at most 32"):
+        denoiser(torch.zeros(1, 4, *size).double(), torch.ones(1), tiny_sd3_cond(1))
+
+
+def test_a_block_beyond_the_last_is_refused(denoiser):
+    x_t, sigma, cond = _inputs()
+    with pytest.raises(ValueError, match="below 3, got 3"):
+        denoiser(x_t, sigma, cond, block=3)
+
+
+def test_the_latent_keeps_its_precision_over_a_half_precision_base():
+    denoiser = tiny_sd3().to(torch.bfloat16)
+    x_t = torch.randn(2, 4, 8, 8)
+    assert denoiser(x_t, torch.tensor([0.5, 1.0]), tiny_sd3_cond(2)).x0.dtype == torch.float32
+
+
+def test_full_size_medium_on_meta_has_the_published_shape():
+    # stabilityai/stable-diffusion-3.5-medium's transformer config
+    config = {
+        "sample_size": 128,
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_layers": 24,
+        "attention_head_dim": 64,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "caption_projection_dim": 1536,
+        "pooled_projection_dim": 2048,
+        "pos_embed_max_size": 384,
+        "dual_attention_layers": tuple(range(13)),
+    }
+    with torch.device("meta"):
+        denoiser = tiny_sd3(**config)
+    assert denoiser.num_blocks == 24
+    assert denoiser.num_features == 1536
+    assert sum(p.numel() for p in denoiser.parameters()) == pytest.approx(2.243e9, rel=2e-3)

@@ -1,0 +1,67 @@
+"""Schedules of the paper (appendix D, table 9), of the released models, and their baselines.
+
+The paper prints rounded timesteps (945, 896, 790, 737, 602). They are points of the 28-step grid of a scheduler with
+shift 3 (`grid.shifted_grid`, twice shifted), and stand here with that grid's full precision (945.39, 895.90, ...).
+"""
+
+from pathlib import Path
+from typing import Final
+
+from swd_schedules.grid import shifted_grid
+from swd_schedules.schedule import ScaleSchedule
+
+_GRID = tuple(1000 * sigma for sigma in shifted_grid(28))
+_SIX_STEPS = tuple(_GRID[i] for i in (0, 4, 7, 12, 14, 18))
+_FOUR_STEPS = tuple(_GRID[i] for i in (0, 7, 14, 18))
+_FOUR_STEPS_FLUX_PAPER = tuple(_GRID[i] for i in (0, 4, 12, 18))
+_WAN_SIZES = ((20, 34), (30, 52), (40, 70), (60, 104))
+
+_SCALEWISE = {
+    "sd35-medium-6": ScaleSchedule.square(_SIX_STEPS, (32, 48, 64, 80, 96, 128)),
+    "sd35-medium-4": ScaleSchedule.square(_FOUR_STEPS, (64, 80, 96, 128)),
+    "sd35-large-4": ScaleSchedule.square(_FOUR_STEPS, (64, 80, 96, 128)),
+    "flux-4-paper": ScaleSchedule.square(_FOUR_STEPS_FLUX_PAPER, (32, 64, 96, 128)),
+    "flux-4-released": ScaleSchedule.square(_FOUR_STEPS, (64, 80, 96, 128)),
+    "wan-4": ScaleSchedule(_FOUR_STEPS, tuple((t, *hw) for t, hw in zip((6, 11, 16, 21), _WAN_SIZES, strict=True))),
+    "wan-4-spatial": ScaleSchedule(_FOUR_STEPS, tuple((21, *hw) for hw in _WAN_SIZES)),
+    # SDXL is variance preserving: its own timesteps, not points of the flow grid.
+    "sdxl-4": ScaleSchedule.square((1000.0, 800.0, 600.0, 400.0), (64, 80, 96, 128)),
+    "tiny-4": ScaleSchedule.square(_FOUR_STEPS, (8, 10, 12, 16)),
+}
+
+PRESETS: Final[dict[str, ScaleSchedule]] = {
+    **_SCALEWISE,
+    "sd35-medium-6-constant-64": ScaleSchedule.square(_SIX_STEPS, (64, 64, 64, 64, 64, 128)),
+    "sd35-medium-6-constant-32": ScaleSchedule.square(_SIX_STEPS, (32, 32, 32, 32, 32, 128)),
+    **{f"{name}-full": schedule.full_scale() for name, schedule in _SCALEWISE.items()},
+}
+
+SD35_MEDIUM_6 = PRESETS["sd35-medium-6"]
+SD35_MEDIUM_4 = PRESETS["sd35-medium-4"]
+SD35_LARGE_4 = PRESETS["sd35-large-4"]
+FLUX_4_PAPER = PRESETS["flux-4-paper"]
+FLUX_4_RELEASED = PRESETS["flux-4-released"]
+WAN_4 = PRESETS["wan-4"]
+WAN_4_SPATIAL = PRESETS["wan-4-spatial"]
+SDXL_4 = PRESETS["sdxl-4"]
+TINY_4 = PRESETS["tiny-4"]
+
+
+def resolve(text: str) -> ScaleSchedule:
+    """Return the schedule of a preset's name, of a JSON file, or of the inline form `1000:8x8,896:10x10`.
+
+    Raises:
+        ValueError: None of the three, or a schedule that breaks a rule.
+    """
+    if text in PRESETS:
+        return PRESETS[text]
+    if Path(text).suffix == ".json":
+        try:
+            return ScaleSchedule.from_json(Path(text).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"expected a schedule's JSON file, got {text}: {error.strerror}") from error
+    if ":" not in text:
+        raise ValueError(
+            f"expected a schedule as a JSON file, as 1000:64,896:80,... or one of {', '.join(PRESETS)}; got {text!r}"
+        )
+    return ScaleSchedule.parse(text)

@@ -1,0 +1,73 @@
+"""Scale-wise stochastic multistep sampling (section 4.1, figure 2): predict x0, upscale it, renoise it, repeat."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from swd_schedules.process import FlowMatching, Process
+from swd_schedules.resize import UpscaleMode, upscale
+from swd_schedules.schedule import ScaleSchedule, Stage
+
+_FLOW = FlowMatching()
+
+
+def sample_scalewise(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    schedule: ScaleSchedule,
+    shape: tuple[int, int],
+    *,
+    process: Process = _FLOW,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    on_stage: Callable[[Stage, Tensor], None] | None = None,
+    mode: UpscaleMode = "bicubic",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "batch channels *size"]:
+    """Generate `shape = (batch, channels)` latents at the final size of `schedule`.
+
+    `x_t = add_noise(upscale(x0, s_i), noise, sigma_i)`, `x0 = denoise(x_t, sigma_i)`; the first x_t is noise alone.
+
+    Gradients follow the caller's mode, since training rolls out with this function too: sample under `torch.no_grad()`.
+
+    Args:
+        denoise: `denoise(x_t, sigma) -> x0`, with sigma `(batch,)` in float32 or wider.
+        schedule: Sizes and noise levels.
+        shape: Batch and channels.
+        process: Forward process of the model.
+        generator: Source of all noise; or one per sample, so that a sample is the same in every batch. Noise is drawn
+            on the generator's device, then moved.
+        on_stage: Called with every stage and its x0.
+        mode: Interpolation of `upscale`.
+        device: Where to sample; by default the generator's device, else the CPU.
+        dtype: Of the noise, so of x_t as well.
+
+    Raises:
+        ValueError: The number of generators is not the batch size.
+    """
+    if isinstance(generator, Sequence) and len(generator) != shape[0]:
+        raise ValueError(f"expected {shape[0]} generators, got {len(generator)}; give one per sample, or a single one")
+    x0: Tensor | None = None
+    for stage in schedule.stages:
+        noise = _draw((*shape, *stage.target), generator, device, dtype)
+        x_t = noise if x0 is None else process.add_noise(upscale(x0, stage.target, mode), noise, stage.sigma)
+        sigma = torch.full(shape[:1], stage.sigma, dtype=torch.promote_types(dtype, torch.float32), device=x_t.device)
+        x0 = denoise(x_t, sigma)
+        if on_stage is not None:
+            on_stage(stage, x0)
+    assert x0 is not None  # a schedule has at least one stage
+    return x0
+
+
+def _draw(
+    shape: tuple[int, ...],
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    if isinstance(generator, Sequence):
+        return torch.cat([_draw((1, *shape[1:]), one, device, dtype) for one in generator])
+    source = device if generator is None else generator.device
+    noise = torch.randn(shape, generator=generator, device=source, dtype=dtype)
+    return noise if device is None else noise.to(device)

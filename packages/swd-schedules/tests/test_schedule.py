@@ -1,0 +1,96 @@
+import pytest
+
+from swd_schedules import ScaleSchedule, Stage, presets
+
+SCHEDULE = ScaleSchedule.square((1000.0, 896.0, 737.0), (8, 8, 16))
+
+
+def test_stages_pair_each_timestep_with_its_own_size() -> None:
+    assert SCHEDULE.stages == (
+        Stage(0, 1.0, (8, 8), (8, 8)),
+        Stage(1, 0.896, (8, 8), (8, 8)),
+        Stage(2, 0.737, (8, 8), (16, 16)),
+    )
+    assert SCHEDULE.sigmas == (1.0, 0.896, 0.737)
+
+
+def test_full_scale_keeps_timesteps_at_the_final_size() -> None:
+    assert SCHEDULE.full_scale() == ScaleSchedule.square((1000.0, 896.0, 737.0), (16, 16, 16))
+
+
+def test_text_is_one_compact_line() -> None:
+    assert str(SCHEDULE) == "1000@8x8 -> 896@8x8 -> 737@16x16"
+    assert str(presets.WAN_4).startswith("1000@6x20x34 -> 895.9@11x30x52")
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_json_round_trip(name: str) -> None:
+    schedule = presets.PRESETS[name]
+    assert ScaleSchedule.from_json(schedule.to_json()) == schedule
+
+
+def test_json_takes_whole_numbers_for_timesteps() -> None:
+    text = '{"timesteps": [1000, 896, 737], "sizes": [[8, 8], [8, 8], [16, 16]]}'
+    assert ScaleSchedule.from_json(text) == SCHEDULE
+
+
+def test_parse() -> None:
+    expected = ScaleSchedule((1000.0, 895.5), ((8, 8), (8, 10)))
+    assert ScaleSchedule.parse("1000:8x8,895.5:8x10") == expected
+    assert ScaleSchedule.parse(" 1000:8 , 895.5:8x10 ") == expected
+    assert ScaleSchedule.parse("1e3:6x20x34").sizes == ((6, 20, 34),)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "sizes", "message"),
+    [
+        ((), (), "expected at least one timestep, got none"),
+        ((1000.0,), (), "expected one size per timestep, got 1 timesteps and 0 sizes"),
+        ((1001.0,), ((8, 8),), r"expected timesteps in \(0, 1000\], got 1001"),
+        ((0.0,), ((8, 8),), r"expected timesteps in \(0, 1000\], got 0"),
+        ((float("nan"),), ((8, 8),), r"expected timesteps in \(0, 1000\], got nan"),
+        ((900.0, 900.0), ((8, 8), (8, 8)), "expected strictly falling timesteps, got 900 then 900"),
+        ((1000.0,), ((8,),), r"expected sizes \(h, w\) or \(t, h, w\) of at least 1, got \(8,\)"),
+        ((1000.0,), ((8, 0),), r"of at least 1, got \(8, 0\)"),
+        ((1000.0, 900.0), ((8, 8), (2, 8, 8)), r"expected sizes of one rank, got \(8, 8\) then \(2, 8, 8\)"),
+        ((1000.0, 900.0), ((8, 8), (16, 6)), r"expected sizes that never shrink, got \(8, 8\) then \(16, 6\)"),
+    ],
+)
+def test_broken_rules_are_named(timesteps: tuple[float, ...], sizes: tuple[tuple[int, ...], ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScaleSchedule(timesteps, sizes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected JSON such as .*check the syntax"),
+        ("[]", "give exactly these two keys"),
+        ('{"timesteps": [1000]}', "give exactly these two keys"),
+        ('{"timesteps": [1000], "sizes": [[8, 8]], "mode": "dct"}', "give exactly these two keys"),
+        ('{"timesteps": ["1000"], "sizes": [[8, 8]]}', r"got timesteps \['1000'\]; give a list of numbers"),
+        ('{"timesteps": [1000], "sizes": [8]}', r"got sizes \[8\]; give a list of lists of whole numbers"),
+        ('{"timesteps": [1000], "sizes": [["8", 8]]}', r"got sizes \[\['8', 8\]\]; give a list of lists"),
+        ('{"timesteps": [1000], "sizes": [[8.0, 8]]}', r"got sizes \[\[8.0, 8\]\]; give a list of lists"),
+        ('{"timesteps": [NaN], "sizes": [[8, 8]]}', "expected timesteps in"),
+    ],
+)
+def test_broken_json_is_named(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScaleSchedule.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["", "1000", "1000:8x", "1000:1x2x3x4", "-5:8x8", "1000@8x8", "1000:8x8;900:8x8"])
+def test_broken_inline_form_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="expected entries such as 1000:8x8, got"):
+        ScaleSchedule.parse(text)
+
+
+def test_thin_keeps_first_and_last():
+    schedule = ScaleSchedule.square((1000.0, 900.0, 800.0, 700.0), (8, 10, 12, 16))
+    assert schedule.thin(4) == schedule
+    assert schedule.thin(3).sizes == ((8, 8), (12, 12), (16, 16))
+    assert schedule.thin(2) == ScaleSchedule.square((1000.0, 700.0), (8, 16))
+    assert schedule.thin(1).sizes == ((16, 16),)
+    with pytest.raises(ValueError, match="expected 1 to 4 steps, got 5"):
+        schedule.thin(5)
