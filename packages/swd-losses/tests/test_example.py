@@ -1,12 +1,9 @@
 import importlib.util
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-
-from swd_losses import PAPER
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "mixture_2d.py"
 
@@ -28,7 +25,7 @@ def example():
 
 
 def test_student_beats_its_teacher_at_the_same_number_of_steps(example):
-    distance = example.run(replace(PAPER, fake_updates=2))
+    distance = example.run(example.RECIPES["released"])
     assert distance["teacher, 50 Euler steps"] < 0.02
     assert distance["student, 2 steps"] < 0.25 * distance["teacher, 2 steps"]
     assert distance["student, 2 steps"] < 0.6 * distance["teacher, 2 Euler steps"]

@@ -49,6 +49,9 @@ def _dispatch(args: list[str]) -> str:
     if config.dry_run:
         stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
         return f"{json.dumps(config.to_json(), indent=1)}\nstages: {config.scales}\n{stages}"
+    from swd_models.loading import quiet
+
+    quiet()
     if command == "run":
         from swd_distill.run import run
 

@@ -39,7 +39,7 @@ def encode(config: Config) -> Path:
     missing = [index for index in mine if not (folder / names[index]).is_file()]
     device, dtype = device_and_dtype()
     if missing or not (folder / UNCOND).is_file():
-        latents, text = load_latents(config.model, torch_dtype=dtype), load_text(config.model, torch_dtype=dtype)
+        latents, text = load_latents(config.model, dtype=dtype), load_text(config.model, dtype=dtype)
         latents.vae.to(device)
         text.to(device)
         total = sum(len(chunks[index]) for index in missing)
@@ -115,7 +115,8 @@ def _load_image(path: Path, height: int, width: int) -> Tensor:
         image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     image = image.crop((left, top, left + width, top + height))
-    return pil_to_tensor(image).float() / 127.5 - 1
+    pixels: Tensor = pil_to_tensor(image)
+    return pixels.float() / 127.5 - 1
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def generate(config: Config) -> Path:
     mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
     if mine:
         height, width = (side * load_latents(config.model).factor for side in config.scales.sizes[-1][-2:])
-        teacher = load_teacher(config.model, torch_dtype=dtype)
+        teacher = load_teacher(config.model, dtype=dtype)
         teacher.pipe.to(device)
         with tqdm(total=len(mine), desc="generate", unit="image", disable=not state.is_local_main_process) as bar:
             for start in range(0, len(mine), config.data.batch):

@@ -42,7 +42,7 @@ def compare(config: Config) -> Image.Image:
     prompts, (device, dtype) = _prompts_to_compare(config), device_and_dtype()
     student = SwDPipeline.from_run(config.out)
     undistilled = SwDPipeline.from_pretrained(config.model, schedule=config.scales)
-    teacher = load_teacher(config.model, torch_dtype=dtype)
+    teacher = load_teacher(config.model, dtype=dtype)
     teacher.pipe.to(device)
     height, width = (side * student.latents.factor for side in config.scales.sizes[-1])
     steps, guidance, few = config.data.teacher_steps, config.data.teacher_guidance, len(config.scales.sizes)

@@ -2,10 +2,10 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from swd_distill.batches import check_levels
@@ -59,7 +59,7 @@ def run_settings(config: Config) -> dict[str, object]:
 def build_trainer(config: Config, cache: Cache) -> Trainer:
     """Load the teacher, share its weights with student and fake, and draw the head."""
     device, dtype = device_and_dtype()
-    teacher = load_denoiser(config.model, torch_dtype=dtype).to(device)
+    teacher = load_denoiser(config.model, dtype=dtype).to(device)
     if not 0 <= config.training.block < teacher.num_blocks:
         raise ValueError(f"expected --training.block in 0..{teacher.num_blocks - 1}, got {config.training.block}")
     if config.training.gradient_checkpointing:  # before the views are made, which copy the switch
@@ -82,14 +82,8 @@ def sample_grid(config: Config, trainer: Trainer, step: int) -> Path:
     cache, student = trainer.cache, trainer.roles.student
     captions = cache.captions
     cond = {key: value.to(trainer.device) for key, value in cache.cond(range(len(captions))).items()}
-
-    def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-        x0 = student(x_t, sigma, cond).x0
-        assert isinstance(x0, Tensor)
-        return x0
-
     latents = sample_scalewise(
-        denoise,
+        partial(student.denoise, cond=cond),
         trainer.schedule,
         (len(captions), student.num_channels),
         process=student.process,

@@ -36,7 +36,7 @@ class Network:
         """Update by the gradient of `loss`, which reaches no other network; return the norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_ratio(step, self.training)
-        loss.backward(inputs=self.parameters)
+        torch.autograd.backward(loss, inputs=self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.training.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -107,13 +107,12 @@ class Trainer:
         student, sigma = self.roles.student, torch.full((len(noise),), batch.stage.sigma, device=self.device)
         # As the sampler: the first step starts from noise alone, whatever signal the process would leave at its sigma.
         x_t = noise if batch.upscaled is None else student.process.add_noise(batch.upscaled, noise, sigma)
-        x0 = student(x_t, sigma, batch.cond).x0
-        assert isinstance(x0, Tensor)
-        return x0
+        return student.denoise(x_t, sigma, batch.cond)
 
     def student_terms(self, batch: Batch, draw: Draw, x0: Tensor) -> LossTerms:
         """Add up the student's losses; each draws noise of its own."""
-        recipe, total, parts = self.recipe, x0.new_zeros(()), {}
+        recipe, total = self.recipe, x0.new_zeros(())
+        parts: dict[str, Tensor] = {}
         if recipe.mmd_weight:
             sigma, noise = self._level(draw, "mmd", recipe.mmd_interval), draw.noise("mmd", x0)
             terms = self.mmd(x0, batch.real, batch.cond, sigma, noise)

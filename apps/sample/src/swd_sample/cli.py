@@ -61,25 +61,19 @@ def _load(options: Options) -> "SwDPipeline":
                 f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}"
             )
         run = Path("runs") / options.source
-    if not options.lora and not (run / "lora").is_dir():
+    lora = options.lora or run / "lora"
+    if not Path(lora).exists():
         raise ValueError(
-            f"expected a LoRA in {run / 'lora'}, got none: pass --lora PATH or run `swd-distill run {options.source}`"
+            f"expected a LoRA, got no {lora}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
         )
-    from swd_sample.pipeline import SwDPipeline
+    from swd_models.loading import quiet
+    from swd_sample.pipeline import SwDPipeline, model_of
     from swd_schedules import presets
 
+    quiet()
     schedule = presets.resolve(options.schedule) if options.schedule else None
-    if (run / "config.json").is_file() and not options.lora and schedule is None:
-        return SwDPipeline.from_run(run)
-    model = _model_of(run) or SOURCES[options.source].model
-    return SwDPipeline.from_pretrained(model, lora=options.lora or run / "lora", schedule=schedule)
-
-
-def _model_of(run: Path) -> str | None:
-    import json
-
-    config = run / "config.json"
-    return str(json.loads(config.read_text())["model"]) if config.is_file() else None
+    model = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
+    return SwDPipeline.from_pretrained(model, lora=lora, schedule=schedule)
 
 
 def _check_writable(out: Path) -> None:

@@ -36,7 +36,7 @@ class SwDPipeline:
     ) -> Self:
         """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        options = {"torch_dtype": torch.float32 if device == "cpu" else torch.bfloat16}
+        options = {"dtype": torch.float32 if device == "cpu" else torch.bfloat16}
         denoiser = load_denoiser(model, **options)
         carried = load_lora(denoiser, lora) if lora else None
         chosen = schedule or carried
@@ -52,11 +52,7 @@ class SwDPipeline:
     @classmethod
     def from_run(cls, run: Path | str, *, device: str | None = None) -> Self:
         """Load the student of a run folder."""
-        config = Path(run) / "config.json"
-        if not config.is_file():
-            raise ValueError(f"expected a run folder with config.json, got {run}")
-        model = json.loads(config.read_text())["model"]
-        return cls.from_pretrained(model, lora=Path(run) / "lora", device=device)
+        return cls.from_pretrained(model_of(run), lora=Path(run) / "lora", device=device)
 
     @torch.no_grad()
     def __call__(
@@ -78,11 +74,10 @@ class SwDPipeline:
         device = next(self.denoiser.parameters()).device
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            x0 = self.denoiser(x_t, sigma, cond).x0
-            if guidance != 1.0:
-                base = self.denoiser(x_t, sigma, uncond).x0
-                x0 = base + guidance * (x0 - base)
-            return x0
+            x0 = self.denoiser.denoise(x_t, sigma, cond)
+            if guidance == 1.0:
+                return x0
+            return torch.lerp(self.denoiser.denoise(x_t, sigma, uncond), x0, guidance)
 
         x0 = sample_scalewise(
             denoise,
@@ -94,6 +89,14 @@ class SwDPipeline:
             device=device,
         )
         return to_pil(self.latents.decode(x0))
+
+
+def model_of(run: Path | str) -> str:
+    """Return the base model of a run folder."""
+    config = Path(run) / "config.json"
+    if not config.is_file():
+        raise ValueError(f"expected a run folder with config.json, got {run}")
+    return str(json.loads(config.read_text(encoding="utf-8"))["model"])
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:

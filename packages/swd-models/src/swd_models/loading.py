@@ -21,6 +21,15 @@ def resolve_model(model: str) -> str:
     return str(files("swd_models") / "assets" / "teacher") if model == EMBEDDED else model
 
 
+def quiet() -> None:
+    """Silence the loading bars of diffusers and transformers, for command lines that show their own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
 @cache
 def family_of(model: str) -> ModuleType:
     """Return the family's module by the pipeline class that `model_index.json` names.
@@ -50,7 +59,7 @@ def check_sizes(model: str, sizes: Iterable[Sequence[int]]) -> None:
 
 
 def load_denoiser(model: str, **options: Any) -> "SD3Denoiser":
-    """Load the denoiser alone; `options` go to `from_pretrained` (torch_dtype, revision, ...)."""
+    """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...)."""
     denoiser: SD3Denoiser = family_of(model).load_denoiser(resolve_model(model), **options)
     return denoiser
 

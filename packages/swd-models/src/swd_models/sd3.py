@@ -73,6 +73,12 @@ class SD3Denoiser(nn.Module):
         velocity = self._unpatchify(model.proj_out(model.norm_out(image, time)), x_t)
         return Prediction(self.process.to_x0(x_t, velocity.to(x_t.dtype), sigma), features)
 
+    def denoise(self, x_t: Tensor, sigma: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Predict x0 alone: what samplers ask for."""
+        x0 = self(x_t, sigma, cond).x0
+        assert isinstance(x0, Tensor)
+        return x0
+
     def _run(self, layer: nn.Module, image: Tensor, text: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled() and self.backbone.gradient_checkpointing:
             result = self.backbone._gradient_checkpointing_func(layer, image, text, time)
@@ -84,7 +90,7 @@ class SD3Denoiser(nn.Module):
     def _unpatchify(self, tokens: Tensor, x_t: Tensor) -> Tensor:
         p = self.backbone.config.patch_size
         height, width = x_t.shape[-2] // p, x_t.shape[-1] // p
-        patches = tokens.unflatten(2, (p, p, -1)).unflatten(1, (height, width))
+        patches = tokens.reshape(len(tokens), height, width, p, p, -1)
         return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(tokens), -1, height * p, width * p)
 
 
@@ -107,13 +113,19 @@ class SD3Latents:
 
     def encode(self, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
         """Encode images in [-1, 1] to the mode of their posterior, normalised."""
-        z = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist.mode().float()
-        return (z - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        z: Tensor = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        shift, scale = self._constants()
+        return (z.float() - shift) * scale
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 y x"]:
         """Decode normalised latents to images, clipped to [-1, 1]."""
-        z = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        return self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample.float().clamp(-1, 1)
+        shift, scale = self._constants()
+        z = latents / scale + shift
+        images: Tensor = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample
+        return images.float().clamp(-1, 1)
+
+    def _constants(self) -> tuple[float, float]:
+        return float(self.vae.config.shift_factor), float(self.vae.config.scaling_factor)
 
 
 class SD3Text:
@@ -169,14 +181,21 @@ def load_text(model: str, **options: Any) -> SD3Text:
     """Load text encoders and tokenizers alone."""
     with torch.device("meta"):  # `encode_prompt` reads the width of a left-out T5 from the transformer's config
         transformer = SD3Transformer2DModel.from_config(load_config(model))
-    pipe = StableDiffusion3Pipeline.from_pretrained(model, vae=None, transformer=None, **options)
+    parts = _left_out(model) | {"vae": None, "transformer": None}
+    pipe = StableDiffusion3Pipeline.from_pretrained(model, **parts, **options)
     pipe.register_modules(transformer=transformer)
     return SD3Text(pipe)
 
 
 def load_teacher(model: str, **options: Any) -> "SD3Teacher":
     """Load the whole pipeline."""
-    return SD3Teacher(StableDiffusion3Pipeline.from_pretrained(model, **options))
+    return SD3Teacher(StableDiffusion3Pipeline.from_pretrained(model, **_left_out(model), **options))
+
+
+def _left_out(model: str) -> dict[str, None]:
+    """Name the parts that the model does without (T5), which `from_pretrained` wants to be told."""
+    index = StableDiffusion3Pipeline.load_config(model)
+    return {name: None for name, value in index.items() if value == [None, None]}
 
 
 class SD3Teacher:
