@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from swd_sample.presets import SOURCES
+
 if TYPE_CHECKING:
     from swd_distill.config import Config
 
@@ -36,7 +38,7 @@ def _usage() -> str:
     commands = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
     return (
         f"usage: swd-distill COMMAND PRESET [flags]\n\ncommands:\n{commands}\n\n"
-        "presets: tiny (the embedded teacher, minutes on a CPU), sd35-medium, sd35-large\n"
+        f"presets: {', '.join(SOURCES)} (tiny: the embedded teacher, minutes on a CPU)\n"
         "swd-distill run tiny --help lists the flags, --dry-run prints the resolved config"
     )
 

@@ -107,9 +107,11 @@ class Config:
 
     def check(self) -> None:
         """Raise ValueError for what would fail later, in one line and before any work."""
-        from swd_models.loading import check_sizes  # diffusers takes seconds: after the flags are known to parse
+        from swd_distill.batches import check_levels  # these take seconds to import: after the flags are parsed
+        from swd_models.loading import check_fit
 
-        check_sizes(self.model, self.scales.sizes)
+        check_fit(self.model, self.scales.sizes, self.training.block)
+        check_levels(self.recipe)
         positive = {
             "data.num-images": self.data.num_images,
             "data.teacher-steps": self.data.teacher_steps,

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and folders that know what they were made with."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def claim(path: Path, settings: dict[str, Any], what: str) -> None:
-    """Note what a folder is made with, or check that it was made with just that.
+def claim(path: Path, settings: dict[str, Any], what: str, ignore: Collection[str] = ()) -> None:
+    """Note what a folder is made with, or check that it was made with just that, but for the names to `ignore`.
 
     Raises:
         ValueError: the folder holds work of other settings; the first that differs is named.
@@ -23,16 +24,22 @@ def claim(path: Path, settings: dict[str, Any], what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(settings, indent=1) + "\n")
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    for name in settings:
-        if found.get(name) != settings[name]:
+    found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(settings)
+    for name in wanted:
+        if name not in ignore and found.get(name) != wanted[name]:
             raise ValueError(
-                f"expected {what} in {path.parent} made with {_short(name, settings[name])}, got "
-                f"{_short(name, found.get(name))}: choose another --out, or delete that folder to make them again"
+                f"expected {what} in {path.parent} made with {_short(name, wanted[name])}, got "
+                f"{_short(name, found.get(name))}: choose another --out, or delete that folder to make it again"
             )
 
 
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted names, as flags have them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
 def _short(name: str, value: Any) -> str:
-    if isinstance(value, list | dict) and len(str(value)) > 80:
-        return f"other {name}" if isinstance(value, list) else f"{name} {str(value)[:80]}..."
-    return f"{name} {value}"
+    return f"{name} {value}" if len(str(value)) <= 80 else f"other {name}"

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swd_distill.config import Config, Data, Training
-from swd_losses import PAPER, RELEASED
+from swd_losses import PAPER
 from swd_sample.presets import SOURCES
 
 _TINY = Config(
@@ -23,7 +23,7 @@ _SD35_MEDIUM = Config(
     name="sd35-medium",
     model=SOURCES["sd35-medium"].model,
     schedule=SOURCES["sd35-medium"].schedule,
-    recipe=replace(RELEASED, guidance=4.5, mmd_features="teacher"),
+    recipe=PAPER,
     data=Data(num_images=200_000, teacher_steps=40, teacher_guidance=4.5),
     training=Training(iterations=3000, batch=64, rank=64, block=11, gradient_checkpointing=True),
 )
@@ -32,7 +32,7 @@ _SD35_LARGE = Config(
     name="sd35-large",
     model=SOURCES["sd35-large"].model,
     schedule=SOURCES["sd35-large"].schedule,
-    recipe=replace(RELEASED, guidance=4.5, mmd_features="teacher"),
+    recipe=PAPER,
     data=Data(num_images=200_000, teacher_steps=28, teacher_guidance=4.5),
     training=Training(iterations=3000, batch=24, rank=64, block=20, gradient_checkpointing=True),
 )

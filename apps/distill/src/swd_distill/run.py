@@ -9,10 +9,9 @@ from swd_distill.cache import MANIFEST
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype
 from swd_distill.encode import encode
-from swd_distill.files import claim
-from swd_distill.generate import generate
+from swd_distill.generate import generate, prompts_of
 from swd_distill.prompts import read_prompts
-from swd_distill.train import run_settings, train
+from swd_distill.train import claim_run, train
 from swd_models.loading import load_teacher, resolve_model
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
@@ -22,7 +21,9 @@ NUM_COMPARED, COMPARISON_SEED = 8, 1000
 
 def run(config: Config) -> str:
     """Do what is missing of a run; return the line that says where things are."""
-    claim(config.out / "config.json", run_settings(config), "a run")
+    if config.data.images is None:
+        prompts_of(config)  # a bad file should not leave a run folder behind
+    claim_run(config)
     picture = config.out / "samples" / "comparison.png"
     done = picture.is_file()
     if not done:

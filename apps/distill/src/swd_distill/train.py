@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from swd_distill.batches import check_levels
 from swd_distill.cache import Cache
 from swd_distill.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.config import Config
@@ -27,9 +26,8 @@ from swd_schedules import sample_scalewise
 
 def train(config: Config) -> Path:
     """Train to `config.training.iterations`; return the folder with the LoRA."""
-    check_levels(config.recipe)
     cache = Cache.open(config.cache, fitting(config))
-    claim(config.out / "config.json", run_settings(config), "a run")
+    claim_run(config)
     trainer = build_trainer(config, cache)
     start = load_checkpoint(config.out / "checkpoints", trainer)
     metrics = config.out / "metrics.jsonl"
@@ -51,17 +49,16 @@ def train(config: Config) -> Path:
     return save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales).parent
 
 
-def run_settings(config: Config) -> dict[str, object]:
-    """Return what makes a run what it is: its config without where it lies and what is only printed."""
-    return {name: value for name, value in config.to_json().items() if name not in {"out", "dry_run"}}
+def claim_run(config: Config) -> None:
+    """Write config.json, or check that the run folder belongs to a run of the same numbers."""
+    no_matter = {"out", "dry_run", "data.batch", "training.save_every", "training.sample_every"}
+    claim(config.out / "config.json", config.to_json(), "a run", ignore=no_matter)
 
 
 def build_trainer(config: Config, cache: Cache) -> Trainer:
     """Load the teacher, share its weights with student and fake, and draw the head."""
     device, dtype = device_and_dtype()
     teacher = load_denoiser(config.model, dtype=dtype).to(device)
-    if not 0 <= config.training.block < teacher.num_blocks:
-        raise ValueError(f"expected --training.block in 0..{teacher.num_blocks - 1}, got {config.training.block}")
     if config.training.gradient_checkpointing:  # before the views are made, which copy the switch
         teacher.backbone.enable_gradient_checkpointing()
     roles = share_base(teacher, lora_config(config.training.rank), fake=config.needs_fake, seed=config.seed)

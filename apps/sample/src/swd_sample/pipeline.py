@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from swd_models import SD3Denoiser, load_denoiser, load_latents, load_lora, load_text
-from swd_models.loading import check_sizes
+from swd_models.loading import check_fit
 from swd_models.sd3 import SD3Latents, SD3Text
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
 
@@ -42,7 +42,7 @@ class SwDPipeline:
         chosen = schedule or carried
         if chosen is None:
             raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
-        check_sizes(model, chosen.sizes)
+        check_fit(model, chosen.sizes)
         text, latents = load_text(model, **options), load_latents(model, **options)
         denoiser.to(device)
         latents.vae.to(device)

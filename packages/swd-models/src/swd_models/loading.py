@@ -50,12 +50,15 @@ def family_of(model: str) -> ModuleType:
     return import_module(f"swd_models.{_FAMILIES[name]}")
 
 
-def check_sizes(model: str, sizes: Iterable[Sequence[int]]) -> None:
-    """Raise ValueError for latent sizes that the model cannot take, reading its config alone."""
+def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = None) -> None:
+    """Raise ValueError for latent sizes or a block that the model does not have, reading its config alone."""
     family, path = family_of(model), resolve_model(model)
     config = family.load_config(path)
     for size in sizes:
         family.check_size(config, size)
+    num_blocks = family.num_blocks(config)
+    if block is not None and not 0 <= block < num_blocks:
+        raise ValueError(f"expected a block in 0..{num_blocks - 1} of {model}, got {block}")
 
 
 def load_denoiser(model: str, **options: Any) -> "SD3Denoiser":

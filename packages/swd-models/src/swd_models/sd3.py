@@ -161,6 +161,11 @@ def num_t5_tokens(pipe: StableDiffusion3Pipeline) -> int:
     return 0 if pipe.text_encoder_3 is None else 256
 
 
+def num_blocks(config: Mapping[str, Any]) -> int:
+    """Return the number of transformer blocks that a config builds."""
+    return int(config["num_layers"])
+
+
 def load_config(model: str) -> dict[str, Any]:
     """Load the transformer's config alone."""
     config: dict[str, Any] = SD3Transformer2DModel.load_config(model, subfolder="transformer")

@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swd_distill.cli import COMMANDS
+from swd_distill.presets import PRESETS
+
+
+def test_help_answers_without_importing_torch():
+    code = "import sys, swd_distill.cli as c; c.main(['--help']); print({'torch', 'diffusers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: swd-distill COMMAND PRESET")
+    assert all(name in done.stdout for name in (*COMMANDS, *PRESETS))
+    assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
+def test_no_command_prints_the_usage(cli, args):
+    assert cli(*args).startswith("usage: swd-distill")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_dry_run_prints_config_and_stages_and_writes_nothing(cli, argv, tmp_path, command):
+    printed = cli(*argv(command, tmp_path / "run", "--dry-run"))
+    config = json.loads(printed.partition("stages:")[0])
+    assert (config["data"]["num_images"], config["schedule"]["sizes"][0]) == (6, [8, 8])
+    assert printed.count("Stage(") == 4
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_schedule_comes_as_text_or_as_a_file(cli, argv, tmp_path):
+    (tmp_path / "s.json").write_text('{"timesteps": [1000, 602], "sizes": [[8, 8], [16, 16]]}')
+    for schedule in ("1000:8,602:16", tmp_path / "s.json"):
+        assert "1000@8x8 -> 602@16x16" in cli(*argv("run", tmp_path, "--dry-run", "--schedule", schedule))
+
+
+def test_presets_hold_the_settings_of_the_authors():
+    medium, large = PRESETS["sd35-medium"], PRESETS["sd35-large"]
+    assert (medium.training.batch, medium.training.rank, medium.training.block, medium.training.lr) == (64, 64, 11, 4e-6)
+    assert (large.training.batch, large.training.block, large.data.teacher_steps) == (24, 20, 28)
+    assert (medium.recipe.dmd_weight, medium.recipe.gan_weight, medium.recipe.fake_updates) == (1.0, 5e-3, 5)
+    assert [len(PRESETS[name].scales.sizes) for name in PRESETS] == [4, 6, 4]
+    assert [PRESETS[name].needs_fake for name in PRESETS] == [False, True, True]
+    assert all(preset.out == Path("runs") / name for name, preset in PRESETS.items())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["frobnicate", "tiny"], "expected a command of run, generate, encode, train, got 'frobnicate'"),
+        (["run"], "expected a preset of tiny, sd35-medium, sd35-large, got 'none'"),
+        (["run", "huge"], "expected a preset of tiny, sd35-medium, sd35-large, got 'huge'"),
+        (["train", "--out", "here"], "got '--out'"),
+    ],
+)
+def test_an_unknown_command_or_preset_is_refused(refused, args, message):
+    assert message in refused(args)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--schedule", "1000:7,602:16"], "divisible by 2 and at most 16, got 7x7"),
+        (["--schedule", "1000:8,602:32"], "at most 16, got 32x32"),
+        (["--schedule", "1000:2x8x8,602:3x8x8"], "got 2x8x8"),
+        (["--schedule", "1000:16,602:8"], "never shrink"),
+        (["--schedule", "1200:8,602:16"], "(0, 1000], got 1200"),
+        (["--schedule", "602:8,1000:16"], "strictly falling timesteps"),
+        (["--schedule", "602"], "expected a schedule as"),
+        (["--schedule", "absent.json"], "got absent.json"),
+        (["--model", "nobody/nothing"], "neither on disk nor reachable"),
+        (["--training.block", "6"], "expected --training.block in 0..5, got 6"),
+        (["--training.batch", "0"], "expected --training.batch of at least 1, got 0"),
+        (["--training.rank", "0"], "expected --training.rank of at least 1, got 0"),
+        (["--data.num-images", "0"], "expected --data.num-images of at least 1, got 0"),
+        (["--data.images", "absent"], "expected a folder of images, got absent"),
+        (["--data.prompts", "absent.txt"], "expected a prompt file, got absent.txt"),
+        (["--recipe.mmd-interval", "0.9", "0.1"], "expected --recipe.mmd-interval as 0 <= low < high <= 1"),
+        (["--recipe.levels", "grid", "--recipe.mmd-interval", "0.001", "0.002"], "widen it"),
+        (["--recipe.gan-weight", "1", "--recipe.fake-updates", "0"], "expected --recipe.fake-updates of at least 1"),
+        (["--recipe.mmd-weight", "0"], "expected"),
+    ],
+    ids=lambda value: "_".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_bad_flags_are_refused_before_anything_is_written(refused, argv, tmp_path, flags, message):
+    assert message in refused(argv("run", tmp_path / "run", *flags))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("empty.txt", " \n\n", "expected at least one prompt"),
+        ("empty.jsonl", "", "expected at least one prompt"),
+        ("broken.jsonl", '{"text": "a"}\n{"text": ', "expected JSON in line 2"),
+        ("other.csv", "word\na\n", "in line 2"),
+        ("prompts.md", "a", "expected prompts in a .txt, .jsonl, .csv file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "generate"])
+def test_bad_prompt_files_are_refused_before_anything_is_written(
+    refused, argv, tmp_path, command, name, text, message
+):
+    (tmp_path / name).write_text(text)
+    error = refused(argv(command, tmp_path / "run", "--data.prompts", tmp_path / name))
+    assert message in error
+    assert name in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "generate"])
+def test_an_output_that_cannot_be_written_is_refused(refused, argv, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    assert str(tmp_path / "file") in refused(argv(command, tmp_path / "file" / "run"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("command", "message"), [("encode", "metadata.jsonl"), ("train", "manifest.json")])
+def test_a_command_before_its_turn_names_the_one_to_run(refused, argv, tmp_path, command, message):
+    error = refused(argv(command, tmp_path / "run"))
+    assert message in error
+    assert "run `swd-distill" in error
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,150 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from swd_models.lora import DIFFUSERS_FILE
+from swd_sample import SwDPipeline
+from swd_schedules.presets import TINY_4
+
+
+def test_a_run_ends_with_one_line_of_where_things_are(finished_run):
+    folder, printed = finished_run
+    assert printed.count("\n") == 1
+    assert printed.startswith(f"done: see {folder}/samples/comparison.png, the LoRA is in {folder}/lora; try: ")
+
+
+def test_a_run_folder_holds_what_the_design_says(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json", "metrics.jsonl", "samples", "checkpoints", "lora", "images", "cache",
+    }  # fmt: skip
+    assert sorted(path.name for path in (finished / "samples").iterdir()) == ["comparison.png", "step-000003.png"]
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["step-000003"]
+    assert not [path for path in finished.rglob("*") if "tmp" in path.name]
+    config = json.loads((finished / "config.json").read_text())
+    assert config["model"] == "embedded"
+    assert config["schedule"] == json.loads(TINY_4.to_json())
+    assert config["data"]["teacher_steps"] == 2
+
+
+def test_metrics_are_one_line_a_step(finished):
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert {key for row in rows for key in row} == {"step", "mmd", "norm", "stage", "seconds"}
+    assert all(row["stage"] in range(4) and row["mmd"] >= 0 and row["norm"] > 0 for row in rows)
+
+
+def test_pictures_show_every_sample(finished):
+    comparison = Image.open(finished / "samples" / "comparison.png")
+    step = Image.open(finished / "samples" / "step-000003.png")
+    assert comparison.height > 3 * 160
+    assert comparison.width > 8 * 160
+    assert step.width > 6 * 160
+
+
+def test_a_second_run_says_so_and_changes_no_file(finished, cli, argv, snapshot):
+    before = snapshot(finished)
+    assert cli(*argv("run", finished)).startswith("already done: see ")
+    assert snapshot(finished) == before
+
+
+def test_a_second_train_changes_no_weights(copied, cli, argv, snapshot):
+    before = snapshot(copied)
+    assert cli(*argv("train", copied)) == f"LoRA in {copied}/lora\n"
+    after = snapshot(copied)
+    assert {name: content for name, (content, _) in after.items()} == {name: item[0] for name, item in before.items()}
+
+
+def test_a_run_without_its_picture_makes_only_that(copied, cli, argv, snapshot):
+    picture = copied / "samples" / "comparison.png"
+    picture.unlink()
+    before = snapshot(copied)
+    assert cli(*argv("run", copied)).startswith("done: see ")
+    after = snapshot(copied)
+    assert picture.is_file()
+    for name, (content, _) in before.items():
+        assert after[name][0] == content, name
+
+
+def test_the_lora_carries_schedule_and_family_and_the_last_weights(finished):
+    path = finished / "lora" / DIFFUSERS_FILE
+    weights = load_file(finished / "checkpoints" / "step-000003" / "student.safetensors")
+    state = {key.removeprefix("transformer."): value for key, value in load_file(path).items()}
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[key], weights[key]) for key in weights)
+    assert SwDPipeline.from_run(finished).schedule == TINY_4
+
+
+def test_stock_diffusers_with_the_lora_predicts_what_the_student_does(finished, stock_pipe):
+    student = SwDPipeline.from_run(finished)
+    cond = student.text(["a big red circle at the left, green background", ""])
+    x_t, sigma = torch.randn(2, 4, 12, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([0.9, 0.4])
+    pipe = stock_pipe()
+
+    def predict():
+        with torch.no_grad():
+            velocity = pipe.transformer(x_t, cond["prompt_embeds"], cond["pooled_prompt_embeds"], 1000 * sigma).sample
+        return x_t - sigma[:, None, None, None] * velocity
+
+    base = predict()
+    pipe.load_lora_weights(finished / "lora")
+    with torch.no_grad():
+        expected = student.denoiser.denoise(x_t, sigma, cond)
+    torch.testing.assert_close(predict(), expected)
+    assert (expected - base).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("train", ["--schedule", "1000:8,602:16"], "expected a cache made for sizes [[8, 8], [16, 16]]"),
+        ("encode", ["--schedule", "1000:8,602:16"], "expected a cache in"),
+        ("run", ["--schedule", "1000:8,602:16"], "expected a run in"),
+        ("train", ["--training.rank", "8"], "'rank': 8"),
+        ("run", ["--training.rank", "8"], "'rank': 8"),
+        ("run", ["--training.clip", "5"], "clip"),
+        ("train", ["--seed", "1"], "made with seed 1, got seed 0"),
+        ("generate", ["--seed", "1"], "made with seed 1, got seed 0"),
+        ("generate", ["--data.teacher-steps", "3"], "made with steps 3, got steps 2"),
+        ("generate", ["--data.teacher-guidance", "2"], "made with guidance 2.0, got guidance 3.0"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused_and_left_as_it_is(
+    refused, argv, finished, snapshot, command, flags, message
+):
+    before = snapshot(finished)
+    error = refused(argv(command, finished, *flags))
+    assert message in error
+    assert "another --out" in error
+    assert snapshot(finished) == before
+
+
+def test_other_prompts_in_the_same_folder_are_refused(refused, argv, finished, snapshot, tmp_path):
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    before = snapshot(finished)
+    assert "prompts" in refused(argv("generate", finished, "--data.prompts", tmp_path / "p.txt"))
+    assert snapshot(finished) == before
+
+
+def test_a_truncated_shard_is_refused_and_made_again_after_its_removal(refused, argv, cli, copied, snapshot):
+    shard = copied / "cache" / "shard-00000.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    before = snapshot(copied)
+    assert f"expected {len(whole)} bytes in {shard}, got {len(whole) - 100}" in refused(argv("train", copied))
+    assert snapshot(copied) == before
+    shard.unlink()
+    assert f"expected the shard {shard}" in refused(argv("train", copied))
+    cli(*argv("encode", copied))
+    assert shard.read_bytes() == whole
+
+
+def test_encoding_over_a_truncated_shard_does_not_make_it_pass_for_whole(argv, cli, copied):
+    shard = copied / "cache" / "shard-00000.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    cli(*argv("encode", copied))
+    recorded = json.loads((copied / "cache" / "manifest.json").read_text())["shards"][0]["bytes"]
+    assert recorded == len(whole)

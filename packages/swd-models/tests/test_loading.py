@@ -1,0 +1,101 @@
+import json
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from swd_models import load_denoiser, load_latents, load_text
+from swd_models.loading import EMBEDDED, check_fit, family_of, load_teacher, quiet, resolve_model
+
+PROMPT = "a big red circle left of a small blue square, green background"
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    quiet()
+    return StableDiffusion3Pipeline.from_pretrained(resolve_model(EMBEDDED), text_encoder_3=None, tokenizer_3=None)
+
+
+def test_the_embedded_teacher_is_an_sd3_pipeline(pipe):
+    assert family_of(EMBEDDED).__name__ == "swd_models.sd3"
+    assert sum(p.numel() for p in load_denoiser(EMBEDDED).parameters()) < 5e6
+
+
+def test_each_caption_word_of_the_embedded_teacher_is_one_token(pipe):
+    assert len(pipe.tokenizer(PROMPT).input_ids) == len(PROMPT.replace(",", " ,").split()) + 2
+
+
+def test_text_equals_the_pipelines_own_encoding(pipe):
+    cond = load_text(EMBEDDED)([PROMPT, ""])
+    embeds, empty, pooled, empty_pooled = pipe.encode_prompt(PROMPT, None, None, max_sequence_length=0)
+    torch.testing.assert_close(cond["prompt_embeds"], torch.cat([embeds, empty]))
+    torch.testing.assert_close(cond["pooled_prompt_embeds"], torch.cat([pooled, empty_pooled]))
+
+
+def test_text_moves_and_loads_no_transformer_and_no_vae():
+    text = load_text(EMBEDDED).to("cpu")
+    assert text.pipe.vae is None
+    assert {p.device.type for p in text.pipe.transformer.parameters()} == {"meta"}
+
+
+def test_latents_round_trip_has_unit_scale_and_keeps_the_image(pipe):
+    images = load_teacher(EMBEDDED)(
+        [PROMPT], pixels=(64, 64), num_steps=4, guidance=3.0, generators=[torch.Generator().manual_seed(0)]
+    )
+    pixels = torch.tensor(list(images[0].tobytes())).reshape(1, 64, 64, 3).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = load_latents(EMBEDDED)
+    z = latents.encode(pixels)
+    assert z.shape == (1, 4, 16, 16)
+    by_hand = pipe.vae.encode(pixels).latent_dist.mode() - pipe.vae.config.shift_factor
+    torch.testing.assert_close(z, by_hand * pipe.vae.config.scaling_factor)
+    assert (latents.decode(z) - pixels).square().mean() < 0.02
+
+
+def test_the_teacher_is_the_stock_pipeline_and_reports_its_steps(pipe):
+    steps = []
+    ours = load_teacher(EMBEDDED)(
+        [PROMPT],
+        pixels=(64, 64),
+        num_steps=3,
+        guidance=3.0,
+        generators=[torch.Generator().manual_seed(7)],
+        on_step=steps.append,
+    )
+    stock = pipe(
+        PROMPT,
+        height=64,
+        width=64,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(7),
+        max_sequence_length=0,
+    ).images
+    assert ours[0].tobytes() == stock[0].tobytes()
+    assert steps == [0, 1, 2]
+
+
+def test_sizes_are_checked_by_the_config_alone():
+    check_fit(EMBEDDED, [(8, 8), (10, 16)])
+    with pytest.raises(ValueError, match="divisible by 2 and at most 16, got 7x8"):
+        check_fit(EMBEDDED, [(8, 8), (7, 8)])
+
+
+def test_a_block_is_checked_by_the_config_alone():
+    check_fit(EMBEDDED, [(8, 8)], block=5)
+    with pytest.raises(ValueError, match=r"expected a block in 0\.\.5 of embedded, got 6"):
+        check_fit(EMBEDDED, [(8, 8)], block=6)
+
+
+def test_other_models_are_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a diffusers directory with model_index\.json"):
+        family_of(str(tmp_path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model_index.json").write_text(json.dumps({"_class_name": "WuerstchenPipeline"}))
+    with pytest.raises(ValueError, match="expected a pipeline of StableDiffusion3Pipeline, got Wuerstchen"):
+        family_of(str(tmp_path / "other"))
+
+
+def test_a_hub_id_out_of_reach_is_one_line(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="neither on disk nor reachable"):
+        family_of("nobody/nothing")
