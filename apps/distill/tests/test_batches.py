@@ -19,7 +19,9 @@ def test_a_batch_is_a_function_of_seed_step_and_update(open_cache):
     first, again = (Draw(0, 3, "student", 4).batch(cache, presets.TINY_4, CPU) for _ in range(2))
     assert first.stage == again.stage
     assert torch.equal(first.real, again.real)
-    others = [Draw(*key, 4).noise("mmd", first.real) for key in ((1, 3, "student"), (0, 4, "student"), (0, 3, "fake-0"))]
+    others = [
+        Draw(*key, 4).noise("mmd", first.real) for key in ((1, 3, "student"), (0, 4, "student"), (0, 3, "fake-0"))
+    ]
     noise = Draw(0, 3, "student", 4).noise("mmd", first.real)
     assert torch.equal(noise, Draw(0, 3, "student", 4).noise("mmd", first.real))
     assert not any(torch.equal(noise, other) for other in [*others, Draw(0, 3, "student", 4).noise("dmd", first.real)])
@@ -46,7 +48,12 @@ def test_every_stage_comes_with_its_own_sizes_and_sources(open_cache):
         assert batch.real.shape == (2, 4, *batch.stage.target)
         assert (batch.upscaled is None) == (batch.stage.index == 0)
         if batch.upscaled is not None:
-            rows = [i for real in batch.real for i in range(6) if torch.equal(real, cache.latents([i], batch.stage.target)[0])]
+            rows = [
+                i
+                for real in batch.real
+                for i in range(6)
+                if torch.equal(real, cache.latents([i], batch.stage.target)[0])
+            ]
             assert torch.equal(batch.upscaled, upscale(cache.latents(rows, batch.stage.source), batch.stage.target))
     assert seen == {0, 1, 2, 3}
 

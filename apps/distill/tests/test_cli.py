@@ -39,7 +39,12 @@ def test_a_schedule_comes_as_text_or_as_a_file(cli, argv, tmp_path):
 
 def test_presets_hold_the_settings_of_the_authors():
     medium, large = PRESETS["sd35-medium"], PRESETS["sd35-large"]
-    assert (medium.training.batch, medium.training.rank, medium.training.block, medium.training.lr) == (64, 64, 11, 4e-6)
+    assert (medium.training.batch, medium.training.rank, medium.training.block, medium.training.lr) == (
+        64,
+        64,
+        11,
+        4e-6,
+    )
     assert (large.training.batch, large.training.block, large.data.teacher_steps) == (24, 20, 28)
     assert (medium.recipe.dmd_weight, medium.recipe.gan_weight, medium.recipe.fake_updates) == (1.0, 5e-3, 5)
     assert [len(PRESETS[name].scales.sizes) for name in PRESETS] == [4, 6, 4]
@@ -101,9 +106,7 @@ def test_bad_flags_are_refused_before_anything_is_written(refused, argv, tmp_pat
     ],
 )
 @pytest.mark.parametrize("command", ["run", "generate"])
-def test_bad_prompt_files_are_refused_before_anything_is_written(
-    refused, argv, tmp_path, command, name, text, message
-):
+def test_bad_prompt_files_are_refused_before_anything_is_written(refused, argv, tmp_path, command, name, text, message):
     (tmp_path / name).write_text(text)
     error = refused(argv(command, tmp_path / "run", "--data.prompts", tmp_path / name))
     assert message in error

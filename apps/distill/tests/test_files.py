@@ -26,7 +26,7 @@ def _claim_at_once(path, barrier, failures):
     barrier.wait()
     try:
         claim(path, {"steps": 2}, "images")
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         failures.put(repr(error))
 
 

@@ -1,0 +1,117 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swd_distill.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.train import build_trainer
+from swd_losses import PAPER
+from swd_models.lora import adapter_state
+
+FLAGS = (
+    "--training.iterations", "4", "--training.save-every", "2", "--training.sample-every", "4", "--training.rank", "4",
+    "--recipe.dmd-weight", "1", "--recipe.gan-weight", "5e-3", "--recipe.fake-updates", "1",
+)  # fmt: skip
+
+
+def _same(one, other):
+    """Compare nested dicts and lists of tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other
+
+
+def _metrics(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(cli, argv, encoded, tmp_path):
+    cli(*argv("train", encoded, *FLAGS))
+    straight, resumed = encoded, tmp_path / "resumed"
+    shutil.copytree(straight, resumed)
+    for leftover in ("checkpoints/step-000004", "lora", "samples"):
+        shutil.rmtree(resumed / leftover)
+    junk = resumed / "checkpoints" / "tmp-000003"
+    junk.mkdir()
+    (junk / "student.safetensors").write_bytes(b"half")
+    with (resumed / "metrics.jsonl").open("r+") as file:  # stopped within its third iteration
+        lines = file.readlines()
+        file.seek(0)
+        file.truncate()
+        file.writelines([*lines[:3], '{"step": 4, "mm'])
+
+    assert cli(*argv("train", resumed, *FLAGS)) == f"LoRA in {resumed}/lora\n"
+    last = "checkpoints/step-000004"
+    for name in ("student", "fake", "head"):
+        assert _same(
+            load_file(straight / last / f"{name}.safetensors"), load_file(resumed / last / f"{name}.safetensors")
+        )
+    optimizers = [torch.load(run / last / "optimizers.pt", weights_only=True) for run in (straight, resumed)]
+    assert set(optimizers[0]) == {"student", "fake"}
+    assert _same(*optimizers)
+    assert _metrics(straight) == _metrics(resumed)
+    assert [row["step"] for row in _metrics(resumed)] == [1, 2, 3, 4]
+    for name in ("lora/pytorch_lora_weights.safetensors", "samples/step-000004.png", "config.json"):
+        assert (straight / name).read_bytes() == (resumed / name).read_bytes(), name
+
+
+@pytest.fixture
+def build(configure, open_cache, tmp_path):
+    def call(**recipe):
+        losses = {"dmd_weight": 0.0, "gan_weight": 0.0, "fake_updates": 1} | recipe
+        return build_trainer(configure(tmp_path, replace(PAPER, **losses)), open_cache())
+
+    return call
+
+
+def test_the_last_two_checkpoints_are_kept(build, tmp_path):
+    trainer, folder = build(), tmp_path / "checkpoints"
+    for step in (1, 2, 10, 300):
+        assert save_checkpoint(folder, trainer, step) == folder / f"step-{step:06d}"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000010", "step-000300"]
+    assert load_checkpoint(folder, trainer) == 300
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced_and_a_leftover_ignored(build, tmp_path):
+    trainer, folder = build(), tmp_path / "checkpoints"
+    (folder / "tmp-000002").mkdir(parents=True)
+    (folder / "tmp-000002" / "extra").write_text("half")
+    assert load_checkpoint(folder, trainer) == 0
+    for _ in range(2):
+        save_checkpoint(folder, trainer, 2)
+    assert [path.name for path in folder.iterdir()] == ["step-000002"]
+    assert sorted(path.name for path in (folder / "step-000002").iterdir()) == [
+        "optimizers.pt", "state.json", "student.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_brings_back_student_fake_head_and_optimisers(build, tmp_path):
+    trained, fresh = (build(dmd_weight=1.0, gan_weight=5e-3) for _ in range(2))
+    trained.iterate(0)
+    save_checkpoint(tmp_path / "checkpoints", trained, 1)
+    assert load_checkpoint(tmp_path / "checkpoints", fresh) == 1
+    for role in ("student", "fake"):
+        assert _same(adapter_state(getattr(trained.roles, role)), adapter_state(getattr(fresh.roles, role)))
+    assert _same(dict(trained.head.state_dict()), dict(fresh.head.state_dict()))
+    assert trained.iterate(1) == fresh.iterate(1)
+
+
+def test_no_checkpoint_means_step_zero(build, tmp_path):
+    assert load_checkpoint(tmp_path / "absent", build()) == 0
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "optimizers.pt"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(refused, argv, copied, snapshot, name):
+    damaged = copied / "checkpoints" / "step-000003" / name
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    before = snapshot(copied)
+    assert "step-000003" in refused(argv("train", copied))
+    assert snapshot(copied) == before

@@ -1,0 +1,155 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+from torchvision.transforms.functional import pil_to_tensor
+
+from swd_distill import encode as encode_module
+from swd_distill.cache import Cache
+from swd_distill.encode import fitting
+from swd_models import load_latents
+
+SIZES = [(8, 8), (10, 10), (12, 12), (16, 16)]
+
+
+def _noise(width, height, seed=0):
+    pixels = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def _encode_by_hand(images, size):
+    """Average the pixels under each new one, then encode."""
+    latents = load_latents("embedded")
+    pixels = torch.stack([pil_to_tensor(image) for image in images]).float() / 127.5 - 1
+    with torch.no_grad():
+        return latents.encode(interpolate(pixels, (size[0] * 4, size[1] * 4), mode="area"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Make an image folder of a user: three images, two of them larger than needed."""
+    path = tmp_path / "mine"
+    (path / "sub").mkdir(parents=True)
+    for name, size in {"a.png": (64, 64), "sub/b.png": (128, 64), "c.png": (96, 192)}.items():
+        _noise(*size).save(path / name)
+    return path
+
+
+def _write_jsonl(folder, names=("a.png", "sub/b.png", "c.png")):
+    rows = (json.dumps({"file_name": name, "text": f"image, {name}"}) for name in names)
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_latents_of_every_size_are_those_of_the_downscaled_pixels(finished, open_cache, size):
+    images = [Image.open(finished / "images" / f"{i:06d}.png") for i in range(6)]
+    torch.testing.assert_close(open_cache().latents(range(6), size), _encode_by_hand(images, size), rtol=0, atol=1e-4)
+
+
+def test_text_is_that_of_the_stock_pipeline(open_cache, stock_pipe):
+    cache, pipe = open_cache(), stock_pipe()
+    for prompts, found in ((cache.captions[:6], cache.cond(range(6))), ([""], cache.uncond)):
+        with torch.no_grad():
+            embeds, _, pooled, _ = pipe.encode_prompt(
+                prompts, None, None, do_classifier_free_guidance=False, max_sequence_length=0
+            )
+        assert found.keys() == {"prompt_embeds", "pooled_prompt_embeds"}
+        torch.testing.assert_close(found["prompt_embeds"], embeds, rtol=0, atol=1e-4)
+        torch.testing.assert_close(found["pooled_prompt_embeds"], pooled, rtol=0, atol=1e-4)
+
+
+def test_the_cache_reads_any_samples_in_any_order(open_cache):
+    cache = open_cache()
+    assert len(cache) == 6
+    whole = cache.latents(range(6), (12, 12))
+    assert torch.equal(cache.latents([4, 1, 4], (12, 12)), whole[[4, 1, 4]])
+
+
+def test_finished_shards_are_kept_and_missing_ones_made_the_same(
+    monkeypatch, cli, argv, finished, copied, configure, snapshot
+):
+    monkeypatch.setattr(encode_module, "SHARD_SAMPLES", 4)
+    for path in (copied / "cache").iterdir():
+        path.unlink()
+    cli(*argv("encode", copied))
+    before = snapshot(copied / "cache")
+    assert sorted(before) == [
+        "manifest.json", "settings.json", "shard-00000.safetensors", "shard-00001.safetensors", "uncond.safetensors",
+    ]  # fmt: skip
+    (copied / "cache" / "shard-00001.safetensors").unlink()
+    cli(*argv("encode", copied))
+    after = snapshot(copied / "cache")
+    assert after["shard-00000.safetensors"] == before["shard-00000.safetensors"]
+    assert after["uncond.safetensors"] == before["uncond.safetensors"]
+    assert {name: item[0] for name, item in after.items()} == {name: item[0] for name, item in before.items()}
+    cache = Cache.open(copied / "cache", fitting(configure(copied)))
+    whole = Cache.open(finished / "cache", fitting(configure(finished)))
+    torch.testing.assert_close(
+        cache.latents([5, 0, 3, 4], (8, 8)), whole.latents([5, 0, 3, 4], (8, 8)), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_an_image_folder_of_ones_own_is_scaled_and_cropped(cli, argv, folder, configure, tmp_path, kind):
+    if kind == "jsonl":
+        _write_jsonl(folder)
+    else:
+        (folder / "metadata.csv").write_text('file_name,text\na.png,"image, a"\nsub/b.png,b\nc.png,c\n')
+    cli(*argv("encode", tmp_path / "run", "--data.images", folder))
+    assert not (tmp_path / "run" / "images").exists()
+    cache = Cache.open(tmp_path / "run" / "cache", fitting(configure(tmp_path)))
+    assert len(cache) == 3
+    assert cache.captions[0] == ("image, a.png" if kind == "jsonl" else "image, a")
+    reduced = Image.open(folder / "c.png").resize((64, 128), Image.Resampling.LANCZOS)
+    expected = [
+        Image.open(folder / "a.png"),
+        Image.open(folder / "sub" / "b.png").crop((32, 0, 96, 64)),
+        reduced.crop((0, 32, 64, 96)),
+    ]
+    for size in SIZES:
+        torch.testing.assert_close(cache.latents(range(3), size), _encode_by_hand(expected, size), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (60, 200)])
+def test_an_image_that_would_be_enlarged_is_refused(refused, argv, folder, tmp_path, width, height):
+    _noise(width, height).save(folder / "small.png")
+    _write_jsonl(folder, ("a.png", "small.png"))
+    error = refused(argv("encode", tmp_path / "run", "--data.images", folder), late=True)
+    assert f"expected images of at least 64x64 pixels, got {width}x{height}: {folder}/small.png" in error
+    assert not list((tmp_path / "run" / "cache").glob("shard*"))
+
+
+def test_a_file_that_is_no_image_is_refused(refused, argv, folder, tmp_path):
+    (folder / "text.png").write_text("no image")
+    _write_jsonl(folder, ("a.png", "text.png"))
+    error = refused(argv("encode", tmp_path / "run", "--data.images", folder), late=True)
+    assert f"expected an image, got {folder}/text.png" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metadata.jsonl", "", "expected at least one image"),
+        ("metadata.jsonl", '{"file_name": "a.png"}', "expected file_name and text in row 1"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "a"}\n[1]', "row 2"),
+        ("metadata.jsonl", '{"file_name": "a.png", "te', "expected one JSON object a line"),
+        ("metadata.jsonl", '{"file_name": "z.png", "text": "a"}', "z.png of row 1"),
+        ("metadata.csv", "file_name,caption\na.png,a\n", "expected file_name and text in row 1"),
+        ("metadata.csv", "file_name,caption\na.png,a,b\n", "expected file_name and text in row 1"),
+        ("metadata.txt", "a", "expected metadata.jsonl or metadata.csv"),
+    ],
+)
+def test_bad_metadata_is_refused_and_the_row_named(refused, argv, folder, tmp_path, name, text, message):
+    (folder / name).write_text(text)
+    assert message in refused(argv("encode", tmp_path / "run", "--data.images", folder))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_images_in_the_same_folder_are_refused(refused, argv, copied, snapshot):
+    path = copied / "images" / "metadata.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    before = snapshot(copied)
+    assert "another --out" in refused(argv("encode", copied))
+    assert snapshot(copied) == before

@@ -1,0 +1,93 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from PIL import Image, ImageChops
+
+from swd_distill.generate import prompts_of
+
+
+def _furthest(folder, other):
+    names = sorted(path.name for path in folder.glob("*.png"))
+    assert names == sorted(path.name for path in other.glob("*.png"))
+    pairs = [(Image.open(folder / name), Image.open(other / name)) for name in names]
+    return max(high for pair in pairs for _, high in ImageChops.difference(*pair).getextrema())
+
+
+def test_images_are_an_imagefolder_of_the_prompts(finished, configure):
+    rows = [json.loads(line) for line in (finished / "images" / "metadata.jsonl").read_text().splitlines()]
+    assert [row["file_name"] for row in rows] == [f"{i:06d}.png" for i in range(6)]
+    assert [row["text"] for row in rows] == prompts_of(configure(finished))[:6]
+    assert {Image.open(finished / "images" / row["file_name"]).size for row in rows} == {(64, 64)}
+
+
+def test_only_what_is_missing_is_made_and_it_is_the_same(cli, argv, copied, snapshot):
+    images = copied / "images"
+    before = snapshot(images)
+    (images / "000002.png").unlink()
+    (images / "metadata.jsonl").unlink()
+    (images / "000002.tmp").write_bytes(b"an interrupted write")
+    assert cli(*argv("generate", copied)) == f"images in {images}\n"
+    after = snapshot(images)
+    assert after.keys() == before.keys()
+    for name, (content, time) in before.items():
+        assert after[name][0] == content, name
+        assert (after[name][1] == time) == (name not in {"000002.png", "metadata.jsonl"}), name
+
+
+def test_more_images_can_be_asked_for_later(cli, argv, copied, snapshot):
+    before = snapshot(copied / "images")
+    cli(*argv("generate", copied, "--data.num-images", "7"))
+    after = snapshot(copied / "images")
+    assert after.keys() - before.keys() == {"000006.png"}
+    assert all(after[name] == item for name, item in before.items() if name != "metadata.jsonl")
+
+
+def test_images_do_not_depend_on_the_batch(cli, argv, finished, tmp_path):
+    cli(*argv("generate", tmp_path, "--data.batch", "1"))
+    assert _furthest(tmp_path / "images", finished / "images") <= 1
+
+
+def test_prompts_repeat_and_every_image_has_its_own_seed(cli, argv, tmp_path):
+    (tmp_path / "p.txt").write_text("a red circle\na blue square\n")
+    cli(*argv("generate", tmp_path, "--data.prompts", tmp_path / "p.txt", "--data.num-images", "3"))
+    rows = [json.loads(line) for line in (tmp_path / "images" / "metadata.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == ["a red circle", "a blue square", "a red circle"]
+    first, third = ((tmp_path / "images" / f"00000{i}.png").read_bytes() for i in (0, 2))
+    assert first != third
+
+
+def test_another_schedule_of_the_same_final_size_takes_the_same_images(cli, argv, copied, snapshot):
+    before = snapshot(copied / "images")
+    cli(*argv("generate", copied, "--schedule", "1000:8,602:16"))
+    after = snapshot(copied / "images")
+    assert all(after[name] == item for name, item in before.items() if name != "metadata.jsonl")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_images_of_one(argv, finished, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = f"from swd_distill.cli import main; main({argv('generate', tmp_path)!r})"
+    environment = os.environ | {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    assert "3/3" in errors[0]  # half of the six
+    assert _furthest(tmp_path / "images", finished / "images") <= 1
+    assert (tmp_path / "images" / "metadata.jsonl").read_text() == (finished / "images" / "metadata.jsonl").read_text()

@@ -1,0 +1,197 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from swd_distill.batches import Draw
+from swd_distill.train import build_trainer
+from swd_distill.trainer import Trainer, lr_ratio
+from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective
+from swd_models import load_denoiser, share_base
+from swd_models.lora import lora_config
+from swd_models.roles import adapter_parameters
+
+FULL = replace(PAPER, dmd_weight=1.0, gan_weight=5e-3, fake_updates=2)
+MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)
+
+
+@pytest.fixture
+def build(configure, open_cache, tmp_path):
+    """Build a trainer on the finished run's cache."""
+    return lambda recipe, **training: build_trainer(configure(tmp_path, recipe, **training), open_cache())
+
+
+def _trainable(trainer):
+    """Name the trainable tensors: the student's, and the others'."""
+    others = [*adapter_parameters(trainer.roles.fake), *trainer.head.parameters()]
+    return adapter_parameters(trainer.roles.student), others
+
+
+def _copy(parameters):
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+def _equal(parameters, before):
+    return all(torch.equal(parameter, old) for parameter, old in zip(parameters, before, strict=True))
+
+
+def _batch_of_stage(trainer, first_or_later):
+    for step in range(50):
+        draw = Draw(0, step, "student", 2)
+        batch = draw.batch(trainer.cache, trainer.schedule, trainer.device)
+        if (batch.stage.index == 0) == (first_or_later == "first"):
+            return draw, batch
+    raise AssertionError
+
+
+def test_a_generator_step_moves_the_student_alone_and_leaves_no_gradient(build):
+    trainer = build(FULL)
+    student, others = _trainable(trainer)
+    before = _copy(student), _copy(others)
+    found = trainer.update_student(0)
+    assert {"mmd", "dmd", "gan", "norm", "stage"} == set(found)
+    assert not _equal(student, before[0])
+    assert _equal(others, before[1])
+    assert all(parameter.grad is None for parameter in [*student, *others])
+
+
+def test_a_fake_step_moves_fake_and_head_and_leaves_no_gradient(build):
+    trainer = build(FULL)
+    student, others = _trainable(trainer)
+    adapters, head = adapter_parameters(trainer.roles.fake), list(trainer.head.parameters())
+    before = _copy(student), _copy(adapters), _copy(head)
+    found = trainer.update_fake(0, 0)
+    assert {"fake/denoising", "fake/discriminator", "fake/norm"} == set(found)
+    assert _equal(student, before[0])
+    assert not _equal(adapters, before[1])
+    assert not _equal(head, before[2])
+    assert all(parameter.grad is None for parameter in [*student, *others])
+
+
+def test_the_base_never_changes(build):
+    trainer = build(FULL)
+    before = {name: tensor.clone() for name, tensor in trainer.roles.teacher.state_dict().items()}
+    for step in range(2):
+        trainer.iterate(step)
+    for role in (trainer.roles.teacher, trainer.roles.student, trainer.roles.fake):
+        state = {name.replace(".base_layer", ""): value for name, value in role.state_dict().items()}
+        assert all(torch.equal(state[name], value) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in trainer.roles.teacher.parameters())
+
+
+def test_mmd_alone_builds_no_fake_and_no_head(build):
+    trainer = build(MMD_ONLY)
+    assert trainer.roles.fake is None
+    assert trainer.head is None
+    assert set(trainer.iterate(0)) == {"mmd", "norm", "stage"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parts"),
+    [
+        (replace(PAPER, fake_updates=1), {"mmd", "dmd", "gan", "fake/denoising", "fake/discriminator"}),
+        (replace(RELEASED, fake_updates=1), {"mmd", "dmd", "gan", "fake/denoising", "fake/discriminator"}),
+        (replace(FULL, gan_weight=0.0), {"mmd", "dmd", "fake/denoising"}),
+        (replace(FULL, mmd_weight=0.0, dmd_weight=0.0), {"gan", "fake/denoising", "fake/discriminator"}),
+        (replace(MMD_ONLY, mmd_features="fake"), {"mmd", "fake/denoising"}),
+        (replace(MMD_ONLY, mmd_kernel="rbf", mmd_pooling="batch"), {"mmd"}),
+        (replace(FULL, gradient_penalty=0.1), {"mmd", "dmd", "gan", "fake/denoising", "fake/discriminator", "fake/gradient_penalty"}),
+    ],
+    ids=["paper", "released", "mmd+dmd", "gan", "mmd-of-fake", "rbf", "penalty"],
+)  # fmt: skip
+def test_every_recipe_runs_and_reports_its_parts(build, recipe, parts):
+    trainer = build(recipe)
+    found = trainer.iterate(0)
+    assert set(found) - {"norm", "fake/norm", "stage"} == parts
+    assert all(math.isfinite(value) for value in found.values())
+    if trainer.roles.fake is not None:
+        assert type(trainer.fake_loss) is (FakeObjective if recipe.gan_weight else DenoisingObjective)
+
+
+def test_two_trainers_of_one_config_do_the_same(build):
+    first, second = build(FULL), build(FULL)
+    assert first.iterate(0) == second.iterate(0)
+    assert _equal(_trainable(first)[0], _trainable(second)[0])
+
+
+def test_student_gradients_with_checkpointing_equal_those_without(configure, open_cache, tmp_path):
+    config = configure(tmp_path, FULL)
+
+    def gradients(checkpointing):
+        base = load_denoiser("embedded").double()
+        if checkpointing:
+            base.backbone.enable_gradient_checkpointing()
+        roles = share_base(base, lora_config(4))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():  # as after some training: B is no longer zero
+            for parameter in (*adapter_parameters(roles.student), *adapter_parameters(roles.fake)):
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                head = FULL.head(base.num_features).double()
+        trainer = Trainer(config, open_cache(), roles, head)
+        draw, batch = _batch_of_stage(trainer, "later")
+        batch = replace(batch, real=batch.real.double(), upscaled=batch.upscaled.double())
+        terms = trainer.student_terms(batch, draw, trainer.generate(batch, draw))
+        assert terms.total.dtype == torch.float64
+        assert set(terms.parts) == {"mmd", "dmd", "gan"}
+        terms.total.backward(inputs=trainer.student.parameters)
+        assert all(p.grad is None for p in (*adapter_parameters(roles.fake), *head.parameters()))
+        return [parameter.grad for parameter in trainer.student.parameters]
+
+    for plain, checkpointed in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(checkpointed, plain, rtol=1e-12, atol=1e-14)
+        assert plain.abs().sum() > 0
+
+
+def test_the_switch_for_checkpointing_reaches_every_role_and_changes_no_number(build):
+    plain, checkpointed = build(FULL), build(FULL, gradient_checkpointing=True)
+    for role in (checkpointed.roles.student, checkpointed.roles.fake, checkpointed.roles.teacher):
+        assert role.backbone.gradient_checkpointing
+    assert not plain.roles.student.backbone.gradient_checkpointing
+    assert plain.iterate(0) == pytest.approx(checkpointed.iterate(0), rel=1e-5)
+
+
+@torch.no_grad()
+def test_the_first_stage_starts_from_noise_and_ignores_the_data(build):
+    trainer = build(MMD_ONLY)
+    draw, batch = _batch_of_stage(trainer, "first")
+    x0 = trainer.generate(batch, draw)
+    assert torch.equal(x0, trainer.generate(replace(batch, real=torch.zeros_like(batch.real)), draw))
+    noise = draw.noise("input", batch.real)
+    student = trainer.roles.student
+    assert batch.stage.sigma == 1.0
+    assert torch.equal(x0, student.denoise(noise, torch.ones(2), batch.cond))
+
+
+@torch.no_grad()
+def test_later_stages_start_from_the_real_previous_scale_renoised(build):
+    trainer = build(MMD_ONLY)
+    draw, batch = _batch_of_stage(trainer, "later")
+    stage = batch.stage
+    rows = [
+        i for real in batch.real for i in range(6) if torch.equal(real, trainer.cache.latents([i], stage.target)[0])
+    ]
+    previous = trainer.cache.latents(rows, stage.source)
+    upscaled = interpolate(previous, stage.target, mode="bicubic")
+    x_t = (1 - stage.sigma) * upscaled + stage.sigma * draw.noise("input", batch.real)
+    expected = trainer.roles.student.denoise(x_t, torch.full((2,), stage.sigma), batch.cond)
+    torch.testing.assert_close(trainer.generate(batch, draw), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step", "settings", "ratio"),
+    [
+        (0, {}, 1.0),
+        (0, {"warmup": 4}, 0.25),
+        (3, {"warmup": 4}, 1.0),
+        (5, {"decay": True, "iterations": 10}, 0.5),
+        (0, {"decay": True, "iterations": 10}, 1.0),
+        (1, {"warmup": 4, "decay": True, "iterations": 4}, 0.5 * 0.5 * (1 + math.sqrt(0.5))),
+    ],
+)
+def test_learning_rates_warm_up_and_fall(configure, tmp_path, step, settings, ratio):
+    training = configure(tmp_path, **{"warmup": 0, "decay": False} | settings).training
+    assert lr_ratio(step, training) == pytest.approx(ratio)

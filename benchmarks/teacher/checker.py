@@ -1,0 +1,119 @@
+"""Read a scene back out of an image by classical vision: colours, connected components, areas, outlines."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from benchmarks.teacher.scenes import COLORS, PIXELS, PLACES, RELATIONS, Array, Item, Scene
+
+_ITEM = r"a (\w+) (\w+) (\w+)"
+_ONE = re.compile(rf"{_ITEM} at the (\w+), (\w+) background")
+_TWO = re.compile(rf"{_ITEM} ({'|'.join(RELATIONS)}) {_ITEM}, (\w+) background")
+_MIN_AREA = 25  # pixels; the smallest drawn item, a small triangle, has about 60
+_CHROMA = 2.0  # weight of hue against brightness, which light and shadow change
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What of a caption an image shows."""
+
+    background: bool
+    count: bool
+    color: bool
+    size: bool
+    shape: bool
+    place: bool
+
+    @property
+    def all_right(self) -> bool:
+        """Tell whether everything is as the caption says."""
+        return all(vars(self).values())
+
+
+def parse(caption: str) -> Scene:
+    """Turn a caption back into its scene."""
+    if one := _ONE.fullmatch(caption):
+        return Scene((Item(one[1], one[2], one[3]),), one[4], one[5])
+    if two := _TWO.fullmatch(caption):
+        return Scene((Item(two[1], two[2], two[3]), Item(two[5], two[6], two[7])), two[4], two[8])
+    raise ValueError(f"expected a caption of a scene, got {caption!r}")
+
+
+def check(image: Array, caption: str) -> Verdict:
+    """Compare an image (64, 64, 3) in [0, 1] with its caption."""
+    scene = parse(caption)
+    frame = np.concatenate([image[:3].reshape(-1, 3), image[-3:].reshape(-1, 3), image[:, :2].reshape(-1, 3)])
+    ground = np.median(frame, axis=0)
+    background = _nearest(ground) == scene.background
+    parts = _components(image, ground)
+    if len(parts) != len(scene.items):
+        return Verdict(background, False, False, False, False, False)
+    seen = [_describe(image, part) for part in parts]
+    if len(seen) == 2:
+        dx, dy = RELATIONS[scene.where]
+        seen.sort(key=lambda found: -(found[1][0] * dx + found[1][1] * dy))
+    pairs = list(zip((found[0] for found in seen), scene.items, strict=True))
+    return Verdict(
+        background,
+        True,
+        all(found.color == item.color for found, item in pairs),
+        all(found.size == item.size for found, item in pairs),
+        all(found.shape == item.shape for found, item in pairs),
+        _placed([found[1] for found in seen], scene),
+    )
+
+
+def _components(image: Array, ground: Array) -> list[npt.NDArray[np.bool_]]:
+    """Return the masks of what is neither ground nor its shadow or lit side."""
+    # A pixel c = k * ground is ground under other light: keep what no factor k in [.6, 1.3] explains.
+    k = np.clip((image @ ground) / (ground @ ground), 0.6, 1.3)[..., None]
+    labels, count = ndimage.label(np.linalg.norm(image - k * ground, axis=-1) > 0.17)
+    masks = [labels == index for index in range(1, count + 1)]
+    return [mask for mask in masks if mask.sum() >= _MIN_AREA]
+
+
+def _describe(image: Array, mask: npt.NDArray[np.bool_]) -> tuple[Item, tuple[float, float]]:
+    filled = ndimage.binary_fill_holes(mask)
+    core = ndimage.binary_erosion(filled, iterations=2)
+    color = _nearest(np.median(image[core if core.any() else filled], axis=0))
+    area = float(filled.sum())
+    y, x = ndimage.center_of_mass(filled)
+    ys, xs = np.nonzero(filled)
+    shape = _shape((xs - x) + 1j * (ys - y))
+    # Areas of radius 9.5, half way between small and big.
+    border = {"circle": np.pi * 9.5**2, "square": (2 * 0.88 * 9.5) ** 2, "triangle": 3 * np.sqrt(3) * (0.62 * 9.5) ** 2}
+    size = "big" if area > border[shape] else "small"
+    return Item(size, color, shape), (x + 0.5 - PIXELS / 2, y + 0.5 - PIXELS / 2)
+
+
+def _shape(points: npt.NDArray[np.complex128]) -> str:
+    """Tell shapes apart by their symmetry, whatever their size and tilt: |sum z^n| / sum |z|^n for n = 3 and 4.
+
+    A circle has neither; a filled square has .43 at n = 4, an equilateral triangle about .5 at n = 3.
+    """
+    threefold, fourfold = (abs((points**n).sum()) / (abs(points) ** n).sum() for n in (3, 4))
+    return "triangle" if threefold > 0.25 else "square" if fourfold > 0.2 else "circle"
+
+
+def _placed(centers: list[tuple[float, float]], scene: Scene) -> bool:
+    if len(centers) == 2:
+        dx, dy = RELATIONS[scene.where]
+        gap = np.subtract(centers[0], centers[1])
+        along, across = (gap @ (dx, dy)) / 15, abs(gap @ (dy, dx)) / 15
+        return bool(along > 14 and across < along)
+    nearest = min(PLACES, key=lambda place: float(np.hypot(*np.subtract(PLACES[place], centers[0]))))
+    return nearest == scene.where
+
+
+def _nearest(color: Array) -> str:
+    """Return the named colour that this is under some light."""
+
+    def distance(name: str) -> float:
+        reference = np.asarray(COLORS[name])
+        chroma = (color - color.mean()) - (reference - reference.mean())
+        return float(_CHROMA * np.linalg.norm(chroma) + abs(color.mean() - reference.mean()))
+
+    return min(COLORS, key=distance)
