@@ -1,6 +1,7 @@
 """Train and export the embedded teacher: `uv run python -m benchmarks.teacher`. Interrupt and repeat at will."""
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,17 @@ from benchmarks.teacher.train import Settings, draw_scenes, encode_latents, trai
 ASSET = Path("packages/swd-models/src/swd_models/assets/teacher")
 
 
-def write_prompts(path: Path, num_prompts: int, *, held_out: bool, seed: int) -> None:
-    """Write distinct captions, one a line."""
+def write_prompts(
+    path: Path, num_prompts: int, *, seed: int, held_out_every: int = 0, without: Collection[str]
+) -> None:
+    """Write distinct captions, one a line; every so manyth has a combination that training never shows."""
     rng = np.random.default_rng(seed)
     captions: dict[str, None] = {}
     while len(captions) < num_prompts:
-        captions[random_scene(rng, held_out=held_out).caption] = None
+        held_out = held_out_every > 0 and len(captions) % held_out_every == held_out_every - 1
+        caption = random_scene(rng, held_out=held_out).caption
+        if caption not in without:
+            captions[caption] = None
     path.write_text("\n".join(captions) + "\n")
 
 
@@ -51,8 +57,10 @@ def main() -> None:
     modules["transformer"].half()
     vae.half()
     pipe.save_pretrained(args.out)
-    write_prompts(args.out / "prompts.txt", 2000, held_out=False, seed=1)
-    write_prompts(args.out / "prompts_held_out.txt", 256, held_out=True, seed=2)
+    write_prompts(args.out / "prompts.txt", 2000, seed=1, without=())
+    # What neither the teacher's nor a student's training has seen; every fourth is of an unseen combination.
+    seen = {*captions, *(args.out / "prompts.txt").read_text().splitlines()}
+    write_prompts(args.out / "prompts_test.txt", 256, seed=2, held_out_every=4, without=seen)
     print(f"wrote {args.out}")
 
 

@@ -77,7 +77,7 @@ def test_an_unknown_command_or_preset_is_refused(refused, args, message):
         (["--schedule", "602"], "expected a schedule as"),
         (["--schedule", "absent.json"], "got absent.json"),
         (["--model", "nobody/nothing"], "neither on disk nor reachable"),
-        (["--training.block", "6"], "expected --training.block in 0..5, got 6"),
+        (["--training.block", "6"], "expected a block in 0..5 of embedded, got 6"),
         (["--training.batch", "0"], "expected --training.batch of at least 1, got 0"),
         (["--training.rank", "0"], "expected --training.rank of at least 1, got 0"),
         (["--data.num-images", "0"], "expected --data.num-images of at least 1, got 0"),

@@ -18,26 +18,25 @@ def test_a_claim_is_made_once_and_then_checked(tmp_path):
     claim(path, {"steps": 2, "at": tmp_path}, "images")
     claim(path, {"steps": 2}, "images")
     assert json.loads(path.read_text()) == {"steps": 2, "at": str(tmp_path)}
-    with pytest.raises(ValueError, match="expected images in .* made with steps 3, got steps 2"):
+    with pytest.raises(ValueError, match=r"expected images in .* made with steps 3, got steps 2"):
         claim(path, {"steps": 3}, "images")
 
 
-def _claim_at_once(path, barrier, failures):
-    barrier.wait()
-    try:
-        claim(path, {"steps": 2}, "images")
-    except Exception as error:
-        failures.put(repr(error))
+def _claim_at_once(folder, barrier, failures):
+    for attempt in range(20):
+        barrier.wait()
+        try:
+            claim(folder / str(attempt) / "settings.json", {"steps": 2}, "images")
+        except OSError as error:
+            failures.put(repr(error))
 
 
 def test_processes_that_claim_a_folder_at_once_all_get_it(tmp_path):
-    context, failures = multiprocessing.get_context("fork"), multiprocessing.get_context("fork").SimpleQueue()
-    for attempt in range(10):
-        barrier = context.Barrier(4)
-        path = tmp_path / str(attempt) / "settings.json"
-        workers = [context.Process(target=_claim_at_once, args=(path, barrier, failures)) for _ in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+    context = multiprocessing.get_context("fork")
+    barrier, failures = context.Barrier(4), context.SimpleQueue()
+    workers = [context.Process(target=_claim_at_once, args=(tmp_path, barrier, failures)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     assert failures.empty(), failures.get()

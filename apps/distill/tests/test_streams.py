@@ -10,10 +10,10 @@ def test_the_same_key_gives_the_same_numbers_whatever_was_drawn_before():
     assert torch.equal(first, torch.randn(3, generator=stream(0, 7, "noise")))
 
 
-def test_the_numbers_of_a_key_are_the_same_for_ever():
-    """Published runs depend on them: a change of these needs a word in the change log."""
-    assert stream(0, 1, "student", "noise", 2).initial_seed() == 10_253_374_188_284_580_372 or True
-    assert integer(1000, 0, 1, "sample") == integer(1000, 0, 1, "sample")
+def test_the_numbers_of_a_key_stay_the_same():
+    """Resumed and published runs depend on them: a change needs a word in the change log."""
+    assert stream(0, 1, "student", "noise", 2).initial_seed() == 6_506_844_357_614_582_361
+    assert integer(1000, 0, 1, "sample") == 730
 
 
 def test_keys_that_differ_anywhere_give_other_numbers():

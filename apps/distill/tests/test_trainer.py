@@ -15,6 +15,7 @@ from swd_models.roles import adapter_parameters
 
 FULL = replace(PAPER, dmd_weight=1.0, gan_weight=5e-3, fake_updates=2)
 MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)
+FAKE = {"fake/denoising", "fake/discriminator"}
 
 
 @pytest.fixture
@@ -91,13 +92,13 @@ def test_mmd_alone_builds_no_fake_and_no_head(build):
 @pytest.mark.parametrize(
     ("recipe", "parts"),
     [
-        (replace(PAPER, fake_updates=1), {"mmd", "dmd", "gan", "fake/denoising", "fake/discriminator"}),
-        (replace(RELEASED, fake_updates=1), {"mmd", "dmd", "gan", "fake/denoising", "fake/discriminator"}),
+        (replace(PAPER, fake_updates=1), {"mmd", "dmd", "gan", *FAKE}),
+        (replace(RELEASED, fake_updates=1), {"mmd", "dmd", "gan", *FAKE}),
         (replace(FULL, gan_weight=0.0), {"mmd", "dmd", "fake/denoising"}),
-        (replace(FULL, mmd_weight=0.0, dmd_weight=0.0), {"gan", "fake/denoising", "fake/discriminator"}),
+        (replace(FULL, mmd_weight=0.0, dmd_weight=0.0), {"gan", *FAKE}),
         (replace(MMD_ONLY, mmd_features="fake"), {"mmd", "fake/denoising"}),
         (replace(MMD_ONLY, mmd_kernel="rbf", mmd_pooling="batch"), {"mmd"}),
-        (replace(FULL, gradient_penalty=0.1), {"mmd", "dmd", "gan", "fake/denoising", "fake/discriminator", "fake/gradient_penalty"}),
+        (replace(FULL, gradient_penalty=0.1), {"mmd", "dmd", "gan", *FAKE, "fake/gradient_penalty"}),
     ],
     ids=["paper", "released", "mmd+dmd", "gan", "mmd-of-fake", "rbf", "penalty"],
 )  # fmt: skip
@@ -171,9 +172,8 @@ def test_later_stages_start_from_the_real_previous_scale_renoised(build):
     trainer = build(MMD_ONLY)
     draw, batch = _batch_of_stage(trainer, "later")
     stage = batch.stage
-    rows = [
-        i for real in batch.real for i in range(6) if torch.equal(real, trainer.cache.latents([i], stage.target)[0])
-    ]
+    every = trainer.cache.latents(range(6), stage.target)
+    rows = [next(i for i in range(6) if torch.equal(every[i], real)) for real in batch.real]
     previous = trainer.cache.latents(rows, stage.source)
     upscaled = interpolate(previous, stage.target, mode="bicubic")
     x_t = (1 - stage.sigma) * upscaled + stage.sigma * draw.noise("input", batch.real)

@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from swd_distill.files import temporary_of
+
 MANIFEST, UNCOND = "manifest.json", "uncond.safetensors"
 Size = tuple[int, ...]
 
@@ -23,7 +25,7 @@ def latents_key(size: Sequence[int]) -> str:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file that is whole or absent."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_of(path)
     save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     temporary.replace(path)
 

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from swd_distill.trainer import Trainer
@@ -44,15 +46,24 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> int:
     newest = max(folder.glob("step-*"), default=None)
     if newest is None:
         return 0
-    optimizers = torch.load(newest / "optimizers.pt", weights_only=True, map_location="cpu")
-    load_adapter_state(trainer.roles.student, load_file(newest / "student.safetensors"))
+    try:
+        return _load(newest, trainer)
+    except (SafetensorError, RuntimeError, EOFError, UnpicklingError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"expected a whole checkpoint, got {newest}: delete it to go on from the one before ({error})"
+        ) from error
+
+
+def _load(folder: Path, trainer: Trainer) -> int:
+    optimizers = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
+    load_adapter_state(trainer.roles.student, load_file(folder / "student.safetensors"))
     trainer.student.optimizer.load_state_dict(optimizers["student"])
     if trainer.roles.fake is not None:
-        load_adapter_state(trainer.roles.fake, load_file(newest / "fake.safetensors"))
+        load_adapter_state(trainer.roles.fake, load_file(folder / "fake.safetensors"))
         trainer.fake.optimizer.load_state_dict(optimizers["fake"])
     if trainer.head is not None:
-        trainer.head.load_state_dict(load_file(newest / "head.safetensors"))
-    return int(json.loads((newest / "state.json").read_text())["step"])
+        trainer.head.load_state_dict(load_file(folder / "head.safetensors"))
+    return int(json.loads((folder / "state.json").read_text())["step"])
 
 
 def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

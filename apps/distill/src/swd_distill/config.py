@@ -125,6 +125,8 @@ class Config:
         for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
+        if not (self.recipe.mmd_weight or self.recipe.dmd_weight or self.recipe.gan_weight):
+            raise ValueError("expected a loss with a weight, got none: pass --recipe.mmd-weight 1")
         if self.recipe.gan_weight and not self.recipe.fake_updates:
             raise ValueError(
                 "expected --recipe.fake-updates of at least 1 with a GAN, got 0: or pass --recipe.gan-weight 0"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from swd_distill.cache import MANIFEST, UNCOND, checksum, latents_key, write_tensors
 from swd_distill.config import Config
-from swd_distill.devices import device_and_dtype
+from swd_distill.devices import device_and_dtype, processes
 from swd_distill.files import claim, write_text
 from swd_distill.imagefolder import read_imagefolder
 from swd_models.loading import load_latents, load_text
@@ -28,7 +27,7 @@ NUM_CAPTIONS = 8
 
 def encode(config: Config) -> Path:
     """Encode the image folder into OUT/cache: shard by shard, skipping finished ones; return the folder."""
-    state = PartialState()
+    state = processes()
     folder, pairs = config.cache, read_imagefolder(config.images)
     names_and_texts = repr([(path.name, text) for path, text in pairs]).encode()
     images = hashlib.sha256(names_and_texts).hexdigest()
@@ -36,7 +35,8 @@ def encode(config: Config) -> Path:
     chunks = [pairs[start : start + SHARD_SAMPLES] for start in range(0, len(pairs), SHARD_SAMPLES)]
     names = [f"shard-{index:05d}.safetensors" for index in range(len(chunks))]
     mine = range(state.process_index, len(chunks), state.num_processes)
-    missing = [index for index in mine if not (folder / names[index]).is_file()]
+    noted = _noted(folder)
+    missing = [index for index in mine if not _is_whole(folder / names[index], noted)]
     device, dtype = device_and_dtype()
     if missing or not (folder / UNCOND).is_file():
         latents, text = load_latents(config.model, dtype=dtype), load_text(config.model, dtype=dtype)
@@ -74,6 +74,17 @@ def fitting(config: Config) -> dict[str, Any]:
     """Return the settings that a cache must have been made with to serve a run."""
     sizes: Sequence[Sequence[int]] = sorted(set(config.scales.sizes))
     return {"model": config.model, "sizes": [list(size) for size in sizes]}
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """Return what the manifest of a finished cache says of each shard."""
+    path = folder / MANIFEST
+    return {shard["file"]: shard for shard in json.loads(path.read_text())["shards"]} if path.is_file() else {}
+
+
+def _is_whole(path: Path, noted: dict[str, Any]) -> bool:
+    """Tell whether a shard is there and, once its checksum is known, unchanged."""
+    return path.is_file() and (path.name not in noted or checksum(path) == noted[path.name]["sha256"])
 
 
 @torch.no_grad()

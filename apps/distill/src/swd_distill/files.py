@@ -1,6 +1,7 @@
 """Files that are whole or absent, and folders that know what they were made with."""
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,14 @@ from typing import Any
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_of(path)
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def temporary_of(path: Path) -> Path:
+    """Name the file that becomes `path`: beside it, and another for each process."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
 def claim(path: Path, settings: dict[str, Any], what: str, ignore: Collection[str] = ()) -> None:

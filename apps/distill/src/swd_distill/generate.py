@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from accelerate import PartialState
 from tqdm import tqdm
 
 from swd_distill.config import Config
-from swd_distill.devices import device_and_dtype
+from swd_distill.devices import device_and_dtype, processes
 from swd_distill.files import claim, write_text
 from swd_distill.prompts import read_prompts
 from swd_distill.streams import stream
@@ -20,7 +19,7 @@ def generate(config: Config) -> Path:
     Image i shows prompt i (prompts repeat if there are fewer) from a seed of its own: neither the number of processes
     nor an interruption changes it.
     """
-    state = PartialState()
+    state = processes()
     device, dtype = device_and_dtype()
     folder = config.images
     prompts = prompts_of(config)

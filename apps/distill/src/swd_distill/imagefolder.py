@@ -1,9 +1,9 @@
 """Images with captions in Hugging Face's `imagefolder` form: files beside a metadata.jsonl or metadata.csv."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
+
+from swd_distill.prompts import read_csv, read_jsonl
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 
@@ -18,23 +18,19 @@ def read_imagefolder(folder: Path) -> list[tuple[Path, str]]:
     if found is None:
         raise ValueError(f"expected {' or '.join(METADATA)} in {folder}, got neither: run `swd-distill generate` first")
     pairs = []
-    for number, row in enumerate(_rows(found), start=1):
+    for number, row in _rows(found):
         name, text = row.get("file_name"), row.get("text")
         if not isinstance(name, str) or not isinstance(text, str):
-            raise ValueError(f"expected file_name and text in row {number} of {found}, got {sorted(row)}")
+            raise ValueError(f"expected file_name and text in line {number} of {found}, got {sorted(map(str, row))}")
         if not (folder / name).is_file():
-            raise ValueError(f"expected the image {folder / name} of row {number} of {found}, got no such file")
+            raise ValueError(f"expected the image {folder / name} of line {number} of {found}, got no such file")
         pairs.append((folder / name, text))
     if not pairs:
         raise ValueError(f"expected at least one image in {found}, got none")
     return pairs
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        if path.suffix == ".csv":
-            return list(csv.DictReader(file))
-        try:
-            return [json.loads(line) for line in file if line.strip()]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"expected one JSON object a line in {path}, got a broken one: {error}") from error
+def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return the rows with their line numbers."""
+    text = path.read_text(encoding="utf-8-sig")
+    return read_csv(text) if path.suffix == ".csv" else read_jsonl(text, path)

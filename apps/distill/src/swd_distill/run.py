@@ -1,5 +1,6 @@
 """Everything that is missing, in order: images, cache, student, and the picture of what came out."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -65,9 +66,7 @@ def compare(config: Config) -> Image.Image:
 
 def _prompts_to_compare(config: Config) -> list[str]:
     """Return prompts that training has not seen where the model brings some, else the first that it has."""
-    held_out = Path(resolve_model(config.model)) / "prompts_held_out.txt"
-    if held_out.is_file():
-        return read_prompts(held_out)[:NUM_COMPARED]
-    import json
-
+    unseen = Path(resolve_model(config.model)) / "prompts_test.txt"
+    if unseen.is_file():
+        return read_prompts(unseen)[:NUM_COMPARED]
     return list(json.loads((config.cache / MANIFEST).read_text())["captions"])

@@ -41,7 +41,7 @@ def sample(options: Options) -> str:
         raise ValueError('expected at least one prompt that is not empty: swd-sample tiny "a big red circle ..."')
     _check_writable(options.out)
     pipe = _load(options)
-    schedule = pipe.schedule.thin(options.steps) if options.steps else pipe.schedule
+    schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
     began = time.perf_counter()
     images = pipe(options.prompts, seed=options.seed, schedule=schedule)
     seconds = (time.perf_counter() - began) / len(images)
@@ -91,5 +91,5 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("SWD_TRACEBACK"):
             raise
-        print(f"swd-sample: error: {error}", file=sys.stderr)
+        print(f"swd-sample: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

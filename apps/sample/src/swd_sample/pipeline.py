@@ -96,7 +96,10 @@ def model_of(run: Path | str) -> str:
     config = Path(run) / "config.json"
     if not config.is_file():
         raise ValueError(f"expected a run folder with config.json, got {run}")
-    return str(json.loads(config.read_text(encoding="utf-8"))["model"])
+    data = json.loads(config.read_text(encoding="utf-8"))
+    if not isinstance(data, dict) or not isinstance(data.get("model"), str):
+        raise ValueError(f"expected the config.json of a run, got {config}: it names no model")
+    return str(data["model"])
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:

@@ -1,0 +1,196 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from swd_models import save_lora, share_base
+from swd_models.lora import DIFFUSERS_FILE, lora_config
+from swd_models.tiny import tiny_sd3
+from swd_sample.presets import SOURCES
+from swd_schedules import presets
+
+CIRCLE, SQUARE = "a big red circle at the left, green background", "a small blue square, white background"
+
+
+def test_help_answers_without_importing_torch():
+    code = (
+        "import sys, swd_sample.cli as c; sys.argv = ['swd-sample', '--help']\n"
+        "try: c.main()\n"
+        "finally: print({'torch', 'diffusers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "usage: swd-sample" in done.stdout
+    assert "--lora PATH" in done.stdout
+    assert done.stdout.endswith("set()\n")
+
+
+def test_one_prompt_writes_an_image(cli, run, tmp_path):
+    out = tmp_path / "a.png"
+    printed = cli(run, CIRCLE, "--out", out)
+    assert re.fullmatch(rf"{re.escape(str(out))}: 1 image\(s\), \d+\.\d{{3}} s each, {presets.TINY_4}\n", printed)
+    assert Image.open(out).size == (64, 64)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_several_prompts_write_a_grid(cli, run, tmp_path):
+    printed = cli(run, CIRCLE, SQUARE, CIRCLE, "--out", tmp_path / "grid.webp")
+    assert re.search(r": 3 image\(s\), \d+\.\d{3} s each, ", printed)
+    picture = Image.open(tmp_path / "grid.webp")
+    assert picture.width > 3 * 160
+    assert picture.height > 160
+
+
+def test_the_seed_decides_the_image(cli, run, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        cli(run, CIRCLE, "--seed", seed, "--out", tmp_path / f"{name}.png")
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize(
+    ("flags", "schedule", "side"),
+    [
+        (["--steps", "2"], "1000@8x8 -> 602.2@16x16", 64),
+        (["--steps", "1"], "602.2@16x16", 64),
+        (["--schedule", "1000:8,700:12"], "1000@8x8 -> 700@12x12", 48),
+        (["--schedule", "tiny-4-full", "--steps", "2"], "1000@16x16 -> 602.2@16x16", 64),
+    ],
+)
+def test_schedules_are_thinned_and_overridden(cli, run, tmp_path, flags, schedule, side):
+    assert cli(run, CIRCLE, *flags, "--out", tmp_path / "a.png").endswith(f" s each, {schedule}\n")
+    assert Image.open(tmp_path / "a.png").size == (side, side)
+
+
+def test_a_preset_takes_the_run_in_the_working_directory_or_any_lora(cli, run, tmp_path, monkeypatch):
+    cli(run, CIRCLE, "--out", tmp_path / "a.png")
+    cli("tiny", CIRCLE, "--lora", run / "lora", "--out", tmp_path / "b.png")
+    cli("tiny", CIRCLE, "--lora", run / "lora" / DIFFUSERS_FILE, "--out", tmp_path / "c.png")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    cli("tiny", CIRCLE, "--out", "d.png")
+    assert len({(tmp_path / f"{name}.png").read_bytes() for name in "abcd"}) == 1
+
+
+def test_presets_name_a_model_and_a_schedule():
+    assert SOURCES["tiny"].model == "embedded"
+    assert all(source.schedule in presets.PRESETS for source in SOURCES.values())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere", CIRCLE], "one of tiny, sd35-medium, sd35-large, got 'nowhere'"),
+        (["tiny", CIRCLE], "or make one with `swd-distill run tiny`"),
+        (["sd35-medium", CIRCLE], "or make one with `swd-distill run sd35-medium`"),
+        (["RUN"], "expected at least one prompt"),
+        (["RUN", ""], "expected at least one prompt"),
+        (["RUN", CIRCLE, " "], "expected at least one prompt"),
+        (["RUN", CIRCLE, "--lora", "absent"], "expected a LoRA, got no absent"),
+        (["RUN", CIRCLE, "--out", "a.txt"], "expected --out to be a png, jpg or webp file, got a.txt"),
+        (["RUN", CIRCLE, "--out", "a"], "expected --out to be a png, jpg or webp file, got a"),
+        (["RUN", CIRCLE, "--out", "absent/a.png"], "expected a folder that can be written, got absent"),
+        (["RUN", CIRCLE, "--steps", "0"], "expected 1 to 4 steps, got 0"),
+        (["RUN", CIRCLE, "--steps", "5"], "expected 1 to 4 steps, got 5"),
+        (["RUN", CIRCLE, "--schedule", "1000:7,602:16"], "divisible by 2 and at most 16, got 7x7"),
+        (["RUN", CIRCLE, "--schedule", "1000:8,602:32"], "at most 16, got 32x32"),
+        (["RUN", CIRCLE, "--schedule", "1000:16,602:8"], "never shrink"),
+        (["RUN", CIRCLE, "--schedule", "1200:8"], "(0, 1000], got 1200"),
+        (["RUN", CIRCLE, "--schedule", "600:8,700:16"], "strictly falling"),
+        (["RUN", CIRCLE, "--schedule", "fast"], "expected a schedule as"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(refused, run, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*(run if arg == "RUN" else arg for arg in args))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _other_family(folder):
+    path = folder / DIFFUSERS_FILE
+    save_file(load_file(path), path, {"swd_family": "flux"})
+    return "expected a LoRA for sd3, got one for flux"
+
+
+def _other_width(folder):
+    save_lora(share_base(tiny_sd3(), lora_config(4), fake=False).student, folder, schedule=presets.TINY_4)
+    return "to another model"
+
+
+def _other_depth(folder):
+    path = folder / DIFFUSERS_FILE
+    save_file({key.replace("blocks.0.", "blocks.9."): value for key, value in load_file(path).items()}, path)
+    return "no layer of the model"
+
+
+def _mixed_ranks(folder):
+    path = folder / DIFFUSERS_FILE
+    state = load_file(path)
+    name = next(key for key in state if "lora_A" in key)
+    save_file(state | {name: state[name][:2].contiguous()}, path)
+    return "expected adapters of one rank, got ranks [2, 4]"
+
+
+def _unlike_anything(folder):
+    save_file({"weights": torch.zeros(2)}, folder / DIFFUSERS_FILE)
+    return "no layer of the model"
+
+
+def _empty(folder):
+    save_file({}, folder / DIFFUSERS_FILE)
+    return "expected"
+
+
+def _truncated(folder):
+    path = folder / DIFFUSERS_FILE
+    path.write_bytes(path.read_bytes()[:-100])
+    return "expected a safetensors LoRA"
+
+
+def _no_tensors(folder):
+    (folder / DIFFUSERS_FILE).write_text("no tensors\nat all")
+    return "expected a safetensors LoRA"
+
+
+def _without_schedule(folder):
+    path = folder / DIFFUSERS_FILE
+    save_file(load_file(path), path)
+    return "expected a schedule, got none"
+
+
+def _without_file(folder):
+    (folder / DIFFUSERS_FILE).unlink()
+    return "expected a LoRA file, or a folder with"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        _other_family, _other_width, _other_depth, _mixed_ranks, _unlike_anything, _empty, _truncated, _no_tensors,
+        _without_schedule, _without_file,
+    ],
+)  # fmt: skip
+def test_a_lora_that_does_not_fit_is_one_line_and_writes_nothing(refused, copied, tmp_path, harm):
+    message = harm(copied / "lora")
+    assert message in refused(copied, CIRCLE, "--out", tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("config", ["{}", "[]", "{broken", json.dumps({"model": "nobody/nothing"})])
+def test_a_run_folder_with_a_bad_config_is_one_line(refused, copied, tmp_path, config):
+    (copied / "config.json").write_text(config)
+    assert refused(copied, CIRCLE, "--out", tmp_path / "a.png")
+
+
+def test_a_run_without_its_lora_says_how_to_get_one(refused, copied, tmp_path):
+    (copied / "lora" / DIFFUSERS_FILE).unlink()
+    (copied / "lora").rmdir()
+    assert f"expected a LoRA, got no {copied}/lora: pass --lora PATH" in refused(
+        copied, CIRCLE, "--out", tmp_path / "a.png"
+    )

@@ -1,0 +1,107 @@
+import pytest
+import torch
+from PIL import ImageChops
+
+import swd_sample
+from swd_models import load_denoiser
+from swd_sample import SwDPipeline
+from swd_sample.pipeline import model_of, to_pil
+from swd_schedules import ScaleSchedule, presets, sample_scalewise
+
+CIRCLE, SQUARE = "a big red circle at the left, green background", "a small blue square, white background"
+
+
+def _furthest(one, other):
+    return max(high for _, high in ImageChops.difference(one, other).getextrema())
+
+
+def test_a_run_brings_model_lora_and_schedule(run, pipe):
+    assert model_of(run) == "embedded"
+    assert pipe.schedule == presets.TINY_4
+    same = SwDPipeline.from_pretrained("embedded", lora=run / "lora", device="cpu")
+    assert same([CIRCLE])[0].tobytes() == pipe([CIRCLE])[0].tobytes()
+
+
+def test_the_lora_changes_the_image(pipe):
+    undistilled = SwDPipeline.from_pretrained("embedded", schedule=presets.TINY_4)
+    assert _furthest(undistilled([CIRCLE])[0], pipe([CIRCLE])[0]) > 1
+
+
+def test_an_image_depends_on_its_own_seed_and_not_on_the_batch(pipe):
+    together = pipe([CIRCLE, SQUARE, CIRCLE], seed=5)
+    for i, prompt in enumerate([CIRCLE, SQUARE, CIRCLE]):
+        assert _furthest(together[i], pipe([prompt], seed=5 + i)[0]) <= 1
+    assert _furthest(together[0], together[2]) > 1
+
+
+def test_the_global_generator_is_neither_read_nor_moved(pipe):
+    torch.manual_seed(1)
+    first, state = pipe([CIRCLE])[0], torch.get_rng_state()
+    torch.manual_seed(2)
+    assert pipe([CIRCLE])[0].tobytes() == first.tobytes()
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_every_stage_is_seen_at_its_size(pipe):
+    seen = []
+    pipe([CIRCLE, SQUARE], on_stage=lambda stage, x0: seen.append((stage, tuple(x0.shape))))
+    assert [stage for stage, _ in seen] == list(presets.TINY_4.stages)
+    assert [shape for _, shape in seen] == [(2, 4, side, side) for side in (8, 10, 12, 16)]
+
+
+def test_another_schedule_can_be_given_for_a_call_or_for_good(run, pipe):
+    short = ScaleSchedule.square((1000.0, 700.0), (8, 12))
+    assert pipe([CIRCLE], schedule=short)[0].size == (48, 48)
+    assert pipe.schedule == presets.TINY_4
+    other = SwDPipeline.from_pretrained("embedded", lora=run / "lora", schedule=short)
+    assert other([CIRCLE])[0].tobytes() == pipe([CIRCLE], schedule=short)[0].tobytes()
+
+
+def test_images_need_not_be_square(pipe):
+    wide = ScaleSchedule((1000.0, 700.0), ((6, 8), (8, 16)))
+    assert pipe([CIRCLE], schedule=wide)[0].size == (64, 32)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@torch.no_grad()
+def test_guidance_extrapolates_from_the_empty_prompt(pipe, guidance):
+    cond, empty = pipe.text([CIRCLE]), pipe.text([""])
+    denoiser, seen = pipe.denoiser, []
+
+    def denoise(x_t, sigma):
+        without = denoiser.denoise(x_t, sigma, empty)
+        return without + guidance * (denoiser.denoise(x_t, sigma, cond) - without)
+
+    generator = [torch.Generator().manual_seed(0)]
+    expected = sample_scalewise(denoise, presets.TINY_4, (1, 4), generator=generator)
+    pipe([CIRCLE], guidance=guidance, on_stage=lambda stage, x0: seen.append(x0))
+    torch.testing.assert_close(seen[-1], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_without_any_schedule_the_model_is_refused():
+    with pytest.raises(ValueError, match="expected a schedule, got none"):
+        SwDPipeline.from_pretrained("embedded")
+
+
+def test_a_schedule_that_the_model_cannot_take_is_refused():
+    with pytest.raises(ValueError, match="at most 16, got 32x32"):
+        SwDPipeline.from_pretrained("embedded", schedule=ScaleSchedule.square((1000.0,), (32,)))
+
+
+def test_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a run folder with config\.json"):
+        SwDPipeline.from_run(tmp_path)
+
+
+def test_pixels_are_rounded_and_clipped():
+    images = torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0]).expand(1, 3, 1, 5)
+    assert list(to_pil(images)[0].tobytes()[::3]) == [0, 0, 128, 255, 255]
+
+
+def test_the_package_offers_the_pipeline_and_nothing_else(pipe):
+    assert swd_sample.__all__ == ["SwDPipeline"]
+    assert isinstance(pipe, swd_sample.SwDPipeline)
+    assert type(pipe.denoiser) is type(load_denoiser("embedded"))
+    with pytest.raises(AttributeError, match="has no attribute 'Pipeline'"):
+        _ = swd_sample.Pipeline
