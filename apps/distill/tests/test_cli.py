@@ -26,7 +26,7 @@ def test_no_command_prints_the_usage(cli, args):
 def test_a_dry_run_prints_config_and_stages_and_writes_nothing(cli, argv, tmp_path, command):
     printed = cli(*argv(command, tmp_path / "run", "--dry-run"))
     config = json.loads(printed.partition("stages:")[0])
-    assert (config["data"]["num_images"], config["schedule"]["sizes"][0]) == (6, [8, 8])
+    assert (config["data"]["num_images"], config["schedule"]["sizes"][0]) == (6, [6, 6])
     assert printed.count("Stage(") == 4
     assert not (tmp_path / "run").exists()
 

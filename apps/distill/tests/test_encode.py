@@ -11,7 +11,7 @@ from swd_distill.cache import Cache
 from swd_distill.encode import fitting
 from swd_models import load_latents
 
-SIZES = [(8, 8), (10, 10), (12, 12), (16, 16)]
+SIZES = [(6, 6), (8, 8), (12, 12), (16, 16)]
 
 
 def _noise(width, height, seed=0):

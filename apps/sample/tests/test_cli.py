@@ -56,10 +56,10 @@ def test_the_seed_decides_the_image(cli, run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "schedule", "side"),
     [
-        (["--steps", "2"], "1000@8x8 -> 602.2@16x16", 64),
-        (["--steps", "1"], "602.2@16x16", 64),
+        (["--steps", "2"], "1000@6x6 -> 400@16x16", 64),
+        (["--steps", "1"], "400@16x16", 64),
         (["--schedule", "1000:8,700:12"], "1000@8x8 -> 700@12x12", 48),
-        (["--schedule", "tiny-4-full", "--steps", "2"], "1000@16x16 -> 602.2@16x16", 64),
+        (["--schedule", "tiny-4-full", "--steps", "2"], "1000@16x16 -> 400@16x16", 64),
     ],
 )
 def test_schedules_are_thinned_and_overridden(cli, run, tmp_path, flags, schedule, side):

@@ -14,7 +14,7 @@ _TINY = Config(
     recipe=replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
     data=Data(num_images=768, teacher_steps=20, teacher_guidance=2.0, batch=32),
     training=Training(
-        iterations=750, batch=16, rank=32, block=3, lr=1e-3, fake_lr=1e-3, warmup=20, decay=True, clip=1.0,
+        iterations=700, batch=16, rank=32, block=3, lr=1e-3, fake_lr=1e-3, warmup=20, decay=True, clip=1.0,
         save_every=250, sample_every=250,
     ),
 )  # fmt: skip
