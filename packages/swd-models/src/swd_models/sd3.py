@@ -79,7 +79,7 @@ class SD3Denoiser(nn.Module):
         assert isinstance(x0, Tensor)
         return x0
 
-    def _run(self, layer: nn.Module, image: Tensor, text: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(self, layer: nn.Module, image: Tensor, text: Tensor, time: Tensor) -> tuple[Tensor | None, Tensor]:
         if torch.is_grad_enabled() and self.backbone.gradient_checkpointing:
             result = self.backbone._gradient_checkpointing_func(layer, image, text, time)
         else:
