@@ -44,11 +44,10 @@ def samplers(run: Path) -> dict[str, Sampler]:
     teacher, student = load_teacher(data["model"]), SwDPipeline.from_run(run)
     schedule = student.schedule
     undistilled = SwDPipeline.from_pretrained(data["model"], schedule=schedule)
-    pixels = tuple(side * student.latents.factor for side in schedule.sizes[-1])
 
     def teach(captions: Sequence[str], seed: int) -> list[Image]:
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
-        return teacher(captions, pixels=pixels, num_steps=steps, guidance=guidance, generators=generators)
+        return teacher(captions, size=schedule.sizes[-1], num_steps=steps, guidance=guidance, generators=generators)
 
     few = len(schedule.sizes)
     return {

@@ -11,7 +11,7 @@ from swd_distill.streams import integer, normal, uniform
 from swd_losses import Recipe
 from swd_schedules import ScaleSchedule, Stage, shifted_grid, upscale
 
-# The teacher's own grid: the authors draw noise levels from it (facts: 28 steps, shift 3 applied twice).
+# The grid of 28 steps from which the authors draw noise levels (shift 3, applied twice).
 GRID = tuple(sigma for sigma in shifted_grid(28) if sigma > 0)
 
 

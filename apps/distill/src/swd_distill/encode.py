@@ -37,8 +37,10 @@ def encode(config: Config) -> Path:
     mine = range(state.process_index, len(chunks), state.num_processes)
     noted = _noted(folder)
     missing = [index for index in mine if not _is_whole(folder / names[index], noted)]
+    state.wait_for_everyone()  # all have read the manifest, which goes where anything is made again
     device, dtype = device_and_dtype()
     if missing or not (folder / UNCOND).is_file():
+        (folder / MANIFEST).unlink(missing_ok=True)
         latents, text = load_latents(config.model, dtype=dtype), load_text(config.model, dtype=dtype)
         latents.vae.to(device)
         text.to(device)
@@ -49,7 +51,7 @@ def encode(config: Config) -> Path:
         if state.is_main_process:
             write_tensors(folder / UNCOND, _on_cpu(text([""])))
     state.wait_for_everyone()
-    if state.is_main_process:
+    if state.is_main_process and not (folder / MANIFEST).is_file():
         shards = [
             {
                 "file": name,

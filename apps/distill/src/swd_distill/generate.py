@@ -10,7 +10,7 @@ from swd_distill.devices import device_and_dtype, processes
 from swd_distill.files import claim, write_text
 from swd_distill.prompts import read_prompts
 from swd_distill.streams import stream
-from swd_models.loading import load_latents, load_teacher, resolve_model
+from swd_models.loading import load_teacher, resolve_model
 
 
 def generate(config: Config) -> Path:
@@ -29,7 +29,6 @@ def generate(config: Config) -> Path:
     claim(folder / "generation.json", made_with | {"seed": config.seed, "prompts": prompts}, "images")
     mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
     if mine:
-        height, width = (side * load_latents(config.model).factor for side in config.scales.sizes[-1][-2:])
         teacher = load_teacher(config.model, dtype=dtype)
         teacher.pipe.to(device)
         with tqdm(total=len(mine), desc="generate", unit="image", disable=not state.is_local_main_process) as bar:
@@ -37,7 +36,7 @@ def generate(config: Config) -> Path:
                 chunk = mine[start : start + config.data.batch]
                 images = teacher(
                     [captions[i] for i in chunk],
-                    pixels=(height, width),
+                    size=config.scales.sizes[-1],
                     num_steps=config.data.teacher_steps,
                     guidance=config.data.teacher_guidance,
                     generators=[stream(config.seed, "teacher", i) for i in chunk],

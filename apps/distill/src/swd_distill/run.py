@@ -40,28 +40,33 @@ def run(config: Config) -> str:
 
 
 def compare(config: Config) -> Image.Image:
-    """Sample the same prompts with teacher, student, and the undistilled teacher under the student's schedule."""
-    prompts, (device, dtype) = _prompts_to_compare(config), device_and_dtype()
-    student = SwDPipeline.from_run(config.out)
-    undistilled = SwDPipeline.from_pretrained(config.model, schedule=config.scales)
-    teacher = load_teacher(config.model, dtype=dtype)
-    teacher.pipe.to(device)
-    height, width = (side * student.latents.factor for side in config.scales.sizes[-1])
-    steps, guidance, few = config.data.teacher_steps, config.data.teacher_guidance, len(config.scales.sizes)
+    """Sample the same prompts with teacher, student, and the undistilled teacher under the student's schedule.
+
+    One model after the other: each is let go before the next is loaded.
+    """
+    prompts, schedule = _prompts_to_compare(config), config.scales
+    steps, guidance, few = config.data.teacher_steps, config.data.teacher_guidance, len(schedule.sizes)
     rows = {
-        f"teacher, {steps} steps, cfg {guidance:g}": teacher(
-            prompts,
-            pixels=(height, width),
-            num_steps=steps,
-            guidance=guidance,
-            generators=[torch.Generator().manual_seed(COMPARISON_SEED + i) for i in range(len(prompts))],
-        ),
-        f"student, {few} scale-wise steps": student(prompts, seed=COMPARISON_SEED),
-        f"undistilled, same {few} steps, cfg {guidance:g}": undistilled(
-            prompts, seed=COMPARISON_SEED, guidance=guidance
-        ),
+        f"teacher, {steps} steps, cfg {guidance:g}": _sample_teacher(config, prompts),
+        f"student, {few} scale-wise steps": SwDPipeline.from_run(config.out)(prompts, seed=COMPARISON_SEED),
+        f"undistilled, same {few} steps, cfg {guidance:g}": SwDPipeline.from_pretrained(
+            config.model, schedule=schedule
+        )(prompts, seed=COMPARISON_SEED, guidance=guidance),
     }
     return grid(rows, prompts)
+
+
+def _sample_teacher(config: Config, prompts: list[str]) -> list[Image.Image]:
+    device, dtype = device_and_dtype()
+    teacher = load_teacher(config.model, dtype=dtype)
+    teacher.pipe.to(device)
+    return teacher(
+        prompts,
+        size=config.scales.sizes[-1],
+        num_steps=config.data.teacher_steps,
+        guidance=config.data.teacher_guidance,
+        generators=[torch.Generator().manual_seed(COMPARISON_SEED + i) for i in range(len(prompts))],
+    )
 
 
 def _prompts_to_compare(config: Config) -> list[str]:

@@ -36,14 +36,10 @@ def adapter_parameters(denoiser: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
 
 
-def view(denoiser: SD3Denoiser) -> SD3Denoiser:
-    """Copy the module objects and keep every parameter and buffer: another denoiser over the same storage."""
-    tensors: chain[Tensor] = chain(denoiser.parameters(), denoiser.buffers())
-    return copy.deepcopy(denoiser, {id(tensor): tensor for tensor in tensors})
-
-
 def _adapted_view(teacher: SD3Denoiser, lora: LoraConfig, seed: int) -> SD3Denoiser:
-    copied = view(teacher)
+    """Copy the module objects, keep every parameter and buffer, and add adapters."""
+    tensors: chain[Tensor] = chain(teacher.parameters(), teacher.buffers())
+    copied = copy.deepcopy(teacher, {id(tensor): tensor for tensor in tensors})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(lora, copied.backbone)

@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5: denoiser, latents, text, and the teacher's own sampler."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -214,28 +214,20 @@ class SD3Teacher:
         self,
         prompts: Sequence[str],
         *,
-        pixels: tuple[int, int],
+        size: tuple[int, ...],
         num_steps: int,
         guidance: float,
         generators: list[torch.Generator],
-        on_step: Callable[[int], None] | None = None,
     ) -> list[Image]:
-        """Sample one image a prompt at `pixels` (height, width)."""
-
-        def report(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-            if on_step:
-                on_step(step)
-            return kwargs
-
-        result = self.pipe(
+        """Sample one image a prompt; `size` is the latent (h, w)."""
+        height, width = (side * self.pipe.vae_scale_factor for side in size)
+        images: list[Image] = self.pipe(
             list(prompts),
-            height=pixels[0],
-            width=pixels[1],
+            height=height,
+            width=width,
             num_inference_steps=num_steps,
             guidance_scale=guidance,
             generator=generators,
             max_sequence_length=num_t5_tokens(self.pipe),
-            callback_on_step_end=report,
-        )
-        images: list[Image] = result.images
+        ).images
         return images
