@@ -91,6 +91,6 @@ def test_thin_keeps_first_and_last():
     assert schedule.thin(4) == schedule
     assert schedule.thin(3).sizes == ((8, 8), (12, 12), (16, 16))
     assert schedule.thin(2) == ScaleSchedule.square((1000.0, 700.0), (8, 16))
-    assert schedule.thin(1).sizes == ((16, 16),)
+    assert schedule.thin(1) == ScaleSchedule.square((1000.0,), (16,))
     with pytest.raises(ValueError, match="expected 1 to 4 steps, got 5"):
         schedule.thin(5)

@@ -107,7 +107,7 @@ class ScaleSchedule:
         return ScaleSchedule(self.timesteps, self.sizes[-1:] * len(self.sizes))
 
     def thin(self, num_steps: int) -> "ScaleSchedule":
-        """Keep `num_steps` stages, evenly spread, with the first and the last (the last alone for one).
+        """Keep `num_steps` stages, evenly spread, with the first and the last; one is pure noise at the last size.
 
         Raises:
             ValueError: Fewer than one step, or more than there are.
@@ -115,7 +115,9 @@ class ScaleSchedule:
         last = len(self.sizes) - 1
         if not 1 <= num_steps <= last + 1:
             raise ValueError(f"expected 1 to {last + 1} steps, got {num_steps}; this schedule has no others")
-        kept = [last] if num_steps == 1 else [round(i * last / (num_steps - 1)) for i in range(num_steps)]
+        if num_steps == 1:
+            return ScaleSchedule(self.timesteps[:1], self.sizes[-1:])
+        kept = [round(i * last / (num_steps - 1)) for i in range(num_steps)]
         return ScaleSchedule(tuple(self.timesteps[i] for i in kept), tuple(self.sizes[i] for i in kept))
 
     def __str__(self) -> str:

@@ -1,0 +1,269 @@
+"""From a spectrum to a scale schedule, and back: what each step of a schedule loses (sections 3 and 4.1)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+
+from swd_schedules import ScaleSchedule, VariancePreserving, presets, shifted_grid
+from swd_spectral.costs import Cost, relative_cost
+from swd_spectral.masking import (
+    DEFAULT_TAU,
+    FLOW,
+    Process,
+    Spectrum,
+    lost_snr,
+    smallest_safe_size,
+    smallest_safe_timestep,
+)
+
+Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a schedule loses: its input was upscaled from `source`.
+
+    `space` and `time` are the largest signal-to-noise ratios among frequencies that `source` cannot hold; 0 where it
+    holds all.
+    """
+
+    timestep: float
+    source: Size
+    target: Size
+    space: float
+    time: float
+    tau: float
+
+    @property
+    def worst(self) -> float:
+        """Return the larger of both ratios."""
+        return max(self.space, self.time)
+
+    @property
+    def safe(self) -> bool:
+        """Tell whether noise hides what is lost."""
+        return self.worst <= self.tau
+
+    def __str__(self) -> str:
+        sizes = f"{_text(self.source)} -> {_text(self.target)}"
+        if self.worst == 0:
+            return f"t={self.timestep:4.0f}  {sizes}: nothing lost"
+        where = "space" if self.space >= self.time else "time"
+        verdict = "hidden" if self.safe else "LOST: raise the timestep or the size before"
+        return f"t={self.timestep:4.0f}  {sizes}: SNR {self.worst:.3g} in {where}, tau {self.tau:g}: {verdict}"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A schedule, what it costs beside as many steps at full scale, what each step loses, and why it is so."""
+
+    schedule: ScaleSchedule
+    steps: tuple[Step, ...]
+    relative_cost: float
+    why: str
+
+    @property
+    def worst(self) -> float:
+        """Return the largest signal-to-noise ratio that any step loses."""
+        return max(step.worst for step in self.steps)
+
+    def __str__(self) -> str:
+        head = f"{self.schedule}\n{self.why}\ncost: {self.relative_cost:.3f} of full scale; worst SNR {self.worst:.3g}"
+        return "\n".join([head, *map(str, self.steps)])
+
+
+def check_schedule(
+    schedule: ScaleSchedule,
+    spectrum: Spectrum,
+    process: Process = FLOW,
+    *,
+    temporal: Spectrum | None = None,
+    tau: float = DEFAULT_TAU,
+    matched: bool = False,
+) -> tuple[Step, ...]:
+    """Say what each step of a schedule loses against the spectrum of its last, full size.
+
+    A step at t_i predicts x0 at s_i from what was upscaled from s_{i-1}: frequencies above s_{i-1}'s Nyquist frequency
+    are missing from the signal, and the noise at t_i must hide that. `matched=True` counts the noise at the step's own
+    size (see `lost_snr`), which hides more. Frames are checked against `temporal`.
+
+    Raises:
+        ValueError: frames grow and no temporal spectrum is given.
+    """
+    full = schedule.sizes[-1]
+    if temporal is None and any(size[:-2] != full[:-2] for size in schedule.sizes):
+        raise ValueError("expected a temporal spectrum for a schedule whose frames grow, got none")
+    return tuple(
+        Step(
+            timestep=1000 * stage.sigma,
+            source=stage.source,
+            target=stage.target,
+            space=_lost_in_space(spectrum, stage.sigma, stage.source, stage.target, full, process, matched),
+            time=_lost_in_time(temporal, stage.sigma, stage.source, stage.target, full, process, matched),
+            tau=tau,
+        )
+        for stage in schedule.stages
+    )
+
+
+def propose_schedule(
+    spectrum: Spectrum,
+    full: Size,
+    timesteps: Sequence[float],
+    cost: Cost,
+    process: Process = FLOW,
+    *,
+    temporal: Spectrum | None = None,
+    tau: float = DEFAULT_TAU,
+    multiple: int = 2,
+    smallest: Size | None = None,
+) -> Proposal:
+    """Give each timestep the smallest size from which the next step loses nothing visible: the cheapest at `tau`.
+
+    `full` is (h, w) or (t, h, w); height and width keep its proportions within `multiple`, the model's patch. No size
+    is below `smallest`, by default a quarter of `full` on every axis: a teacher knows no lower ones well (appendix B).
+    """
+    least = smallest or tuple(_up(side / 4, multiple if axis >= len(full) - 2 else 1) for axis, side in enumerate(full))
+    sizes: list[Size] = []
+    for t in timesteps[1:]:
+        safe = _safe_size(spectrum, temporal, t / 1000, full, process, tau, multiple)
+        sizes.append(_at_least(safe, least, full))
+    schedule = ScaleSchedule(tuple(timesteps), (*sizes, full))
+    why = f"Timesteps given; sizes the smallest whose loss the next step hides (tau {tau:.3g}, from {_text(least)} up)."
+    return _proposal(schedule, spectrum, temporal, process, tau, cost, why)
+
+
+def propose_timesteps(
+    spectrum: Spectrum,
+    sizes: Sequence[Size],
+    cost: Cost,
+    process: Process = FLOW,
+    *,
+    temporal: Spectrum | None = None,
+    tau: float = DEFAULT_TAU,
+) -> Proposal:
+    """Give each size the lowest timestep that hides what the size before it could not hold: the least noise at `tau`.
+
+    Less noise keeps more of the prediction before. Timesteps are rounded up to whole ones and kept 1 apart.
+
+    Raises:
+        ValueError: no such schedule: sizes repeat, so no loss bounds the timestep from below.
+    """
+    full, timesteps = sizes[-1], [1000.0]
+    for source, target in pairwise(sizes):
+        if source == target:
+            raise ValueError(f"expected growing sizes, got {_text(source)} twice: give its timestep yourself")
+        bounds = [smallest_safe_timestep(spectrum, _side(source, full), process, tau=tau)]
+        if len(full) == 3 and source[0] < full[0]:
+            assert temporal is not None
+            bounds.append(smallest_safe_timestep(temporal, source[0], process, tau=tau))
+        timesteps.append(float(min(ceil(max(bounds)), timesteps[-1] - 1)))
+    schedule = ScaleSchedule(tuple(timesteps), tuple(sizes))
+    why = f"Sizes given; timesteps the lowest that hide what the size before could not hold (tau {tau:.3g})."
+    return _proposal(schedule, spectrum, temporal, process, tau, cost, why)
+
+
+def default_timesteps(num_steps: int, process: Process = FLOW) -> tuple[float, ...]:
+    """Return timesteps as the paper spaces them: its own for 4 and 6 steps, else even on the 28-step grid down to 602.
+
+    SDXL's (VP) are even from 1000 to 400.
+    """
+    if num_steps < 1:
+        raise ValueError(f"expected at least 1 step, got {num_steps}")
+    if isinstance(process, VariancePreserving):
+        return tuple(1000 - 600 * i / max(num_steps - 1, 1) for i in range(num_steps))
+    paper = {4: presets.SD35_MEDIUM_4, 6: presets.SD35_MEDIUM_6}
+    if num_steps in paper:
+        return paper[num_steps].timesteps
+    if num_steps > 19:
+        raise ValueError(f"expected at most 19 steps, the points of the paper's grid down to 602, got {num_steps}")
+    grid = shifted_grid(28)
+    return tuple(1000 * grid[round(18 * i / max(num_steps - 1, 1))] for i in range(num_steps))
+
+
+def even_sizes(full: Size, num_steps: int, *, multiple: int = 2, smallest: float = 0.25) -> list[Size]:
+    """Return sizes that grow evenly from a share of `full` on every axis, each the nearest multiple."""
+    shares = [smallest + (1 - smallest) * i / max(num_steps - 1, 1) for i in range(num_steps)]
+    shares[-1] = 1.0
+    return [_scaled(full, share, multiple) for share in shares]
+
+
+def _proposal(
+    schedule: ScaleSchedule,
+    spectrum: Spectrum,
+    temporal: Spectrum | None,
+    process: Process,
+    tau: float,
+    cost: Cost,
+    why: str,
+) -> Proposal:
+    steps = check_schedule(schedule, spectrum, process, temporal=temporal, tau=tau)
+    return Proposal(schedule, steps, relative_cost(schedule, cost), why)
+
+
+def _side(size: Size, full: Size) -> float:
+    """Return the cells along the shorter side of `full` that hold what `size` holds: its coarser axis decides."""
+    return min(full[-2:]) * min(size[-2] / full[-2], size[-1] / full[-1])
+
+
+def _lost_in_space(
+    spectrum: Spectrum, sigma: float, source: Size, target: Size, full: Size, process: Process, matched: bool
+) -> float:
+    if source[-2:] == target[-2:]:
+        return 0.0
+    averaged = full[-2] * full[-1] / (target[-2] * target[-1]) if matched else 1.0
+    return lost_snr(spectrum, sigma, _side(source, full), process, cells_averaged=averaged)
+
+
+def _lost_in_time(
+    temporal: Spectrum | None, sigma: float, source: Size, target: Size, full: Size, process: Process, matched: bool
+) -> float:
+    if temporal is None or source[:-2] == target[:-2]:
+        return 0.0
+    averaged = full[0] / target[0] if matched else 1.0
+    return lost_snr(temporal, sigma, source[0], process, cells_averaged=averaged)
+
+
+def _safe_size(
+    spectrum: Spectrum,
+    temporal: Spectrum | None,
+    sigma: float,
+    full: Size,
+    process: Process,
+    tau: float,
+    multiple: int,
+) -> Size:
+    space = next(
+        (s for s in _smaller(full, multiple) if lost_snr(spectrum, sigma, _side(s, full), process) <= tau), full[-2:]
+    )
+    if len(full) == 2:
+        return space
+    if temporal is None:
+        return full[0], *space
+    return smallest_safe_size(temporal, sigma, full[0], process, tau=tau, multiple=1), *space
+
+
+def _smaller(full: Size, multiple: int) -> Iterator[Size]:
+    """Yield the heights and widths below `full` in its proportions, smallest first."""
+    for rows in range(multiple, full[-2], multiple):
+        yield _scaled(full[-2:], rows / full[-2], multiple)
+
+
+def _scaled(full: Size, share: float, multiple: int) -> Size:
+    space = (max(multiple, multiple * round(share * side / multiple)) for side in full[-2:])
+    return *(max(1, round(share * frames)) for frames in full[:-2]), *space
+
+
+def _at_least(size: Size, least: Size, full: Size) -> Size:
+    frames = tuple(max(pair) for pair in zip(size[:-2], least[:-2], strict=True))
+    space = size[-2:] if _side(size, full) >= _side(least, full) else least[-2:]
+    return *frames, *space
+
+
+def _up(value: float, multiple: int) -> int:
+    return multiple * ceil(value / multiple)
+
+
+def _text(size: Size) -> str:
+    return "x".join(map(str, size))
