@@ -28,7 +28,7 @@ def test_only_what_is_missing_is_made_and_it_is_the_same(cli, argv, copied, snap
     before = snapshot(images)
     (images / "000002.png").unlink()
     (images / "metadata.jsonl").unlink()
-    (images / "000002.tmp").write_bytes(b"an interrupted write")
+    (images / "000002.tmp.png").write_bytes(b"an interrupted write")
     assert cli(*argv("generate", copied)) == f"images in {images}\n"
     after = snapshot(images)
     assert after.keys() == before.keys()

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from swd_models.lora import DIFFUSERS_FILE
+from swd_models.lora_files import FILES
 from swd_sample import SwDPipeline
 from swd_schedules.presets import TINY_4
 
@@ -58,13 +58,13 @@ def test_what_changes_no_number_may_differ_in_the_same_folder(finished, cli, arg
 
 
 def test_a_second_train_changes_no_weights(copied, cli, argv, snapshot):
-    lora = copied / "lora" / DIFFUSERS_FILE
+    lora = copied / "lora" / FILES["diffusers"]
     before, weights = snapshot(copied), load_file(lora)
     assert cli(*argv("train", copied)) == f"LoRA in {copied}/lora\n"
     after, again = snapshot(copied), load_file(lora)
     assert {key: value.tolist() for key, value in again.items()} == {k: v.tolist() for k, v in weights.items()}
     assert after.keys() == before.keys()
-    for name in before.keys() - {f"lora/{DIFFUSERS_FILE}"}:  # its metadata have no order
+    for name in before.keys() - {f"lora/{FILES['diffusers']}"}:  # its metadata have no order
         assert after[name][0] == before[name][0], name
 
 
@@ -76,11 +76,11 @@ def test_a_run_without_its_picture_makes_only_that(copied, cli, argv, snapshot):
     after = snapshot(copied)
     assert picture.is_file()
     for name, (content, _) in before.items():  # the metadata of a LoRA have no order
-        assert after[name][0] == content or name == f"lora/{DIFFUSERS_FILE}", name
+        assert after[name][0] == content or name == f"lora/{FILES['diffusers']}", name
 
 
 def test_the_lora_carries_schedule_and_family_and_the_last_weights(finished):
-    path = finished / "lora" / DIFFUSERS_FILE
+    path = finished / "lora" / FILES["diffusers"]
     weights = load_file(finished / "checkpoints" / "step-000003" / "student.safetensors")
     state = {key.removeprefix("transformer."): value for key, value in load_file(path).items()}
     assert state.keys() == weights.keys()

@@ -10,7 +10,6 @@ from swd_distill.train import build_trainer
 from swd_distill.trainer import Trainer, lr_ratio
 from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective
 from swd_models import load_denoiser, share_base
-from swd_models.lora import lora_config
 from swd_models.roles import adapter_parameters
 
 FULL = replace(PAPER, dmd_weight=1.0, gan_weight=5e-3, fake_updates=2)
@@ -124,7 +123,7 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
         base = load_denoiser("embedded").double()
         if checkpointing:
             base.backbone.enable_gradient_checkpointing()
-        roles = share_base(base, lora_config(4))
+        roles = share_base(base, 4)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():  # as after some training: B is no longer zero
             for parameter in (*adapter_parameters(roles.student), *adapter_parameters(roles.fake)):

@@ -15,12 +15,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when hugging face's hub is first impo
 def run(tmp_path_factory):
     """Make a run folder as swd-distill leaves it: config.json, and a LoRA that is no longer zero."""
     from swd_models import load_denoiser, save_lora, share_base
-    from swd_models.lora import lora_config
     from swd_models.roles import adapter_parameters
     from swd_schedules import presets
 
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    student = share_base(load_denoiser("embedded"), lora_config(4), fake=False).student
+    student = share_base(load_denoiser("embedded"), 4, fake=False).student
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in adapter_parameters(student):

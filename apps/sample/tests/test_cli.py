@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from swd_models import save_lora, share_base
-from swd_models.lora import DIFFUSERS_FILE, lora_config
+from swd_models import load_denoiser, save_lora, share_base
+from swd_models.lora_files import FILES
 from swd_models.tiny import tiny_sd3
+from swd_models.video import read_frames
 from swd_sample.presets import SOURCES
 from swd_schedules import presets
 
-CIRCLE, SQUARE = "a big red circle at the left, green background", "a small blue square, white background"
+CIRCLE, CROSS = "a big red circle at the left, green background", "a small blue cross, white background"
 
 
 def test_help_answers_without_importing_torch():
@@ -38,7 +39,7 @@ def test_one_prompt_writes_an_image(cli, run, tmp_path):
 
 
 def test_several_prompts_write_a_grid(cli, run, tmp_path):
-    printed = cli(run, CIRCLE, SQUARE, CIRCLE, "--out", tmp_path / "grid.webp")
+    printed = cli(run, CIRCLE, CROSS, CIRCLE, "--out", tmp_path / "grid.webp")
     assert re.search(r": 3 image\(s\), \d+\.\d{3} s each, ", printed)
     picture = Image.open(tmp_path / "grid.webp")
     assert picture.width > 3 * 160
@@ -56,10 +57,10 @@ def test_the_seed_decides_the_image(cli, run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "schedule", "side"),
     [
-        (["--steps", "2"], "1000@6x6 -> 400@16x16", 64),
-        (["--steps", "1"], "400@16x16", 64),
+        (["--steps", "2"], "1000@8x8 -> 602.2@16x16", 64),
+        (["--steps", "1"], "1000@16x16", 64),
         (["--schedule", "1000:8,700:12"], "1000@8x8 -> 700@12x12", 48),
-        (["--schedule", "tiny-4-full", "--steps", "2"], "1000@16x16 -> 400@16x16", 64),
+        (["--schedule", "tiny-4-full", "--steps", "2"], "1000@16x16 -> 602.2@16x16", 64),
     ],
 )
 def test_schedules_are_thinned_and_overridden(cli, run, tmp_path, flags, schedule, side):
@@ -70,7 +71,7 @@ def test_schedules_are_thinned_and_overridden(cli, run, tmp_path, flags, schedul
 def test_a_preset_takes_the_run_in_the_working_directory_or_any_lora(cli, run, tmp_path, monkeypatch):
     cli(run, CIRCLE, "--out", tmp_path / "a.png")
     cli("tiny", CIRCLE, "--lora", run / "lora", "--out", tmp_path / "b.png")
-    cli("tiny", CIRCLE, "--lora", run / "lora" / DIFFUSERS_FILE, "--out", tmp_path / "c.png")
+    cli("tiny", CIRCLE, "--lora", run / "lora" / FILES["diffusers"], "--out", tmp_path / "c.png")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tiny").symlink_to(run)
     monkeypatch.chdir(tmp_path)
@@ -80,21 +81,21 @@ def test_a_preset_takes_the_run_in_the_working_directory_or_any_lora(cli, run, t
 
 def test_presets_name_a_model_and_a_schedule():
     assert SOURCES["tiny"].model == "embedded"
-    assert all(source.schedule in presets.PRESETS for source in SOURCES.values())
+    assert all(presets.resolve(source.schedule).stages for source in SOURCES.values())
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nowhere", CIRCLE], "one of tiny, sd35-medium, sd35-large, got 'nowhere'"),
+        (["nowhere", CIRCLE], f"one of {', '.join(SOURCES)}, got 'nowhere'"),
         (["tiny", CIRCLE], "or make one with `swd-distill run tiny`"),
         (["sd35-medium", CIRCLE], "or make one with `swd-distill run sd35-medium`"),
         (["RUN"], "expected at least one prompt"),
         (["RUN", ""], "expected at least one prompt"),
         (["RUN", CIRCLE, " "], "expected at least one prompt"),
         (["RUN", CIRCLE, "--lora", "absent"], "expected a LoRA, got no absent"),
-        (["RUN", CIRCLE, "--out", "a.txt"], "expected --out to be a png, jpg or webp file, got a.txt"),
-        (["RUN", CIRCLE, "--out", "a"], "expected --out to be a png, jpg or webp file, got a"),
+        (["RUN", CIRCLE, "--out", "a.txt"], "expected --out to be a .png .jpg .jpeg .webp .mp4 file, got a.txt"),
+        (["RUN", CIRCLE, "--out", "a"], "expected --out to be a .png .jpg .jpeg .webp .mp4 file, got a"),
         (["RUN", CIRCLE, "--out", "absent/a.png"], "expected a folder that can be written, got absent"),
         (["RUN", CIRCLE, "--steps", "0"], "expected 1 to 4 steps, got 0"),
         (["RUN", CIRCLE, "--steps", "5"], "expected 1 to 4 steps, got 5"),
@@ -113,24 +114,24 @@ def test_bad_input_is_one_line_and_writes_nothing(refused, run, tmp_path, monkey
 
 
 def _other_family(folder):
-    path = folder / DIFFUSERS_FILE
+    path = folder / FILES["diffusers"]
     save_file(load_file(path), path, {"swd_family": "flux"})
     return "expected a LoRA for sd3, got one for flux"
 
 
 def _other_width(folder):
-    save_lora(share_base(tiny_sd3(), lora_config(4), fake=False).student, folder, schedule=presets.TINY_4)
+    save_lora(share_base(tiny_sd3(), 4, fake=False).student, folder, schedule=presets.TINY_4)
     return "to another model"
 
 
 def _other_depth(folder):
-    path = folder / DIFFUSERS_FILE
+    path = folder / FILES["diffusers"]
     save_file({key.replace("blocks.0.", "blocks.9."): value for key, value in load_file(path).items()}, path)
     return "no layer of the model"
 
 
 def _mixed_ranks(folder):
-    path = folder / DIFFUSERS_FILE
+    path = folder / FILES["diffusers"]
     state = load_file(path)
     name = next(key for key in state if "lora_A" in key)
     save_file(state | {name: state[name][:2].contiguous()}, path)
@@ -138,34 +139,34 @@ def _mixed_ranks(folder):
 
 
 def _unlike_anything(folder):
-    save_file({"weights": torch.zeros(2)}, folder / DIFFUSERS_FILE)
+    save_file({"weights": torch.zeros(2)}, folder / FILES["diffusers"])
     return "no layer of the model"
 
 
 def _empty(folder):
-    save_file({}, folder / DIFFUSERS_FILE)
+    save_file({}, folder / FILES["diffusers"])
     return "expected"
 
 
 def _truncated(folder):
-    path = folder / DIFFUSERS_FILE
+    path = folder / FILES["diffusers"]
     path.write_bytes(path.read_bytes()[:-100])
     return "expected a safetensors LoRA"
 
 
 def _no_tensors(folder):
-    (folder / DIFFUSERS_FILE).write_text("no tensors\nat all")
+    (folder / FILES["diffusers"]).write_text("no tensors\nat all")
     return "expected a safetensors LoRA"
 
 
 def _without_schedule(folder):
-    path = folder / DIFFUSERS_FILE
+    path = folder / FILES["diffusers"]
     save_file(load_file(path), path)
     return "expected a schedule, got none"
 
 
 def _without_file(folder):
-    (folder / DIFFUSERS_FILE).unlink()
+    (folder / FILES["diffusers"]).unlink()
     return "expected a LoRA file, or a folder with"
 
 
@@ -189,8 +190,34 @@ def test_a_run_folder_with_a_bad_config_is_one_line(refused, copied, tmp_path, c
 
 
 def test_a_run_without_its_lora_says_how_to_get_one(refused, copied, tmp_path):
-    (copied / "lora" / DIFFUSERS_FILE).unlink()
+    (copied / "lora" / FILES["diffusers"]).unlink()
     (copied / "lora").rmdir()
     assert f"expected a LoRA, got no {copied}/lora: pass --lora PATH" in refused(
         copied, CIRCLE, "--out", tmp_path / "a.png"
     )
+
+
+@pytest.fixture(scope="module")
+def video_run(tmp_path_factory):
+    """Make a run folder of a video model."""
+    folder = tmp_path_factory.mktemp("runs") / "video"
+    student = share_base(load_denoiser("random-wan"), 2, fake=False).student
+    schedule = presets.resolve("1000:1x4x4,602:2x4x6")
+    save_lora(student, folder / "lora", schedule=schedule)
+    (folder / "config.json").write_text(json.dumps({"model": "random-wan"}))
+    return folder
+
+
+def test_a_video_model_writes_mp4(cli, video_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli(video_run, CIRCLE, "a blue cat").startswith("sample.mp4: 2 video(s)")
+    assert len(read_frames(tmp_path / "sample.mp4", 5)) == 5
+
+
+def test_an_image_file_for_a_video_is_refused(refused, video_run, tmp_path):
+    assert "expected --out to be a .mp4 file" in refused(video_run, CIRCLE, "--out", tmp_path / "a.png")
+
+
+def test_a_lora_goes_over_another_base_of_its_family(cli, video_run, tmp_path):
+    cli(video_run, CIRCLE, "--model", "random-wan", "--out", tmp_path / "a.mp4")
+    assert (tmp_path / "a.mp4").is_file()

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from swd_sample.grid import CELL, MARGIN, grid
+from swd_sample.grid import CELL, MARGIN, grid, grid_of
 
 COLOURS = ["red", "lime", "blue"]
 PIXELS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -62,3 +62,20 @@ def test_sources_are_left_as_they_are():
     images = _images()
     grid({"": images}, ["a", "b", "c"])
     assert [image.size for image in images] == [(64, 64)] * 3
+
+
+def test_a_row_of_videos_shows_their_first_middle_and_last_frames():
+    video = [Image.new("RGB", (8, 8), colour) for colour in (*COLOURS, "black", "white")]
+    picture = grid({"mine": [video, video]}, ["a", "b"])
+    tops = [_box(picture, colour)[1] for colour in (PIXELS[0], PIXELS[2])]
+    assert tops[1] - tops[0] == CELL + MARGIN
+    assert _box(picture, PIXELS[1]) is None
+    assert picture.height > 3 * CELL
+
+
+def test_videos_side_by_side_are_a_video():
+    video = [Image.new("RGB", (8, 8), colour) for colour in COLOURS]
+    frames = grid_of([video, video], ["a", "b"])
+    assert len(frames) == 3
+    assert [_box(frame, pixel) is not None for frame, pixel in zip(frames, PIXELS, strict=True)] == [True] * 3
+    assert grid_of(_images(), ["a", "b", "c"]).tobytes() == grid({"": _images()}, ["a", "b", "c"]).tobytes()

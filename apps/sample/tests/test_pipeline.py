@@ -5,10 +5,11 @@ from PIL import ImageChops
 import swd_sample
 from swd_models import load_denoiser
 from swd_sample import SwDPipeline
-from swd_sample.pipeline import model_of, to_pil
+from swd_sample.media import to_media
+from swd_sample.pipeline import model_of
 from swd_schedules import ScaleSchedule, presets, sample_scalewise
 
-CIRCLE, SQUARE = "a big red circle at the left, green background", "a small blue square, white background"
+CIRCLE, CROSS = "a big red circle at the left, green background", "a small blue cross, white background"
 
 
 def _furthest(one, other):
@@ -28,8 +29,8 @@ def test_the_lora_changes_the_image(pipe):
 
 
 def test_an_image_depends_on_its_own_seed_and_not_on_the_batch(pipe):
-    together = pipe([CIRCLE, SQUARE, CIRCLE], seed=5)
-    for i, prompt in enumerate([CIRCLE, SQUARE, CIRCLE]):
+    together = pipe([CIRCLE, CROSS, CIRCLE], seed=5)
+    for i, prompt in enumerate([CIRCLE, CROSS, CIRCLE]):
         assert _furthest(together[i], pipe([prompt], seed=5 + i)[0]) <= 1
     assert _furthest(together[0], together[2]) > 1
 
@@ -45,9 +46,9 @@ def test_the_global_generator_is_neither_read_nor_moved(pipe):
 
 def test_every_stage_is_seen_at_its_size(pipe):
     seen = []
-    pipe([CIRCLE, SQUARE], on_stage=lambda stage, x0: seen.append((stage, tuple(x0.shape))))
+    pipe([CIRCLE, CROSS], on_stage=lambda stage, x0: seen.append((stage, tuple(x0.shape))))
     assert [stage for stage, _ in seen] == list(presets.TINY_4.stages)
-    assert [shape for _, shape in seen] == [(2, 4, side, side) for side in (6, 8, 12, 16)]
+    assert [shape for _, shape in seen] == [(2, 4, side, side) for side in (8, 10, 12, 16)]
 
 
 def test_another_schedule_can_be_given_for_a_call_or_for_good(run, pipe):
@@ -96,7 +97,7 @@ def test_no_run_is_refused(tmp_path):
 
 def test_pixels_are_rounded_and_clipped():
     images = torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0]).expand(1, 3, 1, 5)
-    assert list(to_pil(images)[0].tobytes()[::3]) == [0, 0, 128, 255, 255]
+    assert list(to_media(images)[0].tobytes()[::3]) == [0, 0, 128, 255, 255]
 
 
 def test_the_package_offers_the_pipeline_and_nothing_else(pipe):

@@ -7,7 +7,7 @@ from diffusers import StableDiffusion3Pipeline
 from swd_models import load_denoiser, load_latents, load_text
 from swd_models.loading import EMBEDDED, check_fit, family_of, load_teacher, quiet, resolve_model
 
-PROMPT = "a big red circle left of a small blue square, green background"
+PROMPT = "a big red circle left of a small blue cross, green background"
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_other_models_are_refused_in_one_line(tmp_path):
         family_of(str(tmp_path))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model_index.json").write_text(json.dumps({"_class_name": "WuerstchenPipeline"}))
-    with pytest.raises(ValueError, match="expected a pipeline of StableDiffusion3Pipeline, got Wuerstchen"):
+    with pytest.raises(ValueError, match=r"expected a pipeline of .*, got Wuerstchen"):
         family_of(str(tmp_path / "other"))
 
 

@@ -7,9 +7,10 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from swd_models import load_lora, save_lora, share_base
-from swd_models.lora import DIFFUSERS_FILE, PEFT_FILE, adapter_state, load_adapter_state, lora_config
+from swd_models.lora import adapter_state, load_adapter_state, lora_config
+from swd_models.lora_files import FILES
 from swd_models.roles import adapter_parameters
-from swd_models.tiny import tiny_sd3, tiny_sd3_cond
+from swd_models.tiny import tiny_cond, tiny_sd3
 from swd_schedules import ScaleSchedule
 
 SCHEDULE = ScaleSchedule.square((1000.0, 602.15), (8, 16))
@@ -17,7 +18,7 @@ SCHEDULE = ScaleSchedule.square((1000.0, 602.15), (8, 16))
 
 @pytest.fixture(scope="module")
 def student():
-    student = share_base(tiny_sd3(), lora_config(4, alpha=8), fake=False).student
+    student = share_base(tiny_sd3(), lora_config(tiny_sd3(), 4, alpha=8), fake=False).student
     with torch.no_grad():
         for parameter in adapter_parameters(student):
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -27,10 +28,10 @@ def student():
 def _predict(denoiser):
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        return denoiser(torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([0.9, 0.4]), tiny_sd3_cond(2)).x0
+        return denoiser(torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([0.9, 0.4]), tiny_cond("sd3", 2)).x0
 
 
-@pytest.mark.parametrize("form", ["diffusers", "peft"])
+@pytest.mark.parametrize("form", list(FILES))
 def test_a_saved_lora_loads_with_its_schedule_and_predicts_the_same(student, tmp_path, form):
     path = save_lora(student, tmp_path, schedule=SCHEDULE, form=form)
     for source in (path, tmp_path):
@@ -42,7 +43,7 @@ def test_a_saved_lora_loads_with_its_schedule_and_predicts_the_same(student, tmp
 def test_stock_diffusers_reads_the_diffusers_form(student, tmp_path):
     save_lora(student, tmp_path, schedule=SCHEDULE)
     backbone = tiny_sd3().backbone
-    backbone.load_lora_adapter(str(tmp_path), weight_name=DIFFUSERS_FILE, prefix="transformer")
+    backbone.load_lora_adapter(str(tmp_path), weight_name=FILES["diffusers"], prefix="transformer")
     fresh = tiny_sd3()
     fresh.backbone = backbone
     torch.testing.assert_close(_predict(fresh), _predict(student))
@@ -67,7 +68,7 @@ def test_an_adapter_without_metadata_loads_with_alpha_equal_to_rank(student, tmp
 def test_a_missing_or_broken_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a LoRA file, or a folder"):
         load_lora(tiny_sd3(), tmp_path)
-    (tmp_path / DIFFUSERS_FILE).write_bytes(b"not a tensor")
+    (tmp_path / FILES["diffusers"]).write_bytes(b"not a tensor")
     with pytest.raises(ValueError, match="expected a safetensors LoRA"):
         load_lora(tiny_sd3(), tmp_path)
 
@@ -89,13 +90,13 @@ def test_adapters_of_mixed_ranks_are_refused(student, tmp_path):
     state = load_file(save_lora(student, tmp_path, schedule=None, form="peft"))
     name = next(key for key in state if "lora_A" in key)
     state[name] = state[name][:2].contiguous()
-    save_file(state, tmp_path / PEFT_FILE)
+    save_file(state, tmp_path / FILES["peft"])
     with pytest.raises(ValueError, match="expected adapters of one rank"):
         load_lora(tiny_sd3(), tmp_path)
 
 
 def test_adapter_state_of_another_rank_is_refused(student):
-    other = share_base(tiny_sd3(), lora_config(2), fake=False).student
+    other = share_base(tiny_sd3(), 2, fake=False).student
     with pytest.raises(ValueError, match="expected adapters of rank 2"):
         load_adapter_state(other, adapter_state(student))
 

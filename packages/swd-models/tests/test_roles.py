@@ -1,16 +1,15 @@
 import pytest
 import torch
 
-from swd_models.lora import lora_config
 from swd_models.roles import adapter_parameters, share_base
-from swd_models.tiny import tiny_sd3, tiny_sd3_cond
+from swd_models.tiny import tiny_cond, tiny_sd3
 
 
 def _roles(checkpointing=False, fake=True):
     base = tiny_sd3().double()
     if checkpointing:
         base.backbone.enable_gradient_checkpointing()
-    roles = share_base(base, lora_config(4), fake=fake)
+    roles = share_base(base, 4, fake=fake)
     with torch.no_grad():  # as after some training: B is no longer zero
         generator = torch.Generator().manual_seed(0)
         for denoiser in (roles.student, roles.fake):
@@ -43,8 +42,8 @@ def test_memory_is_the_base_and_two_sets_of_adapters():
 
 def test_roles_start_as_the_teacher_and_then_differ_by_their_adapters():
     base = tiny_sd3()
-    roles = share_base(base, lora_config(4))
-    x_t, sigma, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.9, 0.4]), tiny_sd3_cond(2)
+    roles = share_base(base, 4)
+    x_t, sigma, cond = torch.randn(2, 4, 8, 8), torch.tensor([0.9, 0.4]), tiny_cond("sd3", 2)
     expected = roles.teacher(x_t, sigma, cond).x0
     for role in (roles.student, roles.fake):
         assert torch.equal(role(x_t, sigma, cond).x0, expected)
@@ -63,9 +62,9 @@ def test_only_adapters_train_and_the_fake_can_be_left_out():
 
 
 def test_adapters_are_float32_over_a_half_precision_base():
-    roles = share_base(tiny_sd3().to(torch.bfloat16), lora_config(4))
+    roles = share_base(tiny_sd3().to(torch.bfloat16), 4)
     assert {p.dtype for p in adapter_parameters(roles.student)} == {torch.float32}
-    x0 = roles.student(torch.randn(2, 4, 8, 8), torch.tensor([0.9, 0.4]), tiny_sd3_cond(2)).x0
+    x0 = roles.student(torch.randn(2, 4, 8, 8), torch.tensor([0.9, 0.4]), tiny_cond("sd3", 2)).x0
     x0.sum().backward()
     assert all(p.grad is not None for p in adapter_parameters(roles.student))
 
@@ -77,7 +76,7 @@ def test_student_gradients_with_checkpointing_equal_those_without():
         roles = _roles(checkpointing)
         generator = torch.Generator().manual_seed(5)
         x_t = torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
-        sigma, cond = torch.tensor([0.9, 0.4], dtype=torch.float64), tiny_sd3_cond(2)
+        sigma, cond = torch.tensor([0.9, 0.4], dtype=torch.float64), tiny_cond("sd3", 2)
         x0 = roles.student(x_t, sigma, cond).x0
         features = roles.teacher(0.5 * x0, sigma, cond, block=1, stop=True).features
         adversarial = roles.fake(0.7 * x0, sigma, cond, block=1, stop=True).features
@@ -95,8 +94,8 @@ def test_student_gradients_with_checkpointing_equal_those_without():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_adapters_depend_on_the_seed_alone(seed):
     torch.manual_seed(123)
-    first = share_base(tiny_sd3(), lora_config(4), seed=seed)
+    first = share_base(tiny_sd3(), 4, seed=seed)
     torch.manual_seed(456)
-    second = share_base(tiny_sd3(), lora_config(4), seed=seed)
+    second = share_base(tiny_sd3(), 4, seed=seed)
     for a, b in zip(adapter_parameters(first.student), adapter_parameters(second.student), strict=True):
         assert torch.equal(a, b)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from swd_models.tiny import tiny_sd3, tiny_sd3_cond
+from swd_models.tiny import tiny_cond, tiny_sd3
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +12,7 @@ def denoiser():
 def _inputs(size=(6, 10), batch=2):
     generator = torch.Generator().manual_seed(1)
     x_t = torch.randn(batch, 4, *size, generator=generator, dtype=torch.float64)
-    return x_t, torch.tensor([0.9, 0.3], dtype=torch.float64), tiny_sd3_cond(batch)
+    return x_t, torch.tensor([0.9, 0.3], dtype=torch.float64), tiny_cond("sd3", batch)
 
 
 @pytest.mark.parametrize("size", [(6, 10), (16, 16)])
@@ -54,19 +54,19 @@ def test_a_sub_forward_runs_no_block_after_the_one_asked_for(denoiser):
 @pytest.mark.parametrize("size", [(7, 8), (8, 34)])
 def test_sizes_that_patches_would_truncate_or_positions_do_not_reach_are_refused(denoiser, size):
     with pytest.raises(ValueError, match="divisible by 2 and at most 32"):
-        denoiser(torch.zeros(1, 4, *size).double(), torch.ones(1), tiny_sd3_cond(1))
+        denoiser(torch.zeros(1, 4, *size).double(), torch.ones(1), tiny_cond("sd3", 1))
 
 
 def test_a_block_beyond_the_last_is_refused(denoiser):
     x_t, sigma, cond = _inputs()
-    with pytest.raises(ValueError, match="below 3, got 3"):
+    with pytest.raises(ValueError, match=r"expected a block in 0\.\.2, got 3"):
         denoiser(x_t, sigma, cond, block=3)
 
 
 def test_the_latent_keeps_its_precision_over_a_half_precision_base():
     denoiser = tiny_sd3().to(torch.bfloat16)
     x_t = torch.randn(2, 4, 8, 8)
-    assert denoiser(x_t, torch.tensor([0.5, 1.0]), tiny_sd3_cond(2)).x0.dtype == torch.float32
+    assert denoiser(x_t, torch.tensor([0.5, 1.0]), tiny_cond("sd3", 2)).x0.dtype == torch.float32
 
 
 def test_full_size_medium_on_meta_has_the_published_shape():

@@ -16,6 +16,7 @@ COMMANDS = {
     "generate": "the teacher's images from prompts",
     "encode": "images and captions into the cache that training reads",
     "train": "the student, from the newest checkpoint on",
+    "export": "a run's LoRA for another tool: swd-distill export RUN --to diffusers|comfyui|peft|merged",
 }
 
 
@@ -47,6 +48,8 @@ def _dispatch(args: list[str]) -> str:
     command, rest = args[0], args[1:]
     if command not in COMMANDS:
         raise ValueError(f"expected a command of {', '.join(COMMANDS)}, got {command!r}")
+    if command == "export":
+        return _export(rest)
     config = _parse(command, rest)
     if config.dry_run:
         stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
@@ -69,6 +72,18 @@ def _dispatch(args: list[str]) -> str:
     from swd_distill.train import train
 
     return f"LoRA in {train(config)}"
+
+
+def _export(args: list[str]) -> str:
+    import tyro
+
+    from swd_distill.export import Export, export
+
+    options = tyro.cli(Export, args=args, prog="swd-distill export")
+    from swd_models.loading import quiet
+
+    quiet()
+    return export(options)
 
 
 def _parse(command: str, args: list[str]) -> "Config":

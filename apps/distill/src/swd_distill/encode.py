@@ -1,4 +1,4 @@
-"""Images and captions into a cache: every size downscaled in pixel space, then encoded (section 4.1)."""
+"""Images or videos and captions into a cache: every size downscaled in pixel space, then encoded (section 4.1)."""
 
 import hashlib
 import json
@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from swd_distill.cache import MANIFEST, UNCOND, checksum, latents_key, write_tensors
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.files import claim, write_text
-from swd_distill.imagefolder import read_imagefolder
+from swd_distill.imagefolder import load_image, load_video, read_imagefolder
 from swd_models.loading import load_latents, load_text
-from swd_models.sd3 import SD3Latents
+from swd_models.parts import Latents, Text
 from swd_schedules import downscale
 
 SHARD_SAMPLES = 1024
@@ -47,9 +45,9 @@ def encode(config: Config) -> Path:
         total = sum(len(chunks[index]) for index in missing)
         with tqdm(total=total, desc="encode", unit="image", disable=not state.is_local_main_process) as bar:
             for index in missing:
-                write_tensors(folder / names[index], _encode_shard(chunks[index], config, latents, text, bar))
+                write_tensors(folder / names[index], _encode_shard(chunks[index], config, latents, text, dtype, bar))
         if state.is_main_process:
-            write_tensors(folder / UNCOND, _on_cpu(text([""])))
+            write_tensors(folder / UNCOND, _on_cpu(text.uncond()))
     state.wait_for_everyone()
     if state.is_main_process and not (folder / MANIFEST).is_file():
         shards = [
@@ -91,45 +89,23 @@ def _is_whole(path: Path, noted: dict[str, Any]) -> bool:
 
 @torch.no_grad()
 def _encode_shard(
-    chunk: list[tuple[Path, str]], config: Config, latents: SD3Latents, text: Any, bar: Any
+    chunk: list[tuple[Path, str]], config: Config, latents: Latents, text: Text, dtype: torch.dtype, bar: Any
 ) -> dict[str, Tensor]:
     sizes = sorted(set(config.scales.sizes))
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(chunk), config.data.batch):
         few = chunk[start : start + config.data.batch]
-        height, width = (side * latents.factor for side in sizes[-1])
-        pixels = torch.stack([_load_image(path, height, width) for path, _ in few])
+        whole = latents.pixels(sizes[-1])
+        load = load_image if len(whole) == 2 else load_video
+        pixels = torch.stack([load(path, *whole) for path, _ in few])
         found = {f"cond.{name}": value for name, value in text([caption for _, caption in few]).items()}
         for size in sizes:
-            small = downscale(pixels, (size[0] * latents.factor, size[1] * latents.factor))
+            small = downscale(pixels, latents.pixels(size))
             found[latents_key(size)] = latents.encode(small)
         for key, value in _on_cpu(found).items():
-            parts.setdefault(key, []).append(value.to(latents.vae.dtype))
+            parts.setdefault(key, []).append(value.to(dtype))
         bar.update(len(few))
     return {key: torch.cat(values) for key, values in parts.items()}
-
-
-def _load_image(path: Path, height: int, width: int) -> Tensor:
-    """Read an image, scale and crop it to the size, as a tensor (3, height, width) in [-1, 1].
-
-    Raises:
-        ValueError: no image, or one that would have to be enlarged.
-    """
-    try:
-        image = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise ValueError(f"expected an image, got {path}: {error}") from error
-    if image.height < height or image.width < width:
-        raise ValueError(
-            f"expected images of at least {width}x{height} pixels, got {image.width}x{image.height}: {path}"
-        )
-    ratio = max(height / image.height, width / image.width)
-    if ratio < 1:
-        image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    image = image.crop((left, top, left + width, top + height))
-    pixels: Tensor = pil_to_tensor(image)
-    return pixels.float() / 127.5 - 1
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

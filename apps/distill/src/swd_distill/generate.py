@@ -1,4 +1,4 @@
-"""The teacher's images from prompts, as an image folder: resumable, and split over any number of processes."""
+"""The teacher's images or videos from prompts, as an image folder: resumable, split over any number of processes."""
 
 import json
 from pathlib import Path
@@ -11,22 +11,33 @@ from swd_distill.files import claim, write_text
 from swd_distill.prompts import read_prompts
 from swd_distill.streams import stream
 from swd_models.loading import load_teacher, resolve_model
+from swd_sample.media import save_media
 
 
 def generate(config: Config) -> Path:
     """Sample what is missing of OUT/images and write its metadata; return the folder.
 
     Image i shows prompt i (prompts repeat if there are fewer) from a seed of its own: neither the number of processes
-    nor an interruption changes it.
+    nor an interruption changes it (on a GPU up to the rounding of other batches).
     """
+    if config.data.images is not None:
+        raise ValueError(f"expected no --data.images with generate, got {config.data.images}: it would be written to")
     state = processes()
     device, dtype = device_and_dtype()
     folder = config.images
     prompts = prompts_of(config)
     captions = [prompts[i % len(prompts)] for i in range(config.data.num_images)]
-    files = [folder / f"{i:06d}.png" for i in range(len(captions))]
-    made_with = {"model": config.model, "steps": config.data.teacher_steps, "guidance": config.data.teacher_guidance}
-    claim(folder / "generation.json", made_with | {"seed": config.seed, "prompts": prompts}, "images")
+    suffix = ".png" if len(config.scales.sizes[-1]) == 2 else ".mp4"
+    files = [folder / f"{i:06d}{suffix}" for i in range(len(captions))]
+    made_with = {
+        "model": config.model,
+        "size": config.scales.sizes[-1],
+        "steps": config.data.teacher_steps,
+        "guidance": config.data.teacher_guidance,
+        "seed": config.seed,
+        "prompts": prompts,
+    }
+    claim(folder / "generation.json", made_with, "images")
     mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
     if mine:
         teacher = load_teacher(config.model, dtype=dtype)
@@ -34,16 +45,15 @@ def generate(config: Config) -> Path:
         with tqdm(total=len(mine), desc="generate", unit="image", disable=not state.is_local_main_process) as bar:
             for start in range(0, len(mine), config.data.batch):
                 chunk = mine[start : start + config.data.batch]
-                images = teacher(
+                media = teacher(
                     [captions[i] for i in chunk],
                     size=config.scales.sizes[-1],
                     num_steps=config.data.teacher_steps,
                     guidance=config.data.teacher_guidance,
                     generators=[stream(config.seed, "teacher", i) for i in chunk],
                 )
-                for i, image in zip(chunk, images, strict=True):
-                    image.save(files[i].with_suffix(".tmp"), format="png")
-                    files[i].with_suffix(".tmp").replace(files[i])
+                for i, sample in zip(chunk, media, strict=True):
+                    save_media(sample, files[i])
                 bar.update(len(chunk))
     state.wait_for_everyone()
     if state.is_main_process:

@@ -8,12 +8,13 @@ from PIL import Image
 
 from swd_distill.cache import MANIFEST
 from swd_distill.config import Config
-from swd_distill.devices import device_and_dtype
+from swd_distill.devices import device_and_dtype, one_process
 from swd_distill.encode import encode
 from swd_distill.generate import generate, prompts_of
 from swd_distill.prompts import read_prompts
 from swd_distill.train import claim_run, train
 from swd_models.loading import load_teacher, resolve_model
+from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
@@ -22,6 +23,7 @@ NUM_COMPARED, COMPARISON_SEED = 8, 1000
 
 def run(config: Config) -> str:
     """Do what is missing of a run; return the line that says where things are."""
+    one_process("run")
     if config.data.images is None:
         prompts_of(config)  # a bad file should not leave a run folder behind
     claim_run(config)
@@ -46,27 +48,38 @@ def compare(config: Config) -> Image.Image:
     """
     prompts, schedule = _prompts_to_compare(config), config.scales
     steps, guidance, few = config.data.teacher_steps, config.data.teacher_guidance, len(schedule.sizes)
-    rows = {
-        f"teacher, {steps} steps, cfg {guidance:g}": _sample_teacher(config, prompts),
-        f"student, {few} scale-wise steps": SwDPipeline.from_run(config.out)(prompts, seed=COMPARISON_SEED),
-        f"undistilled, same {few} steps, cfg {guidance:g}": SwDPipeline.from_pretrained(
-            config.model, schedule=schedule
-        )(prompts, seed=COMPARISON_SEED, guidance=guidance),
-    }
+    rows = {f"teacher, {steps} steps, cfg {guidance:g}": _sample_teacher(config, prompts)}
+    student = SwDPipeline.from_run(config.out)
+    rows[f"student, {few} scale-wise steps"] = _in_batches(config, student, prompts)
+    del student
+    undistilled = SwDPipeline.from_pretrained(config.model, schedule=schedule)
+    rows[f"undistilled, same {few} steps, cfg {guidance:g}"] = _in_batches(config, undistilled, prompts, guidance)
     return grid(rows, prompts)
 
 
-def _sample_teacher(config: Config, prompts: list[str]) -> list[Image.Image]:
+def _sample_teacher(config: Config, prompts: list[str]) -> list[Media]:
     device, dtype = device_and_dtype()
     teacher = load_teacher(config.model, dtype=dtype)
     teacher.pipe.to(device)
-    return teacher(
-        prompts,
-        size=config.scales.sizes[-1],
-        num_steps=config.data.teacher_steps,
-        guidance=config.data.teacher_guidance,
-        generators=[torch.Generator().manual_seed(COMPARISON_SEED + i) for i in range(len(prompts))],
-    )
+    media: list[Media] = []
+    for start in range(0, len(prompts), config.data.batch):
+        few = prompts[start : start + config.data.batch]
+        media += teacher(
+            few,
+            size=config.scales.sizes[-1],
+            num_steps=config.data.teacher_steps,
+            guidance=config.data.teacher_guidance,
+            generators=[torch.Generator().manual_seed(COMPARISON_SEED + start + i) for i in range(len(few))],
+        )
+    return media
+
+
+def _in_batches(config: Config, pipe: SwDPipeline, prompts: list[str], guidance: float = 1.0) -> list[Media]:
+    media: list[Media] = []
+    for start in range(0, len(prompts), config.data.batch):
+        few = prompts[start : start + config.data.batch]
+        media += pipe(few, seed=COMPARISON_SEED + start, guidance=guidance)
+    return media
 
 
 def _prompts_to_compare(config: Config) -> list[str]:

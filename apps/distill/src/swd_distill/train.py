@@ -11,21 +11,22 @@ from tqdm import tqdm
 from swd_distill.cache import Cache
 from swd_distill.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.config import Config
-from swd_distill.devices import device_and_dtype
+from swd_distill.devices import device_and_dtype, one_process
 from swd_distill.encode import fitting
 from swd_distill.files import claim, write_text
 from swd_distill.streams import stream
 from swd_distill.trainer import Trainer
 from swd_losses import DiscriminatorHead
 from swd_models import load_denoiser, load_latents, save_lora, share_base
-from swd_models.lora import lora_config
+from swd_models.parts import Media
 from swd_sample.grid import grid
-from swd_sample.pipeline import to_pil
+from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
 
 
 def train(config: Config) -> Path:
     """Train to `config.training.iterations`; return the folder with the LoRA."""
+    one_process("train")
     cache = Cache.open(config.cache, fitting(config))
     claim_run(config)
     trainer = build_trainer(config, cache)
@@ -61,7 +62,7 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     teacher = load_denoiser(config.model, dtype=dtype).to(device)
     if config.training.gradient_checkpointing:  # before the views are made, which copy the switch
         teacher.backbone.enable_gradient_checkpointing()
-    roles = share_base(teacher, lora_config(config.training.rank), fake=config.needs_fake, seed=config.seed)
+    roles = share_base(teacher, config.training.rank, fake=config.needs_fake, seed=config.seed)
     return Trainer(
         config, cache, roles, _new_head(config, teacher.num_features).to(device) if config.recipe.gan_weight else None
     )
@@ -78,20 +79,24 @@ def sample_grid(config: Config, trainer: Trainer, step: int) -> Path:
     """Sample the first captions of the cache with the student and write samples/step-N.png."""
     cache, student = trainer.cache, trainer.roles.student
     captions = cache.captions
-    cond = {key: value.to(trainer.device) for key, value in cache.cond(range(len(captions))).items()}
-    latents = sample_scalewise(
-        partial(student.denoise, cond=cond),
-        trainer.schedule,
-        (len(captions), student.num_channels),
-        process=student.process,
-        generator=[stream(config.seed, "grid", i) for i in range(len(captions))],
-        device=trainer.device,
-    )
-    # Training holds no autoencoder: it comes for the picture and goes.
-    images = to_pil(load_latents(config.model).decode(latents.cpu()))
+    # Training holds no autoencoder: it comes for the picture and goes. One sample at a time, for memory is full.
+    latents = load_latents(config.model, dtype=device_and_dtype()[1])
+    latents.vae.to(trainer.device)
+    media: list[Media] = []
+    for i in range(len(captions)):
+        cond = {key: value.to(trainer.device) for key, value in cache.cond([i]).items()}
+        x0 = sample_scalewise(
+            partial(student.denoise, cond=cond),
+            trainer.schedule,
+            (1, student.num_channels),
+            process=student.process,
+            generator=stream(config.seed, "grid", i),
+            device=trainer.device,
+        )
+        media += to_media(latents.decode(x0))
     path = config.out / "samples" / f"step-{step:06d}.png"
     path.parent.mkdir(exist_ok=True)
-    grid({"": images}, captions).save(path)
+    grid({"": media}, captions).save(path)
     return path
 
 

@@ -65,6 +65,8 @@ class Trainer:
             return
         trainable = [*adapter_parameters(roles.fake), *(head.parameters() if head else ())]
         self.fake = Network(trainable, config.training.fake_lr, config.training)
+        if roles.teacher.guidance is not None:  # told, not composed of two passes; student and fake keep the default
+            roles.teacher.guidance = recipe.guidance
         self.dmd = DMDObjective(roles.teacher, roles.fake, process, recipe.guidance)
         self.fake_loss: FakeObjective | DenoisingObjective
         if head is None:
@@ -119,7 +121,8 @@ class Trainer:
             total, parts = total + recipe.mmd_weight * terms.total, parts | terms.parts
         if recipe.dmd_weight:
             sigma, noise = self._level(draw, "dmd", recipe.dmd_interval), draw.noise("dmd", x0)
-            terms = self.dmd(x0, batch.cond, batch.uncond, sigma, noise)
+            uncond = batch.uncond if self.roles.teacher.guidance is None else None
+            terms = self.dmd(x0, batch.cond, uncond, sigma, noise)
             total, parts = total + recipe.dmd_weight * terms.total, parts | terms.parts
         if recipe.gan_weight:
             sigma, noise = self._level(draw, "gan", recipe.gan_interval), draw.noise("gan", x0)

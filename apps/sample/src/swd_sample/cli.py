@@ -1,4 +1,4 @@
-"""`swd-sample RUN|PRESET "prompt" ...`: images from a distilled student."""
+"""`swd-sample RUN|PRESET "prompt" ...`: images or videos from a distilled student."""
 
 import os
 import sys
@@ -14,43 +14,49 @@ from swd_sample.presets import SOURCES
 if TYPE_CHECKING:
     from swd_sample.pipeline import SwDPipeline
 
+IMAGE_SUFFIXES, VIDEO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp"), (".mp4",)
+
 
 @dataclass(frozen=True)
 class Options:
-    """Sample images from a run folder, or from a preset's base model with a LoRA."""
+    """Sample images or videos from a run folder, or from a preset's base model with a LoRA."""
 
     source: tyro.conf.Positional[str]
-    """A run folder of swd-distill, or a preset: tiny, sd35-medium, sd35-large."""
+    """A run folder of swd-distill, or the name of a preset, whose run is in runs/NAME."""
     prompts: tyro.conf.Positional[tuple[str, ...]]
     """One or more prompts."""
     lora: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """A LoRA file or folder, instead of the run's."""
+    model: str | None = None
+    """A base model instead of the run's, for example a fine-tune: a diffusers directory or hub id of the family."""
     schedule: str | None = None
     """A schedule instead of the LoRA's: a preset's name, a JSON file, or 1000:64x64,896:80x80,..."""
     steps: int | None = None
     """Keep this many stages of the schedule, the first and the last among them."""
     seed: int = 0
     """Prompt i is sampled from seed + i."""
-    out: Path = Path("sample.png")
-    """The image; for several prompts a grid."""
+    out: Path | None = None
+    """The image or video, by default sample.png or sample.mp4; for several prompts a grid."""
 
 
 def sample(options: Options) -> str:
     """Load, sample, write; return the line for the user."""
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
         raise ValueError('expected at least one prompt that is not empty: swd-sample tiny "a big red circle ..."')
-    _check_writable(options.out)
+    if options.out is not None:
+        _check_writable(options.out)
     pipe = _load(options)
     schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
+    is_video = len(schedule.sizes[-1]) == 3
+    out = _out(options.out, is_video)
     began = time.perf_counter()
-    images = pipe(options.prompts, seed=options.seed, schedule=schedule)
-    seconds = (time.perf_counter() - began) / len(images)
-    if len(images) > 1:
-        from swd_sample.grid import grid
+    media = pipe(options.prompts, seed=options.seed, schedule=schedule)
+    seconds = (time.perf_counter() - began) / len(media)
+    from swd_sample.grid import grid_of
+    from swd_sample.media import save_media
 
-        images = [grid({"": images}, options.prompts)]
-    images[0].save(options.out)
-    return f"{options.out}: {len(options.prompts)} image(s), {seconds:.3f} s each, {schedule}"
+    save_media(media[0] if len(media) == 1 else grid_of(media, options.prompts), out, playable=True)
+    return f"{out}: {len(media)} {'video' if is_video else 'image'}(s), {seconds:.3f} s each, {schedule}"
 
 
 def _load(options: Options) -> "SwDPipeline":
@@ -72,13 +78,25 @@ def _load(options: Options) -> "SwDPipeline":
 
     quiet()
     schedule = presets.resolve(options.schedule) if options.schedule else None
-    model = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
-    return SwDPipeline.from_pretrained(model, lora=lora, schedule=schedule)
+    own = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
+    return SwDPipeline.from_pretrained(options.model or own, lora=lora, schedule=schedule)
+
+
+def _out(out: Path | None, is_video: bool) -> Path:
+    """Return the file to write, of a kind that holds what the model makes."""
+    kinds = VIDEO_SUFFIXES if is_video else IMAGE_SUFFIXES
+    if out is None:
+        out = Path(f"sample{kinds[0]}")
+        _check_writable(out)
+    if out.suffix.lower() not in kinds:
+        raise ValueError(f"expected --out to be a {' '.join(kinds)} file for a model of its kind, got {out}")
+    return out
 
 
 def _check_writable(out: Path) -> None:
-    if out.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
-        raise ValueError(f"expected --out to be a png, jpg or webp file, got {out}")
+    """Raise ValueError, before seconds are spent on loading, for a file that cannot be written."""
+    if out.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+        raise ValueError(f"expected --out to be a {' '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)} file, got {out}")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise ValueError(f"expected a folder that can be written, got {out.parent}: create it or choose another --out")
 

@@ -1,4 +1,4 @@
-"""The scale-wise sampler as a pipeline: prompts in, images out."""
+"""The scale-wise sampler as a pipeline: prompts in, images or videos out."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from swd_models import SD3Denoiser, load_denoiser, load_latents, load_lora, load_text
+from swd_models import Denoiser, load_denoiser, load_latents, load_lora, load_text
 from swd_models.loading import check_fit
-from swd_models.sd3 import SD3Latents, SD3Text
+from swd_models.parts import Latents, Media, Text
+from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
 
 
@@ -22,7 +22,7 @@ class SwDPipeline:
     >>> pipe(["a big red circle at the left, green background"], seed=0)[0].save("circle.png")
     """
 
-    def __init__(self, denoiser: SD3Denoiser, text: SD3Text, latents: SD3Latents, schedule: ScaleSchedule) -> None:
+    def __init__(self, denoiser: Denoiser, text: Text, latents: Latents, schedule: ScaleSchedule) -> None:
         self.denoiser, self.text, self.latents, self.schedule = denoiser, text, latents, schedule
 
     @classmethod
@@ -63,19 +63,24 @@ class SwDPipeline:
         schedule: ScaleSchedule | None = None,
         guidance: float = 1.0,
         on_stage: Callable[[Stage, Tensor], None] | None = None,
-    ) -> list[Image.Image]:
-        """Sample one image a prompt; prompt i has the seed `seed + i`, whatever the batch.
+    ) -> list[Media]:
+        """Sample one image or video a prompt; prompt i has the seed `seed + i`, whatever the batch.
 
-        `guidance` above 1 adds unconditional passes: for undistilled models, a student needs none.
+        `guidance` above 1 is for undistilled models, a student needs none: it adds unconditional passes, or is told to
+        a guidance-distilled model, which runs once.
         """
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
         cond = self.text(prompts)
-        uncond = {key: value.expand_as(cond[key]) for key, value in self.text([""]).items()}
         device = next(self.denoiser.parameters()).device
+        passes = 1 if guidance == 1.0 else 2
+        if passes == 2 and self.denoiser.guidance is not None:
+            passes, cond = 1, cond | {"guidance": torch.full((len(prompts),), guidance, device=device)}
+        none = self.text.uncond() if passes == 2 else {}
+        uncond = {key: value.expand_as(cond[key]) for key, value in none.items()}
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
             x0 = self.denoiser.denoise(x_t, sigma, cond)
-            if guidance == 1.0:
+            if passes == 1:
                 return x0
             return torch.lerp(self.denoiser.denoise(x_t, sigma, uncond), x0, guidance)
 
@@ -88,7 +93,7 @@ class SwDPipeline:
             on_stage=on_stage,
             device=device,
         )
-        return to_pil(self.latents.decode(x0))
+        return to_media(self.latents.decode(x0))
 
 
 def model_of(run: Path | str) -> str:
@@ -100,9 +105,3 @@ def model_of(run: Path | str) -> str:
     if not isinstance(data, dict) or not isinstance(data.get("model"), str):
         raise ValueError(f"expected the config.json of a run, got {config}: it names no model")
     return str(data["model"])
-
-
-def to_pil(images: Tensor) -> list[Image.Image]:
-    """Turn images (B, 3, y, x) in [-1, 1] into PIL."""
-    pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(image) for image in pixels]

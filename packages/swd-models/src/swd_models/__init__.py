@@ -1,15 +1,15 @@
 """Diffusion model families behind one denoiser, and three roles over one frozen base."""
 
+from swd_models.denoiser import Denoiser
 from swd_models.loading import load_denoiser, load_latents, load_text
 from swd_models.lora import load_lora, save_lora
 from swd_models.prediction import Prediction
 from swd_models.roles import Roles, share_base
-from swd_models.sd3 import SD3Denoiser
 
 __all__ = [
+    "Denoiser",
     "Prediction",
     "Roles",
-    "SD3Denoiser",
     "load_denoiser",
     "load_latents",
     "load_lora",

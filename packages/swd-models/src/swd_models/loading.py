@@ -10,15 +10,32 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swd_models.sd3 import SD3Denoiser, SD3Latents, SD3Teacher, SD3Text
+    from swd_models.denoiser import Denoiser
+    from swd_models.parts import Latents, Teacher, Text
 
-EMBEDDED = "embedded"
-_FAMILIES = {"StableDiffusion3Pipeline": "sd3"}
+EMBEDDED, RANDOM = "embedded", "random-"
+_FAMILIES = {
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+    "WanPipeline": "wan",
+    "StableDiffusionXLPipeline": "sdxl",
+    "Flux2KleinPipeline": "flux2",
+}
 
 
 def resolve_model(model: str) -> str:
-    """Return the directory of the embedded teacher for "embedded", else the model itself."""
-    return str(files("swd_models") / "assets" / "teacher") if model == EMBEDDED else model
+    """Return the directory of a model that comes with this package, else the model itself.
+
+    "embedded" is the trained teacher. "random-flux" and the like are tiny untrained pipelines of a family, for tests
+    and dry runs: built on first use, below the user's cache.
+    """
+    if model == EMBEDDED:
+        return str(files("swd_models") / "assets" / "teacher")
+    if model.startswith(RANDOM):
+        from swd_models.random_pipelines import random_pipeline
+
+        return str(random_pipeline(model.removeprefix(RANDOM)))
+    return model
 
 
 def quiet() -> None:
@@ -42,7 +59,7 @@ def family_of(model: str) -> ModuleType:
         index = Path(path) / "model_index.json"
         if not index.is_file():
             raise ValueError(f"expected a diffusers directory with model_index.json, got {path}")
-        name = json.loads(index.read_text())["_class_name"]
+        name = json.loads(index.read_text()).get("_class_name", "no _class_name")
     else:
         name = _hub_class_name(path)
     if name not in _FAMILIES:
@@ -52,8 +69,7 @@ def family_of(model: str) -> ModuleType:
 
 def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = None) -> None:
     """Raise ValueError for latent sizes or a block that the model does not have, reading its config alone."""
-    family, path = family_of(model), resolve_model(model)
-    config = family.load_config(path)
+    family, config = family_of(model), load_config(model)
     for size in sizes:
         family.check_size(config, size)
     num_blocks = family.num_blocks(config)
@@ -61,31 +77,59 @@ def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = No
         raise ValueError(f"expected a block in 0..{num_blocks - 1} of {model}, got {block}")
 
 
-def load_denoiser(model: str, **options: Any) -> "SD3Denoiser":
-    """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...)."""
-    denoiser: SD3Denoiser = family_of(model).load_denoiser(resolve_model(model), **options)
+def load_config(model: str) -> dict[str, Any]:
+    """Load the denoiser's config alone; those of the paper's models ship with this package."""
+    known = _known(model)
+    config: dict[str, Any] = known["denoiser"] if known else family_of(model).load_config(resolve_model(model))
+    return config
+
+
+def empty_denoiser(model: str) -> "Denoiser":
+    """Build the denoiser on the meta device, from its config alone: names and shapes without weights."""
+    import torch
+
+    family = family_of(model)
+    with torch.device("meta"):
+        denoiser: Denoiser = family.build(load_config(model))
     return denoiser
 
 
-def load_latents(model: str, **options: Any) -> "SD3Latents":
+def load_denoiser(model: str, **options: Any) -> "Denoiser":
+    """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...)."""
+    denoiser: Denoiser = family_of(model).load_denoiser(resolve_model(model), **options)
+    return denoiser
+
+
+def load_latents(model: str, **options: Any) -> "Latents":
     """Load the autoencoder alone."""
-    latents: SD3Latents = family_of(model).load_latents(resolve_model(model), **options)
+    latents: Latents = family_of(model).load_latents(resolve_model(model), **options)
     return latents
 
 
-def load_text(model: str, **options: Any) -> "SD3Text":
+def load_text(model: str, **options: Any) -> "Text":
     """Load text encoders and tokenizers alone."""
-    text: SD3Text = family_of(model).load_text(resolve_model(model), **options)
+    text: Text = family_of(model).load_text(resolve_model(model), **options)
     return text
 
 
-def load_teacher(model: str, **options: Any) -> "SD3Teacher":
+def load_teacher(model: str, **options: Any) -> "Teacher":
     """Load the whole pipeline with its own sampler."""
-    teacher: SD3Teacher = family_of(model).load_teacher(resolve_model(model), **options)
+    teacher: Teacher = family_of(model).load_teacher(resolve_model(model), **options)
     return teacher
 
 
+def _known(model: str) -> dict[str, Any] | None:
+    """Return what ships of one of the paper's models: its pipeline's class and its denoiser's config."""
+    if model.count("/") != 1 or Path(model).is_dir():
+        return None
+    file = files("swd_models") / "assets" / "configs" / f"{model.replace('/', '--')}.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
 def _hub_class_name(model: str) -> str:
+    known = _known(model)
+    if known:
+        return str(known["pipeline"])
     from diffusers import DiffusionPipeline
 
     try:

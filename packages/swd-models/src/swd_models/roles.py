@@ -8,25 +8,29 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from swd_models.sd3 import SD3Denoiser
+from swd_models.denoiser import Denoiser
+from swd_models.lora import lora_config
 
 
 @dataclass(frozen=True)
 class Roles:
     """Three denoisers that share every frozen tensor; training with MMD alone has no fake."""
 
-    teacher: SD3Denoiser
-    student: SD3Denoiser
-    fake: SD3Denoiser | None
+    teacher: Denoiser
+    student: Denoiser
+    fake: Denoiser | None
 
 
-def share_base(denoiser: SD3Denoiser, lora: LoraConfig, *, fake: bool = True, seed: int = 0) -> Roles:
+def share_base(denoiser: Denoiser, lora: LoraConfig | int, *, fake: bool = True, seed: int = 0) -> Roles:
     """Freeze `denoiser` as the teacher and build student and fake over its tensors, each with adapters of its own.
+
+    `lora` is a rank, of the paper's adapters for the family (`lora_config`), or any config of PEFT.
 
     No adapter is ever switched at run time: gradient checkpointing recomputes under the adapters of the forward
     (switching on one module gives gradients 64-131 % wrong, without an error), and compile and DDP see plain modules.
     """
     teacher = denoiser.requires_grad_(False)
+    lora = lora_config(denoiser, lora) if isinstance(lora, int) else lora
     student = _adapted_view(teacher, lora, seed)
     return Roles(teacher, student, _adapted_view(teacher, lora, seed + 1) if fake else None)
 
@@ -36,7 +40,7 @@ def adapter_parameters(denoiser: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
 
 
-def _adapted_view(teacher: SD3Denoiser, lora: LoraConfig, seed: int) -> SD3Denoiser:
+def _adapted_view(teacher: Denoiser, lora: LoraConfig, seed: int) -> Denoiser:
     """Copy the module objects, keep every parameter and buffer, and add adapters."""
     tensors: chain[Tensor] = chain(teacher.parameters(), teacher.buffers())
     copied = copy.deepcopy(teacher, {id(tensor): tensor for tensor in tensors})

@@ -1,38 +1,140 @@
-"""Random tiny members of every family, for tests and dry runs: the real classes with small configs."""
+"""Random tiny members of every family, for tests: the real classes with small configs."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import (
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    WanTransformer3DModel,
+)
+from torch import Tensor
 
+from swd_models.flux import FluxDenoiser
+from swd_models.flux2 import Flux2Denoiser
 from swd_models.sd3 import SD3Denoiser
+from swd_models.sdxl import SDXLDenoiser
+from swd_models.wan import WanDenoiser
+
+Config = dict[str, Any]
+TEXT, POOLED = 24, 20
+
+SD3: Config = {
+    "sample_size": 16,
+    "patch_size": 2,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 3,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": TEXT,
+    "caption_projection_dim": 32,
+    "pooled_projection_dim": POOLED,
+    "pos_embed_max_size": 16,
+    "dual_attention_layers": (0,),
+    "qk_norm": "rms_norm",
+}
+FLUX: Config = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": TEXT,
+    "pooled_projection_dim": POOLED,
+    "guidance_embeds": True,
+    "axes_dims_rope": (4, 6, 6),
+}
+WAN: Config = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 4,
+    "out_channels": 4,
+    "text_dim": TEXT,
+    "freq_dim": 16,
+    "ffn_dim": 48,
+    "num_layers": 3,
+    "rope_max_seq_len": 32,
+}
+SDXL: Config = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (16, 16, 32),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "cross_attention_dim": 2 * TEXT,
+    "attention_head_dim": (2, 2, 2),
+    "transformer_layers_per_block": (1, 1, 2),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + POOLED,
+}
+
+
+FLUX2: Config = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": TEXT,
+    "guidance_embeds": False,
+    "axes_dims_rope": (4, 4, 4, 4),
+}
 
 
 def tiny_sd3(seed: int = 0, **config: object) -> SD3Denoiser:
     """Build a random SD3 of width 32 with 3 blocks, the first with dual attention as SD3.5-M has."""
-    defaults = {
-        "sample_size": 16,
-        "patch_size": 2,
-        "in_channels": 4,
-        "out_channels": 4,
-        "num_layers": 3,
-        "attention_head_dim": 16,
-        "num_attention_heads": 2,
-        "joint_attention_dim": 24,
-        "caption_projection_dim": 32,
-        "pooled_projection_dim": 20,
-        "pos_embed_max_size": 16,
-        "dual_attention_layers": (0,),
-        "qk_norm": "rms_norm",
-    }
+    return SD3Denoiser(_random(seed, SD3Transformer2DModel, SD3 | config))
+
+
+def tiny_flux(seed: int = 0, **config: object) -> FluxDenoiser:
+    """Build a random FLUX of width 32 with 2 + 2 blocks and a guidance embedding, as FLUX.1-dev has."""
+    return FluxDenoiser(_random(seed, FluxTransformer2DModel, FLUX | config))
+
+
+def tiny_wan(seed: int = 0, **config: object) -> WanDenoiser:
+    """Build a random Wan2.1 of width 24 with 3 blocks."""
+    return WanDenoiser(_random(seed, WanTransformer3DModel, WAN | config))
+
+
+def tiny_sdxl(seed: int = 0, **config: object) -> SDXLDenoiser:
+    """Build a random U-Net of widths 16, 16, 32 with SDXL's conditioning."""
+    return SDXLDenoiser(_random(seed, UNet2DConditionModel, SDXL | config))
+
+
+def tiny_flux2(seed: int = 0, **config: object) -> Flux2Denoiser:
+    """Build a random FLUX.2 of width 32 with 2 + 2 blocks and no guidance embedding, as klein has."""
+    return Flux2Denoiser(_random(seed, Flux2Transformer2DModel, FLUX2 | config))
+
+
+TINY: dict[str, Callable[..., Any]] = {
+    "sd3": tiny_sd3,
+    "flux": tiny_flux,
+    "wan": tiny_wan,
+    "sdxl": tiny_sdxl,
+    "flux2": tiny_flux2,
+}
+
+
+def tiny_cond(family: str, num_samples: int, seed: int = 0, num_tokens: int = 5) -> dict[str, Tensor]:
+    """Draw text embeddings that fit the tiny member of a family."""
+    generator = torch.Generator().manual_seed(seed)
+    width = 2 * TEXT if family == "sdxl" else TEXT
+    cond = {"prompt_embeds": torch.randn(num_samples, num_tokens, width, generator=generator)}
+    if family not in {"wan", "flux2"}:
+        cond["pooled_prompt_embeds"] = torch.randn(num_samples, POOLED, generator=generator)
+    return cond
+
+
+def _random(seed: int, kind: Any, config: Config) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        transformer = SD3Transformer2DModel(**{**defaults, **config})
-    return SD3Denoiser(transformer.eval())
-
-
-def tiny_sd3_cond(num_samples: int, seed: int = 0, num_tokens: int = 5) -> dict[str, torch.Tensor]:
-    """Draw text embeddings that fit `tiny_sd3`."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "prompt_embeds": torch.randn(num_samples, num_tokens, 24, generator=generator),
-        "pooled_prompt_embeds": torch.randn(num_samples, 20, generator=generator),
-    }
+        return kind(**config).eval()

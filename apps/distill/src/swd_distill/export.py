@@ -1,0 +1,67 @@
+"""A run's LoRA, or any other, in the form that another tool reads."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a LoRA for another tool, or merged into its base model; the schedule stays with it."""
+
+    source: tyro.conf.Positional[Path]
+    """A run folder of swd-distill, or any LoRA file or folder (then with --model)."""
+    to: Literal["diffusers", "comfyui", "peft", "merged"]
+    """diffusers: for `pipe.load_lora_weights`. merged: a denoiser in diffusers' format, without adapters."""
+    model: str | None = None
+    """The base model: a diffusers directory or hub id. Default: the run's. With merged, any fine-tune will do."""
+    out: Path | None = None
+    """The folder to write. Default: SOURCE/export/TO."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of a merged model's weights; they are merged in float32."""
+
+
+def export(options: Export) -> str:
+    """Convert, and return the line for the user."""
+    from swd_models.loading import empty_denoiser
+    from swd_models.lora_files import read_lora, write_lora
+    from swd_sample.pipeline import model_of
+
+    is_run = (options.source / "config.json").is_file()
+    if not is_run and options.model is None:
+        raise ValueError(
+            f"expected a run folder, or --model with a LoRA, got {options.source} alone: pass --model BASE"
+        )
+    model = options.model or model_of(options.source)
+    lora = options.source / "lora" if is_run else options.source
+    beside = options.source if options.source.is_dir() else options.source.parent
+    out = options.out or beside / "export" / options.to
+    if options.to == "merged":
+        return f"merged model in {_merge(model, lora, out, options.dtype)}"
+    empty = empty_denoiser(model)
+    return f"LoRA for {options.to} in {write_lora(read_lora(lora, empty), empty, out, options.to)}"
+
+
+def _merge(model: str, lora: Path, out: Path, dtype: str) -> Path:
+    import torch
+
+    from swd_models import load_denoiser, load_lora
+    from swd_models.lora import merge_lora
+
+    denoiser = load_denoiser(model)
+    schedule = load_lora(denoiser, lora)
+    merge_lora(denoiser)
+    keep = set(denoiser.backbone._keep_in_fp32_modules or ())
+    for name, parameter in denoiser.backbone.named_parameters():
+        if not keep & set(name.split(".")):
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+    temporary = out.with_name(f"{out.name}.tmp")
+    denoiser.backbone.save_pretrained(temporary / denoiser.subfolder)
+    if schedule is not None:
+        (temporary / "schedule.json").write_text(schedule.to_json() + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.replace(out)
+    return out / denoiser.subfolder

@@ -1,0 +1,70 @@
+"""What every family's denoiser is: a backbone of diffusers that predicts x0, with its conventions inside."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from swd_models.prediction import Prediction
+from swd_schedules import FlowMatching, VariancePreserving
+
+
+class Denoiser(nn.Module):
+    """Base of the families: names what apps may ask of one, and holds what all do alike.
+
+    A family sets the class attributes and implements `forward`; latents are (B, C, H, W) or (B, C, T, H, W) outside.
+    """
+
+    family: ClassVar[str]
+    lora_prefix: ClassVar[str] = "transformer"
+    """What diffusers' LoRA keys begin with."""
+    subfolder: ClassVar[str] = "transformer"
+    """Where diffusers keeps it in a pipeline's directory."""
+    lora_targets: ClassVar[tuple[str, ...] | str]
+    """Layers that get adapters (appendix A): suffixes, or a regular expression over whole names."""
+    process: FlowMatching | VariancePreserving = FlowMatching()
+    guidance: float | None = None
+    """What a guidance-distilled model is told, in one pass; None: guidance takes an unconditional pass."""
+
+    backbone: Any
+
+    def __init__(self, backbone: nn.Module, *, num_blocks: int, num_channels: int, num_features: int) -> None:
+        """Note how many blocks can be asked for features, the channels of latents, and the width of features."""
+        super().__init__()
+        self.backbone = backbone
+        self.num_blocks, self.num_channels, self.num_features = num_blocks, num_channels, num_features
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Return the backbone's config."""
+        config: Mapping[str, Any] = self.backbone.config
+        return config
+
+    def forward(
+        self, x_t: Tensor, sigma: Tensor, cond: Mapping[str, Tensor], *, block: int | None = None, stop: bool = False
+    ) -> Prediction:
+        """Predict x0; return the image tokens after `block` too, and with `stop` run nothing beyond it."""
+        raise NotImplementedError
+
+    def comfyui_name(self, layer: str) -> str:
+        """Return what ComfyUI calls a layer in a LoRA file."""
+        return f"transformer.{layer}"
+
+    def denoise(self, x_t: Tensor, sigma: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Predict x0 alone: what samplers ask for."""
+        x0 = self(x_t, sigma, cond).x0
+        assert isinstance(x0, Tensor)
+        return x0
+
+    def run(self, layer: nn.Module, *args: Any) -> Any:
+        """Run a block as diffusers does: recomputed in backward if the backbone's gradient checkpointing is on."""
+        if torch.is_grad_enabled() and self.backbone.gradient_checkpointing:
+            return self.backbone._gradient_checkpointing_func(layer, *args)
+        return layer(*args)
+
+
+def check_block(block: int | None, num_blocks: int) -> None:
+    """Raise ValueError for a block that is not there."""
+    if block is not None and not 0 <= block < num_blocks:
+        raise ValueError(f"expected a block in 0..{num_blocks - 1}, got {block}")

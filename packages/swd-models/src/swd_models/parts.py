@@ -1,0 +1,135 @@
+"""Latents, text and teacher as pipelines of diffusers have them: what the families share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
+
+Size = tuple[int, ...]
+Media = Image | list[Image]
+"""An image, or the frames of a video."""
+
+
+@runtime_checkable
+class Latents(Protocol):
+    """Pixels in [-1, 1] to latents of unit scale and back."""
+
+    vae: Any
+
+    def pixels(self, size: Sequence[int]) -> Size:
+        """Return the pixels of a latent size, (y, x) or (frames, y, x)."""
+        ...
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode to the mode of the posterior, normalised."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode normalised latents, clipped to [-1, 1]."""
+        ...
+
+
+class ImageLatents:
+    """Latents of a pipeline's `AutoencoderKL`."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        self.vae = vae.eval().requires_grad_(False)
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def pixels(self, size: Sequence[int]) -> Size:
+        """Return height and width in pixels."""
+        return tuple(side * self.factor for side in size)
+
+    def encode(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
+        """Encode images in [-1, 1] to the mode of their posterior, normalised."""
+        z: Tensor = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        shift, scale = self._constants()
+        return (z.float() - shift) * scale
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 y x"]:
+        """Decode normalised latents to images, clipped to [-1, 1]."""
+        shift, scale = self._constants()
+        z = latents / scale + shift
+        images: Tensor = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample
+        return images.float().clamp(-1, 1)
+
+    def _constants(self) -> tuple[float, float]:
+        config = self.vae.config
+        return float(config.shift_factor or 0.0), float(config.scaling_factor)
+
+
+class Text:
+    """Prompts to `cond` through the pipeline's own `encode_prompt`; a family implements `encode`."""
+
+    def __init__(self, pipe: DiffusionPipeline) -> None:
+        self.pipe = pipe
+
+    def to(self, device: torch.device | str) -> "Text":
+        """Move the text encoders."""
+        for name, part in self.pipe.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                part.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Encode prompts."""
+        return self.encode(list(prompts))
+
+    @torch.no_grad()
+    def uncond(self) -> dict[str, Tensor]:
+        """Encode what guidance guides away from, each tensor (1, ...)."""
+        return self.encode([""])
+
+    def encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Call `encode_prompt` as the pipeline does."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the text encoders are."""
+        device: torch.device = self.pipe.text_encoder.device
+        return device
+
+
+class Teacher:
+    """The undistilled model with the pipeline's own sampler and guidance: makes the training data."""
+
+    def __init__(self, pipe: DiffusionPipeline, latents: Latents, **options: Any) -> None:
+        self.pipe, self.latents, self.options = pipe, latents, options
+        pipe.set_progress_bar_config(disable=True)
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        *,
+        size: Size,
+        num_steps: int,
+        guidance: float,
+        generators: list[torch.Generator],
+    ) -> list[Media]:
+        """Sample one image or video a prompt; `size` is that of the latents."""
+        names = ("num_frames", "height", "width")[-len(size) :]
+        pixels = dict(zip(names, self.latents.pixels(size), strict=True))
+        found = self.pipe(
+            prompt=list(prompts),
+            num_inference_steps=num_steps,
+            guidance_scale=guidance,
+            generator=generators,
+            output_type="pil",
+            **pixels,
+            **self.options,
+        )
+        media: list[Media] = found.frames if "num_frames" in pixels else found.images
+        return media
+
+
+def load_pipeline(kind: type[DiffusionPipeline], model: str, without: Sequence[str] = (), **options: Any) -> Any:
+    """Load a pipeline but for some parts, and those that the model itself leaves out, which must be named."""
+    index: Mapping[str, Any] = kind.load_config(model)
+    left_out = [name for name, value in index.items() if value == [None, None]]
+    return kind.from_pretrained(model, **dict.fromkeys([*without, *left_out]), **options)

@@ -1,0 +1,224 @@
+"""Random tiny pipelines of every family, for tests and dry runs: the real classes, untrained."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLWan,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+from swd_models.tiny import FLUX, FLUX2, POOLED, SD3, SDXL, TEXT, WAN
+
+VERSION = 1  # of the pipelines below: a change makes cached ones anew
+NUM_TOKENS = 12
+PROMPTS = tuple(
+    f"a {size} {color} {thing}" for size in ("big", "small") for color in ("red", "blue") for thing in ("cat", "dog")
+)
+
+
+def random_pipeline(name: str) -> Path:
+    """Return the directory of a family's random tiny pipeline, built below the user's cache if it is not there.
+
+    Raises:
+        ValueError: no such family.
+    """
+    if name not in PIPELINES:
+        raise ValueError(f"expected random-{', random-'.join(PIPELINES)}, got random-{name}")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swd" / f"random-{VERSION}"
+    folder = cache / name
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as temporary, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            pipe = PIPELINES[name]()
+            pipe.save_pretrained(Path(temporary) / name)
+            (Path(temporary) / name / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+            try:
+                (Path(temporary) / name).rename(folder)
+            except OSError:  # another process was faster
+                shutil.rmtree(Path(temporary) / name)
+    return folder
+
+
+def _tokenizer(texts: Iterable[str] = PROMPTS) -> PreTrainedTokenizerFast:
+    """Make words of the prompts, and the bytes of any others, into tokens."""
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel()
+    special = ["<pad>", "</s>", "<unk>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    options = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=NUM_TOKENS, **options)
+
+
+def _clip(tokenizer: PreTrainedTokenizerFast, width: int, kind: Any = CLIPTextModelWithProjection) -> Any:
+    return kind(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            projection_dim=width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=NUM_TOKENS,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def _t5(tokenizer: PreTrainedTokenizerFast, kind: Any = T5EncoderModel, config: Any = T5Config) -> Any:
+    return kind(config(vocab_size=len(tokenizer), d_model=TEXT, d_kv=12, d_ff=48, num_layers=2, num_heads=2))
+
+
+def _vae(num_levels: int = 3, kind: Any = AutoencoderKL, **config: object) -> Any:
+    """Build an autoencoder with 4 channels, f4 with three levels."""
+    return kind(
+        down_block_types=("DownEncoderBlock2D",) * num_levels,
+        up_block_types=("UpDecoderBlock2D",) * num_levels,
+        block_out_channels=(8,) * num_levels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+        mid_block_add_attention=False,
+        **config,
+    )
+
+
+def _sd3_pipeline() -> DiffusionPipeline:
+    tokenizer = _tokenizer()
+    half = POOLED // 2
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(**SD3),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=_clip(tokenizer, half),
+        tokenizer=tokenizer,
+        text_encoder_2=_clip(tokenizer, half),
+        tokenizer_2=tokenizer,
+        text_encoder_3=_t5(tokenizer),
+        tokenizer_3=tokenizer,
+    )
+
+
+def _flux_pipeline() -> DiffusionPipeline:
+    tokenizer = _tokenizer()
+    return FluxPipeline(
+        transformer=FluxTransformer2DModel(**FLUX),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=_vae(shift_factor=0.1, scaling_factor=0.4, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=_clip(tokenizer, POOLED, CLIPTextModel),
+        tokenizer=tokenizer,
+        text_encoder_2=_t5(tokenizer),
+        tokenizer_2=tokenizer,
+    )
+
+
+def _wan_pipeline() -> DiffusionPipeline:
+    tokenizer = _tokenizer()
+    return WanPipeline(
+        transformer=WanTransformer3DModel(**WAN),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=AutoencoderKLWan(
+            base_dim=4,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False, True, True],
+            latents_mean=[0.1, -0.1, 0.2, 0.0],
+            latents_std=[1.1, 0.9, 1.0, 1.2],
+        ),
+        text_encoder=_t5(tokenizer, UMT5EncoderModel, UMT5Config),
+        tokenizer=tokenizer,
+    )
+
+
+def _sdxl_pipeline() -> DiffusionPipeline:
+    tokenizer = _tokenizer()
+    wide = 2 * TEXT - POOLED
+    return StableDiffusionXLPipeline(
+        unet=UNet2DConditionModel(**SDXL),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+        vae=_vae(num_levels=4, scaling_factor=0.5),
+        text_encoder=_clip(tokenizer, wide, CLIPTextModel),
+        tokenizer=tokenizer,
+        text_encoder_2=_clip(tokenizer, POOLED),
+        tokenizer_2=tokenizer,
+    )
+
+
+def _flux2_pipeline() -> DiffusionPipeline:
+    tokenizer = _tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    vae = _vae(kind=AutoencoderKLFlux2)
+    torch.nn.init.normal_(vae.bn.running_mean, std=0.1)
+    torch.nn.init.uniform_(vae.bn.running_var, 0.5, 1.5)
+    text = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT // 3,
+        intermediate_size=16,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+    )
+    return Flux2KleinPipeline(
+        transformer=Flux2Transformer2DModel(**FLUX2),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=Qwen3ForCausalLM(text),
+        tokenizer=tokenizer,
+    )
+
+
+PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
+    "sd3": _sd3_pipeline,
+    "flux": _flux_pipeline,
+    "wan": _wan_pipeline,
+    "sdxl": _sdxl_pipeline,
+    "flux2": _flux2_pipeline,
+}

@@ -1,0 +1,155 @@
+"""Stable Diffusion XL: denoiser, latents, text, and the teacher's own sampler."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor
+
+from swd_models.denoiser import Denoiser
+from swd_models.parts import ImageLatents, Teacher, Text, load_pipeline
+from swd_models.prediction import Prediction
+from swd_schedules import VariancePreserving
+
+FACTOR = 8  # pixels a latent cell, for the size that the model is told
+
+
+class SDXLDenoiser(Denoiser):
+    """Predict x0 with SDXL's `UNet2DConditionModel`, which predicts the noise of a variance-preserving process.
+
+    `cond` holds `prompt_embeds` (B, L, D) and `pooled_prompt_embeds` (B, P). The model is told the size of the picture
+    at hand as original and target size, uncropped. `block` counts the stages of the U-Net; only the one in the middle
+    has features.
+    """
+
+    family = "sdxl"
+    lora_prefix = subfolder = "unet"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
+    process = VariancePreserving()
+
+    def __init__(self, backbone: UNet2DConditionModel) -> None:
+        config = backbone.config
+        super().__init__(
+            backbone,
+            num_blocks=num_blocks(config),
+            num_channels=config.in_channels,
+            num_features=config.block_out_channels[-1],
+        )
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        sigma: Float[Tensor, " b"],
+        cond: Mapping[str, Tensor],
+        *,
+        block: int | None = None,
+        stop: bool = False,
+    ) -> Prediction:
+        """Run the U-Net as diffusers does; its middle's output, (B, C, h, w), becomes tokens (B, hw, C)."""
+        check_size(self.config, x_t.shape[-2:])
+        if block is not None and block != self.num_blocks - 1:
+            raise ValueError(f"expected block {self.num_blocks - 1}, the middle of the U-Net, got {block}")
+        model, dtype = self.backbone, self.backbone.conv_in.weight.dtype
+        text = cond["prompt_embeds"].to(dtype)
+        time = self._embed_time(x_t.to(dtype), sigma, cond)
+        sample = model.conv_in(x_t.to(dtype))
+        skips = [sample]
+        for down in model.down_blocks:
+            sample, passed = down(sample, time, **_text_for(down, text))
+            skips += passed
+        sample = model.mid_block(sample, time, encoder_hidden_states=text)
+        features = sample.flatten(2).transpose(1, 2) if block is not None else None
+        if stop and block is not None:
+            return Prediction(None, features)
+        for up in model.up_blocks:
+            passed = tuple(skips.pop() for _ in up.resnets)[::-1]
+            sample = up(sample, passed, time, **_text_for(up, text))
+        noise = model.conv_out(model.conv_act(model.conv_norm_out(sample)))
+        return Prediction(self.process.to_x0(x_t, noise.to(x_t.dtype), sigma), features)
+
+    def comfyui_name(self, layer: str) -> str:
+        """Return what ComfyUI calls a layer in a LoRA file: diffusers' name with underscores."""
+        return f"lora_unet_{layer.replace('.', '_')}"
+
+    def _embed_time(self, sample: Tensor, sigma: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        model = self.backbone
+        timestep = (1000 * sigma).round().clamp(max=999)
+        height, width = (FACTOR * side for side in sample.shape[-2:])
+        size = torch.tensor([height, width, 0, 0, height, width], dtype=sample.dtype, device=sample.device)
+        told = {
+            "text_embeds": cond["pooled_prompt_embeds"].to(sample.dtype),
+            "time_ids": size.expand(len(sample), -1),
+        }
+        time = model.time_embedding(model.get_time_embed(sample=sample, timestep=timestep))
+        added = model.get_aug_embed(emb=time, encoder_hidden_states=cond["prompt_embeds"], added_cond_kwargs=told)
+        return time + added  # type: ignore[no-any-return]
+
+
+def _text_for(stage: torch.nn.Module, text: Tensor) -> dict[str, Tensor]:
+    return {"encoder_hidden_states": text} if getattr(stage, "has_cross_attention", False) else {}
+
+
+class SDXLText(Text):
+    """Two CLIPs' penultimate layers side by side, and the second one's pooled embedding."""
+
+    def encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Call `encode_prompt` as the pipeline does."""
+        embeds, _, pooled, _ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.device)
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+    @torch.no_grad()
+    def uncond(self) -> dict[str, Tensor]:
+        """Return zeros where the pipeline takes them for no prompt (`force_zeros_for_empty_prompt`)."""
+        empty = self.encode([""])
+        if not self.pipe.config.force_zeros_for_empty_prompt:
+            return empty
+        return {name: torch.zeros_like(value) for name, value in empty.items()}
+
+
+def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
+    """Raise ValueError for a latent size that the U-Net cannot halve as often as it wants to."""
+    divisor = 2 ** (len(config["block_out_channels"]) - 1)
+    if len(size) != 2 or any(side % divisor for side in size):
+        raise ValueError(
+            f"expected latent height and width divisible by {divisor}, got {'x'.join(map(str, size))}; change the "
+            "sizes of the schedule"
+        )
+
+
+def num_blocks(config: Mapping[str, Any]) -> int:
+    """Return the number of stages down to and with the middle, whose features are asked for as the last block."""
+    return len(config["down_block_types"]) + 1
+
+
+def load_config(model: str) -> dict[str, Any]:
+    """Load the U-Net's config alone."""
+    config: dict[str, Any] = UNet2DConditionModel.load_config(model, subfolder="unet")
+    return config
+
+
+def build(config: Mapping[str, Any]) -> SDXLDenoiser:
+    """Build the denoiser of a config, its weights undefined: for `torch.device("meta")`."""
+    return SDXLDenoiser(UNet2DConditionModel.from_config(config))
+
+
+def load_denoiser(model: str, **options: Any) -> SDXLDenoiser:
+    """Load the U-Net alone."""
+    return SDXLDenoiser(UNet2DConditionModel.from_pretrained(model, subfolder="unet", **options).eval())
+
+
+def load_latents(model: str, **options: Any) -> ImageLatents:
+    """Load the autoencoder alone."""
+    return ImageLatents(AutoencoderKL.from_pretrained(model, subfolder="vae", **options))
+
+
+def load_text(model: str, **options: Any) -> SDXLText:
+    """Load text encoders and tokenizers alone."""
+    return SDXLText(load_pipeline(StableDiffusionXLPipeline, model, ("vae", "unet"), **options))
+
+
+def load_teacher(model: str, **options: Any) -> Teacher:
+    """Load the whole pipeline."""
+    pipe = load_pipeline(StableDiffusionXLPipeline, model, add_watermarker=False, **options)
+    return Teacher(pipe, ImageLatents(pipe.vae))

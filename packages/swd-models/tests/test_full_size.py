@@ -1,0 +1,86 @@
+"""The paper's models at full size, on the meta device: counts, targets and shapes, without weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from swd_models.loading import check_fit, empty_denoiser
+from swd_models.lora import lora_config
+from swd_models.roles import adapter_parameters, share_base
+from swd_schedules import presets
+
+MEDIUM, LARGE = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"
+FLUX, WAN = "black-forest-labs/FLUX.1-dev", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+# Billions of parameters as published; the block whose features feed the losses (appendix A; the middle of the U-Net).
+MODELS = {MEDIUM: (2.243, 11), LARGE: (8.057, 20), FLUX: (11.90, 15), WAN: (1.419, 15), SDXL: (2.567, 3)}
+# Pixels of latents a token, and the width of features.
+TOKENS = {MEDIUM: (4, 1536), LARGE: (4, 2432), FLUX: (4, 3072), WAN: (4, 1536), SDXL: (16, 1280)}
+SCHEDULES = {
+    MEDIUM: ("sd35-medium-6", "sd35-medium-4", "sd35-medium-6-constant-32", "sd35-medium-6-full"),
+    LARGE: ("sd35-large-4", "sd35-large-4-full"),
+    FLUX: ("flux-4-paper", "flux-4-released"),
+    WAN: ("wan-4", "wan-4-spatial"),
+    SDXL: ("sdxl-4",),
+}
+# Layers with adapters, counted by hand from the architecture: (in attention, in MLPs).
+TARGETS = {
+    MEDIUM: (4 * (24 + 13), 2 * (24 + 23)),  # 13 blocks attend twice; the last block's text stream has no MLP
+    LARGE: (4 * 38, 2 * (38 + 37)),
+    FLUX: (4 * 19 + 3 * 38, 4 * 19 + 2 * 38),
+    WAN: (8 * 30, 2 * 30),
+    SDXL: (8 * 70, 2 * 70),
+}
+
+
+@pytest.fixture(scope="module", params=list(MODELS), ids=lambda model: model.partition("/")[2])
+def model(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def denoiser(model):
+    return empty_denoiser(model)
+
+
+def test_parameters_are_as_many_as_published(denoiser, model):
+    count = sum(parameter.numel() for parameter in denoiser.parameters()) / 1e9
+    assert count == pytest.approx(MODELS[model][0], rel=0.005)
+
+
+def test_adapters_are_where_they_are_meant_to_be_and_nowhere_else(denoiser, model):
+    with torch.device("meta"):
+        student = share_base(denoiser, lora_config(denoiser, 64), fake=False).student
+    layers = {name.partition(".lora_A")[0] for name, _ in student.named_parameters() if ".lora_A" in name}
+    attention = {layer for layer in layers if layer.rpartition("attn")[2].partition(".")[2].startswith("to_")}
+    blocks = ("transformer_blocks.", "single_transformer_blocks.", "blocks.")
+    assert (len(attention), len(layers - attention)) == TARGETS[model]
+    assert all(any(block in layer for block in blocks) for layer in layers)
+    assert len(adapter_parameters(student)) == 2 * len(layers)
+    assert all(isinstance(denoiser.get_submodule(layer), nn.Linear) for layer in layers)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_features_of_every_preset_have_the_stated_shape(denoiser, model, index):
+    if index >= len(SCHEDULES[model]):
+        pytest.skip("this model has fewer presets")
+    schedule, block = presets.PRESETS[SCHEDULES[model][index]], MODELS[model][1]
+    check_fit(model, schedule.sizes, block)
+    cells, width = TOKENS[model]
+    for size in sorted(set(schedule.sizes)):
+        x_t = torch.zeros(2, denoiser.num_channels, *size, device="meta")
+        found = denoiser(x_t, torch.ones(2, device="meta"), cond_of(denoiser), block=block, stop=True).features
+        assert found.shape == (2, torch.Size(size).numel() // cells, width)
+        assert width == denoiser.num_features
+
+
+def cond_of(denoiser):
+    config = denoiser.config
+    widths = {"sd3": ("joint_attention_dim", 333), "flux": ("joint_attention_dim", 512), "wan": ("text_dim", 512)}
+    name, length = widths.get(denoiser.family, ("cross_attention_dim", 77))
+    pooled = config.get("pooled_projection_dim", 1280)
+    return {
+        "prompt_embeds": torch.zeros(2, length, config[name], device="meta"),
+        "pooled_prompt_embeds": torch.zeros(2, pooled, device="meta"),
+    }
