@@ -7,12 +7,30 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from benchmarks.teacher.scenes import COLORS, PIXELS, PLACES, RELATIONS, Array, Item, Scene
+from benchmarks.teacher.scenes import (
+    COLORS,
+    CROSS_ARM,
+    PIXELS,
+    PLACES,
+    RELATIONS,
+    SIZES,
+    TRIANGLE_EDGE,
+    Array,
+    Item,
+    Scene,
+)
 
 _ITEM = r"a (\w+) (\w+) (\w+)"
 _ONE = re.compile(rf"{_ITEM} at the (\w+), (\w+) background")
 _TWO = re.compile(rf"{_ITEM} ({'|'.join(RELATIONS)}) {_ITEM}, (\w+) background")
 _MIN_AREA = 25  # pixels; the smallest drawn item, a small triangle, has about 60
+# Areas of the shapes at radius 1.
+AREAS = {
+    "circle": np.pi,
+    "cross": 4 * CROSS_ARM * (2 - CROSS_ARM),
+    "triangle": 3 * np.sqrt(3) * TRIANGLE_EDGE**2,
+}
+_BORDER = sum(SIZES.values()) / 2  # the radius between small and big
 _CHROMA = 2.0  # weight of hue against brightness, which light and shadow change
 
 
@@ -83,26 +101,24 @@ def _describe(image: Array, mask: npt.NDArray[np.bool_]) -> tuple[Item, tuple[fl
     y, x = ndimage.center_of_mass(filled)
     ys, xs = np.nonzero(filled)
     shape = _shape((xs - x) + 1j * (ys - y))
-    # Areas of radius 9.5, half way between small and big.
-    border = {"circle": np.pi * 9.5**2, "square": (2 * 0.88 * 9.5) ** 2, "triangle": 3 * np.sqrt(3) * (0.62 * 9.5) ** 2}
-    size = "big" if area > border[shape] else "small"
+    size = "big" if area > AREAS[shape] * _BORDER**2 else "small"
     return Item(size, color, shape), (x + 0.5 - PIXELS / 2, y + 0.5 - PIXELS / 2)
 
 
 def _shape(points: npt.NDArray[np.complex128]) -> str:
     """Tell shapes apart by their symmetry, whatever their size and tilt: |sum z^n| / sum |z|^n for n = 3 and 4.
 
-    A circle has neither; a filled square has .43 at n = 4, an equilateral triangle about .5 at n = 3.
+    A circle has neither; the cross has about .8 at n = 4, an equilateral triangle about .5 at n = 3.
     """
     threefold, fourfold = (abs((points**n).sum()) / (abs(points) ** n).sum() for n in (3, 4))
-    return "triangle" if threefold > 0.25 else "square" if fourfold > 0.2 else "circle"
+    return "triangle" if threefold > 0.25 else "cross" if fourfold > 0.35 else "circle"
 
 
 def _placed(centers: list[tuple[float, float]], scene: Scene) -> bool:
     if len(centers) == 2:
         dx, dy = RELATIONS[scene.where]
         gap = np.subtract(centers[0], centers[1])
-        along, across = (gap @ (dx, dy)) / 15, abs(gap @ (dy, dx)) / 15
+        along, across = (gap @ (dx, dy)) / 16, abs(gap @ (dy, dx)) / 16
         return bool(along > 14 and across < along)
     nearest = min(PLACES, key=lambda place: float(np.hypot(*np.subtract(PLACES[place], centers[0]))))
     return nearest == scene.where

@@ -4,8 +4,14 @@ import json
 from collections.abc import Iterable
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 NUM_TOKENS = 16  # start, up to 14 words and signs, end
@@ -93,3 +99,18 @@ def encode_text(
     outputs = [encoder(tokens, output_hidden_states=True) for encoder in encoders]
     hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
     return hidden, torch.cat([output.text_embeds for output in outputs], dim=-1)
+
+
+def build_pipeline(vae: AutoencoderKL, tokenizer: CLIPTokenizer, modules: nn.ModuleDict) -> StableDiffusion3Pipeline:
+    """Put the trained parts together; both text encoders read the same tokens."""
+    return StableDiffusion3Pipeline(
+        transformer=modules["transformer"],
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae,
+        text_encoder=modules["text_encoder"],
+        tokenizer=tokenizer,
+        text_encoder_2=modules["text_encoder_2"],
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )

@@ -1,10 +1,12 @@
-"""Captioned scenes drawn by code: one or two shapes on a plain ground, antialiased, lit and textured.
+"""Captioned scenes drawn by code: one or two shapes on a ground, antialiased, lit from a side, with 1/f texture.
 
 The caption says everything that a checker could ask: size, colour, shape, place or relation, background.
-Everything else (exact position, radius, tilt, shade, light, shadow, texture) varies freely.
+Everything else (exact position, radius, tilt, shade, light and its shadow, textures) varies freely.
 """
 
+import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 
 PIXELS = 64
-SHAPES = ("circle", "square", "triangle")
-SIZES = {"small": 7.0, "big": 12.0}  # radius in pixels
+SHAPES = ("circle", "cross", "triangle")
+SIZES = {"small": 8.5, "big": 12.5}  # radius in pixels
+CROSS_ARM, TRIANGLE_EDGE = 0.36, 0.62  # half an arm's width, centre to edge; in radii
 COLORS = {
     "red": (0.86, 0.15, 0.15),
     "green": (0.15, 0.62, 0.25),
@@ -24,10 +27,11 @@ COLORS = {
     "black": (0.08, 0.08, 0.09),
 }
 PLACES = {"left": (-15, 0), "right": (15, 0), "top": (0, -15), "bottom": (0, 15), "middle": (0, 0)}
-RELATIONS = {"left of": (-15, 0), "right of": (15, 0), "above": (0, -15), "below": (0, 15)}
+RELATIONS = {"left of": (-16, 0), "right of": (16, 0), "above": (0, -16), "below": (0, 16)}
 
+Split = Literal["train", "captions", "combinations"]  # what training sees, new sentences, new combinations
 # Never drawn in training: what the model does with them shows that it composes.
-HELD_OUT = frozenset({("purple", "triangle"), ("yellow", "circle"), ("white", "square")})
+HELD_OUT = frozenset({("purple", "triangle"), ("yellow", "circle"), ("white", "cross")})
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,15 @@ class Scene:
         return f"a {self.items[0]} {self.where} a {self.items[1]}, {self.background} background"
 
     @property
-    def is_held_out(self) -> bool:
-        """Tell whether an item is a combination that training never shows."""
-        return any((item.color, item.shape) in HELD_OUT for item in self.items)
+    def split(self) -> Split:
+        """Return where the scene belongs: an eighth of the captions is kept from training, and all `HELD_OUT`."""
+        if any((item.color, item.shape) in HELD_OUT for item in self.items):
+            return "combinations"
+        return "captions" if zlib.crc32(self.caption.encode()) % 8 == 0 else "train"
 
 
-def random_scene(rng: np.random.Generator, *, held_out: bool | None = False) -> Scene:
-    """Draw a scene uniformly; `held_out` asks for one with, without, or (None) regardless of unseen combinations."""
+def random_scene(rng: np.random.Generator, split: Split | None = "train") -> Scene:
+    """Draw a scene of a split, or (None) of any: one item or two, else uniformly."""
     while True:
         background = str(rng.choice(list(COLORS)))
         inks = [color for color in COLORS if color != background]
@@ -74,7 +80,7 @@ def random_scene(rng: np.random.Generator, *, held_out: bool | None = False) -> 
         )
         where = str(rng.choice(list(PLACES if num_items == 1 else RELATIONS)))
         scene = Scene(items, where, background)
-        if held_out is None or scene.is_held_out == held_out:
+        if split in (None, scene.split):
             return scene
 
 
@@ -82,24 +88,24 @@ def draw(scene: Scene, rng: np.random.Generator) -> Array:
     """Render a scene to an image of shape (64, 64, 3) in [0, 1]."""
     y, x = np.meshgrid(np.arange(PIXELS) + 0.5 - PIXELS / 2, np.arange(PIXELS) + 0.5 - PIXELS / 2, indexing="ij")
     angle = rng.uniform(0, 2 * np.pi)
-    light = (np.cos(angle) * x + np.sin(angle) * y) / PIXELS  # about -0.7..0.7 from the dark to the lit side
-    image = _shade(scene.background, rng) * (1 + 0.18 * light[..., None])
+    to_light = np.cos(angle), np.sin(angle)
+    light = (to_light[0] * x + to_light[1] * y) / PIXELS  # about -0.7..0.7 from the dark to the lit side
+    image = _surface(scene.background, 0.25 * light, rng)
     for item, center in zip(scene.items, _centers(scene, rng), strict=True):
-        radius = SIZES[item.size] * rng.uniform(0.9, 1.1)
-        distance = _distance(item.shape, x - center[0], y - center[1], radius, rng.uniform(-0.2, 0.2))
-        shadow = _distance(item.shape, x - center[0] - 1.5, y - center[1] - 2, radius, 0.0)
+        radius, tilt = SIZES[item.size] * rng.uniform(0.92, 1.08), rng.uniform(-0.35, 0.35)
+        u, v = x - center[0], y - center[1]
+        shadow = _distance(item.shape, u + 2.5 * to_light[0], v + 2.5 * to_light[1], radius, tilt)
         image = image * (1 - 0.3 / (1 + np.exp(np.clip(shadow / 1.5, -30, 30)))[..., None])
-        ink = _shade(item.color, rng) * (1 + 0.35 * light[..., None])
-        cover = np.clip(0.5 - distance, 0, 1)[..., None]
-        image = image * (1 - cover) + ink * cover
-    return np.clip(image + 0.02 * _texture(rng)[..., None], 0, 1).astype(np.float32)
+        cover = np.clip(0.5 - _distance(item.shape, u, v, radius, tilt), 0, 1)[..., None]
+        image = image * (1 - cover) + _surface(item.color, 0.4 * light, rng) * cover
+    return np.clip(image, 0, 1).astype(np.float32)
 
 
 def _centers(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]:
     dx, dy = PLACES[scene.where] if len(scene.items) == 1 else RELATIONS[scene.where]
     signs = (1,) if len(scene.items) == 1 else (1, -1)
     # Along the axis of the relation little room is left; across it there is more.
-    jitter_x, jitter_y = (2.0 if dx else 4.0), (2.0 if dy else 4.0)
+    jitter_x, jitter_y = (1.5 if dx else 4.0), (1.5 if dy else 4.0)
     return [(s * dx + rng.uniform(-jitter_x, jitter_x), s * dy + rng.uniform(-jitter_y, jitter_y)) for s in signs]
 
 
@@ -108,14 +114,17 @@ def _distance(shape: str, x: Array, y: Array, radius: float, tilt: float) -> Arr
     u, v = np.cos(tilt) * x - np.sin(tilt) * y, np.sin(tilt) * x + np.cos(tilt) * y
     if shape == "circle":
         return np.hypot(u, v) - radius
-    if shape == "square":
-        return np.maximum(np.abs(u), np.abs(v)) - 0.88 * radius
-    edge = 0.62 * radius  # triangle: three half planes, the tip up; its centroid is the centre
+    if shape == "cross":  # two bars
+        u, v = np.abs(u), np.abs(v)
+        return np.maximum(np.maximum(u, v) - radius, np.minimum(u, v) - CROSS_ARM * radius)
+    edge = TRIANGLE_EDGE * radius  # triangle: three half planes, the tip up; its centroid is the centre
     return np.maximum(v - edge, 0.5 * np.sqrt(3) * np.abs(u) - 0.5 * v - edge)
 
 
-def _shade(color: str, rng: np.random.Generator) -> Array:
-    return np.asarray(COLORS[color], np.float32) * np.float32(rng.uniform(0.88, 1.08)) + rng.normal(0, 0.015, 3)
+def _surface(color: str, light: Array, rng: np.random.Generator) -> Array:
+    """Return a colour's shade under light with a texture of its own, (64, 64, 3): all but hue is multiplied in."""
+    shade = np.asarray(COLORS[color], np.float32) * np.float32(rng.uniform(0.88, 1.08)) + rng.normal(0, 0.015, 3)
+    return shade * (1 + light + rng.uniform(0.03, 0.08) * _texture(rng))[..., None]
 
 
 def _texture(rng: np.random.Generator) -> Array:

@@ -1,9 +1,10 @@
-"""Score a run against its teacher: `uv run python -m benchmarks.teacher.score runs/tiny`."""
+"""Score a run against its teacher: `uv run --group benchmarks python -m benchmarks.teacher.score runs/tiny`."""
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,76 +12,95 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from benchmarks.teacher.checker import Verdict, check
-from benchmarks.teacher.scenes import random_scene
-from swd_models.loading import load_teacher, quiet
+from benchmarks.teacher.checker import Verdict, check, parse
+from swd_models.loading import load_teacher, quiet, resolve_model
 from swd_sample import SwDPipeline
+from swd_schedules import ScaleSchedule
 
 Sampler = Callable[[Sequence[str], int], list[Image]]
-BATCH = 32
+Scores = dict[str, float]
+BATCH, SEED = 32, 10_000
 
 
-def prompts(count: int, *, held_out: bool, seed: int = 77) -> list[str]:
-    """Draw captions: of combinations seen in training, or of those that never were."""
-    rng = np.random.default_rng(seed)
-    return [random_scene(rng, held_out=held_out).caption for _ in range(count)]
+def unseen_prompts(model: str, count: int) -> list[str]:
+    """Return captions that no training has seen; every second has a combination that none has."""
+    captions = (Path(resolve_model(model)) / "prompts_test.txt").read_text().splitlines()
+    if not 0 < count <= len(captions):
+        raise ValueError(f"expected 1 to {len(captions)} prompts, got {count}")
+    return captions[:count]
 
 
-def score(sample: Sampler, captions: Sequence[str], name: str) -> dict[str, float]:
-    """Return the share of images that are right, attribute by attribute and altogether."""
+def score(sample: Sampler, captions: Sequence[str], name: str, seed: int = SEED) -> Scores:
+    """Return the share of images that are right: by attribute, altogether, and so for each split of the captions."""
     verdicts = []
     for start in tqdm(range(0, len(captions), BATCH), desc=name):
         few = captions[start : start + BATCH]
-        for image, caption in zip(sample(few, 10_000 + start), few, strict=True):
+        for image, caption in zip(sample(few, seed + start), few, strict=True):
             verdicts.append(check(np.asarray(image, np.float32) / 255, caption))
-    names = [*(field.name for field in fields(Verdict)), "all_right"]
-    return {key: float(np.mean([getattr(verdict, key) for verdict in verdicts])) for key in names}
+    scores = {key: float(np.mean([getattr(v, key) for v in verdicts])) for key in (f.name for f in fields(Verdict))}
+    right = np.array([verdict.all_right for verdict in verdicts])
+    splits = np.array([parse(caption).split for caption in captions])
+    scores |= {split: float(right[splits == split].mean()) for split in ("captions", "combinations")}
+    return scores | {"all_right": float(right.mean())}
 
 
-def samplers(run: Path) -> dict[str, Sampler]:
-    """Return teacher, student, and the undistilled teacher under the student's schedule and at full scale."""
-    data = json.loads((run / "config.json").read_text())
-    steps, guidance = data["data"]["teacher_steps"], data["data"]["teacher_guidance"]
-    teacher, student = load_teacher(data["model"]), SwDPipeline.from_run(run)
-    schedule = student.schedule
-    undistilled = SwDPipeline.from_pretrained(data["model"], schedule=schedule)
+def reference_samplers(model: str, schedule: ScaleSchedule, steps: int, guidance: float) -> dict[str, Sampler]:
+    """Return what a student is compared with, all with guidance: its teacher, and the undistilled in few steps."""
+    teacher, undistilled = load_teacher(model), SwDPipeline.from_pretrained(model, schedule=schedule)
 
-    def teach(captions: Sequence[str], seed: int) -> list[Image]:
+    def sample_teacher(captions: Sequence[str], seed: int) -> list[Image]:
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
-        return teacher(captions, size=schedule.sizes[-1], num_steps=steps, guidance=guidance, generators=generators)
+        size = schedule.sizes[-1]
+        return teacher(captions, size=size, num_steps=steps, guidance=guidance, generators=generators)
 
-    few = len(schedule.sizes)
-    return {
-        f"teacher, {steps} steps, guidance {guidance:g}": teach,
-        f"student, {few} scale-wise steps": lambda captions, seed: student(captions, seed=seed),
-        f"undistilled, same schedule, guidance {guidance:g}": lambda captions, seed: undistilled(
-            captions, seed=seed, guidance=guidance
-        ),
-        f"undistilled, full scale, {few} steps, guidance {guidance:g}": lambda captions, seed: undistilled(
-            captions, seed=seed, guidance=guidance, schedule=schedule.full_scale()
-        ),
+    few = {
+        f"undistilled, {len(schedule.sizes)} steps, student's schedule": schedule,
+        f"undistilled, {len(schedule.sizes)} steps, full scale": schedule.full_scale(),
+        "undistilled, 2 steps, full scale": schedule.full_scale().thin(2),
+    }
+    return {f"teacher, {steps} steps": sample_teacher} | {
+        name: partial(_sample_undistilled, undistilled, guidance, short) for name, short in few.items()
     }
 
 
+def _sample_undistilled(
+    pipe: SwDPipeline, guidance: float, schedule: ScaleSchedule, captions: Sequence[str], seed: int
+) -> list[Image]:
+    return pipe(captions, seed=seed, guidance=guidance, schedule=schedule)
+
+
+def table(rows: Mapping[str, Sequence[Scores]]) -> str:
+    """Return a Markdown table: the mean over seeds and, of more than one, the standard deviation of all right."""
+    columns = list(next(iter(rows.values()))[0])
+    lines = [
+        "| | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, seeds in rows.items():
+        cells = [f"{np.mean([scores[column] for scores in seeds]):.3f}" for column in columns]
+        if len(seeds) > 1:
+            cells[-1] += f" ± {np.std([scores['all_right'] for scores in seeds], ddof=1):.3f}"
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print a Markdown table and write RUN/score.json."""
+    """Print the table and write RUN/score.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--count", type=int, default=128, help="prompts of each kind")
+    parser.add_argument("--count", type=int, default=128, help="prompts")
     parser.add_argument("--only", default="", help="score the rows whose name contains this")
     args = parser.parse_args()
     quiet()
-    rows = {}
-    for name, sample in samplers(args.run).items():
-        if args.only in name:
-            for kind in ("seen", "held out"):
-                captions = prompts(args.count, held_out=kind == "held out")
-                rows[f"{name} ({kind})"] = score(sample, captions, f"{name} ({kind})")
+    config = json.loads((args.run / "config.json").read_text())
+    model, data = config["model"], config["data"]
+    student = SwDPipeline.from_run(args.run)
+    samplers: dict[str, Sampler] = {"student": lambda captions, seed: student(captions, seed=seed)}
+    samplers |= reference_samplers(model, student.schedule, data["teacher_steps"], data["teacher_guidance"])
+    captions = unseen_prompts(model, args.count)
+    rows = {name: [score(sample, captions, name)] for name, sample in samplers.items() if args.only in name}
     (args.run / "score.json").write_text(json.dumps({"prompts": args.count, "rows": rows}, indent=1) + "\n")
-    columns = list(next(iter(rows.values())))
-    print(f"| | {' | '.join(columns)} |\n|---" + "|---" * len(columns) + "|")
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[column]:.2f}" for column in columns) + " |")
+    print(table(rows))
 
 
 if __name__ == "__main__":

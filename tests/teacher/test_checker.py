@@ -8,7 +8,7 @@ from benchmarks.teacher.scenes import draw, random_scene
 @pytest.fixture(scope="module")
 def scenes():
     rng = np.random.default_rng(11)
-    return [(scene, draw(scene, rng)) for scene in (random_scene(rng, held_out=None) for _ in range(400))]
+    return [(scene, draw(scene, rng)) for scene in (random_scene(rng, None) for _ in range(2000))]
 
 
 def test_a_caption_parses_back_to_its_scene(scenes):

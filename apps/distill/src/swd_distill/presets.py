@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from swd_distill.config import Config, Data, Training
-from swd_losses import PAPER
+from swd_losses import PAPER, RELEASED
 from swd_sample.presets import SOURCES
 
 _TINY = Config(
@@ -12,12 +13,34 @@ _TINY = Config(
     model=SOURCES["tiny"].model,
     schedule=SOURCES["tiny"].schedule,
     recipe=replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
-    data=Data(num_images=768, teacher_steps=20, teacher_guidance=2.0, batch=32),
+    data=Data(num_images=1024, teacher_steps=28, teacher_guidance=3.0, batch=32),
     training=Training(
         iterations=700, batch=16, rank=32, block=3, lr=1e-3, fake_lr=1e-3, warmup=20, decay=True, clip=1.0,
         save_every=250, sample_every=250,
     ),
 )  # fmt: skip
+
+# The full loss, for those who have an hour.
+_TINY_LONG = replace(
+    _TINY,
+    name="tiny-long",
+    recipe=PAPER,
+    data=replace(_TINY.data, num_images=2000),
+    training=replace(_TINY.training, iterations=1500),
+)
+
+# All of a family's code on a random model: minutes to try a machine, an installation or a change.
+_TRIAL = Config(
+    name="tiny-flux",
+    model=SOURCES["tiny-flux"].model,
+    schedule=SOURCES["tiny-flux"].schedule,
+    recipe=replace(PAPER, fake_updates=2),
+    data=Data(num_images=16, teacher_steps=4, batch=4),
+    training=Training(iterations=10, batch=2, rank=4, block=1, lr=1e-4, fake_lr=1e-4, save_every=5, sample_every=5),
+)
+
+# Appendix A: "3-4K iterations", the lower end. Batches are global, as the paper gives them.
+_PAPER_TRAINING = Training(iterations=3000, batch=24, rank=64, gradient_checkpointing=True)
 
 _SD35_MEDIUM = Config(
     name="sd35-medium",
@@ -25,18 +48,76 @@ _SD35_MEDIUM = Config(
     schedule=SOURCES["sd35-medium"].schedule,
     recipe=PAPER,
     data=Data(num_images=200_000, teacher_steps=40, teacher_guidance=4.5),
-    training=Training(iterations=3000, batch=64, rank=64, block=11, gradient_checkpointing=True),
+    training=replace(_PAPER_TRAINING, batch=64, block=11),
 )
-
 _SD35_LARGE = Config(
     name="sd35-large",
     model=SOURCES["sd35-large"].model,
     schedule=SOURCES["sd35-large"].schedule,
     recipe=PAPER,
     data=Data(num_images=200_000, teacher_steps=28, teacher_guidance=4.5),
-    training=Training(iterations=3000, batch=24, rank=64, block=20, gradient_checkpointing=True),
+    training=replace(_PAPER_TRAINING, block=20),
+)
+_FLUX = Config(
+    name="flux",
+    model=SOURCES["flux"].model,
+    schedule=SOURCES["flux"].schedule,
+    recipe=PAPER,
+    data=Data(num_images=200_000, teacher_steps=30, teacher_guidance=5.0),
+    training=replace(_PAPER_TRAINING, rank=128, block=15),
+)
+_WAN = Config(
+    name="wan",
+    model=SOURCES["wan"].model,
+    schedule=SOURCES["wan"].schedule,
+    recipe=PAPER,
+    # The paper says "standard configuration": that of diffusers' WanPipeline.
+    data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=5.0, batch=1),
+    training=replace(_PAPER_TRAINING, rank=128, block=15),
+)
+_SDXL = Config(
+    name="sdxl",
+    model=SOURCES["sdxl"].model,
+    schedule=SOURCES["sdxl"].schedule,
+    # The authors' SDXL adapters were trained with MMD alone. The rest of its settings is published nowhere: those of
+    # SD3.5 Medium, and the middle of the U-Net.
+    recipe=replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
+    data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=5.0),
+    training=replace(_PAPER_TRAINING, batch=64, block=3),
 )
 
+
+def _like(preset: Config, name: str, **changes: Any) -> Config:
+    """Return another preset's settings with the model and the schedule of `name`."""
+    return replace(preset, name=name, model=SOURCES[name].model, schedule=SOURCES[name].schedule, **changes)
+
+
 PRESETS = {
-    preset.name: replace(preset, out=Path("runs") / preset.name) for preset in (_TINY, _SD35_MEDIUM, _SD35_LARGE)
+    preset.name: replace(preset, out=Path("runs") / preset.name)
+    for preset in (
+        _TINY,
+        _TINY_LONG,
+        _TRIAL,
+        _like(_TRIAL, "tiny-wan"),
+        _like(_TRIAL, "tiny-sdxl", training=replace(_TRIAL.training, block=3)),
+        _SD35_MEDIUM,
+        _like(
+            _SD35_MEDIUM,
+            "sd35-medium-released",
+            recipe=RELEASED,
+            training=replace(_SD35_MEDIUM.training, lr=5e-6, fake_lr=5e-6),
+        ),
+        _SD35_LARGE,
+        _like(
+            _SD35_LARGE,
+            "sd35-large-released",
+            recipe=replace(RELEASED, guidance=4.5),
+            training=replace(_SD35_LARGE.training, batch=32, lr=5e-6, fake_lr=5e-6),
+        ),
+        _FLUX,
+        _like(_FLUX, "flux-released"),
+        _WAN,
+        _like(_WAN, "wan-spatial"),
+        _SDXL,
+    )
 }

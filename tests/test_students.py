@@ -1,0 +1,58 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from benchmarks import students
+from swd_distill.presets import PRESETS
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Make the students' runs as short as can be."""
+    tiny = PRESETS["tiny"]
+    data = replace(tiny.data, num_images=4, teacher_steps=2)
+    tiny = replace(tiny, data=data, training=replace(tiny.training, iterations=1, batch=2))
+    monkeypatch.setattr(students, "TINY", tiny)
+    monkeypatch.setattr(students, "STUDENTS", {"tiny": tiny})
+
+
+def test_students_are_trained_once_and_compared_with_their_teacher(quick, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--work", str(tmp_path / "work"), "--out", str(out), "--seeds", "0", "1", "--count", "8"]
+    students.main(command)
+    page = capsys.readouterr().out
+    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("|")][2:]
+    assert rows == [
+        "teacher, 2 steps",
+        "undistilled, 4 steps, student's schedule",
+        "undistilled, 4 steps, full scale",
+        "undistilled, 2 steps, full scale",
+        "student, tiny",
+    ]
+    for name in ("students.png", "teacher-and-student.png"):
+        assert Image.open(out / name).width > 8 * 160
+    record = json.loads((out / "students" / "tiny-1.json").read_text())
+    assert record["of"]["config"]["seed"] == 1
+    assert record["minutes"] > 0
+
+    shutil.rmtree(tmp_path / "work")  # as on another machine, from what is committed
+    students.main(command)
+    assert not (tmp_path / "work").exists()
+    assert capsys.readouterr().out == page
+
+
+def test_a_record_of_something_else_is_made_anew(tmp_path):
+    path = tmp_path / "a.json"
+    assert students.recorded(path, {"seed": 1}, lambda: {"scores": 1})["scores"] == 1
+    assert students.recorded(path, {"seed": 1}, lambda: {"scores": 2})["scores"] == 1
+    assert students.recorded(path, {"seed": 2}, lambda: {"scores": 3})["scores"] == 3
+
+
+def test_sheets_keep_every_pixel(tmp_path):
+    images = [Image.effect_noise((8, 8), 50 + i).convert("RGB") for i in range(3)]
+    students.save_sheet(images, tmp_path / "sheet.png")
+    back = students.read_sheet(tmp_path / "sheet.png")
+    assert [image.tobytes() for image in back] == [image.tobytes() for image in images]
