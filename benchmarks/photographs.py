@@ -11,8 +11,8 @@ from skimage import data
 
 PHOTOGRAPHS = {
     "astronaut": data.astronaut,
-    "cat": data.chelsea,
     "coffee": data.coffee,
+    "hubble": data.hubble_deep_field,
     "motorcycle": lambda: data.stereo_motorcycle()[0],
     "rocket": data.rocket,
 }

@@ -71,4 +71,4 @@ def test_matched_noise_level():
 
 
 def test_averaged_cells_hide_more():
-    assert lost_snr(FLUX_LAW, 0.8, 32, cells_averaged=16) == pytest.approx(lost_snr(FLUX_LAW, 0.8, 32) / 16)
+    assert lost_snr(FLUX_LAW, 0.8, 32, cells_averaged=16.0) == pytest.approx(lost_snr(FLUX_LAW, 0.8, 32) / 16)

@@ -44,5 +44,5 @@ def test_too_few_bins_are_refused(refuses):
 
 def test_a_law_reads_well():
     assert str(PowerLaw(203.6, 1.915)) == "203.6 k^-1.915"
-    assert str(PowerLaw(203.6, 1.915, (1, 2), (1.9, 1.93))) == "203.6 k^-1.915 (1.90 to 1.93)"
-    assert PowerLaw(2, 1)(0) == float("inf")
+    assert str(PowerLaw(203.6, 1.915, (1.0, 2.0), (1.9, 1.93))) == "203.6 k^-1.915 (1.90 to 1.93)"
+    assert PowerLaw(2.0, 1.0)(0) == float("inf")

@@ -46,7 +46,7 @@ class Density:
         """Return the frequencies in cycles per image (along its shorter side) or clip."""
         return self.frequency * self.extent
 
-    def beyond(self, cycles: float) -> float:
+    def beyond(self, cycles: int | float) -> float:
         """Return the largest power at or above a frequency in cycles: what a grid with this Nyquist frequency loses.
 
         Between bins, power is interpolated in logarithms. Zero beyond the last bin.

@@ -25,7 +25,7 @@ pass.
 class Spectrum(Protocol):
     """A clean spectrum of full-size latents: a `PowerLaw`, or a measured `Density`."""
 
-    def beyond(self, cycles: float) -> float:
+    def beyond(self, cycles: int | float) -> float:
         """Return the largest power at or above a frequency in cycles per image or clip."""
         ...
 
@@ -39,7 +39,7 @@ def noised(power: float, sigma: float, process: Process = FLOW) -> float:
 
 
 def lost_snr(
-    spectrum: Spectrum, sigma: float, size: float, process: Process = FLOW, *, cells_averaged: float = 1.0
+    spectrum: Spectrum, sigma: float, size: int | float, process: Process = FLOW, *, cells_averaged: float = 1.0
 ) -> float:
     """Return the largest signal-to-noise ratio at a noise level among the frequencies that `size` cells cannot hold.
 
@@ -72,7 +72,7 @@ def smallest_safe_size(
 
 
 def smallest_safe_timestep(
-    spectrum: Spectrum, size: float, process: Process = FLOW, *, tau: float = DEFAULT_TAU
+    spectrum: Spectrum, size: int | float, process: Process = FLOW, *, tau: float = DEFAULT_TAU
 ) -> float:
     """Return the lowest timestep at which `size` cells (shorter side, or frames) lose nothing visible; 1000 if none.
 
@@ -88,7 +88,7 @@ def smallest_safe_timestep(
     return high
 
 
-def matched_sigma(sigma: float, ratio: float) -> float:
+def matched_sigma(sigma: float, ratio: int | float) -> float:
     """Return the flow level with the signal-to-noise ratio of `sigma` in latents averaged over ratio x ratio cells.
 
     (sigma / m) / (1 - sigma + sigma / m), as averaging leaves 1 / m of the noise: t = 800 at 128x128 is t = 500 at

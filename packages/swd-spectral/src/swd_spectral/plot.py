@@ -37,6 +37,9 @@ def plot_masking(
         for axes, timestep in zip(row, timesteps, strict=True):
             _panel(axes, density, timestep, process, tau, measurement)
         row[0].set_ylabel("power spectral density (unit white noise = 1)")
+        kept = density.power[density.frequency > 0]
+        levels = [noised(0.0, timestep / 1000, process) for timestep in timesteps]
+        row[0].set_ylim(min(float(kept.min()), *levels) / 3, 3 * float(kept.max()))
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     if title:
