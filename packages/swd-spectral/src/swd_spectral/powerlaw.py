@@ -19,11 +19,11 @@ class PowerLaw:
     amplitude_interval: Interval | None = None
     exponent_interval: Interval | None = None
 
-    def __call__(self, cycles: float) -> float:
+    def __call__(self, cycles: int | float) -> float:
         """Return the power at a frequency in cycles per image or clip; infinite at 0."""
         return self.amplitude * cycles**-self.exponent if cycles > 0 else float("inf")
 
-    def beyond(self, cycles: float) -> float:
+    def beyond(self, cycles: int | float) -> float:
         """Return the largest power at or above a frequency: a falling law's is there."""
         return self(cycles)
 
