@@ -17,7 +17,7 @@ def grid(rows: Mapping[str, Sequence[Media]], captions: Sequence[str], cell: int
     """
     stills = _stills(rows)
     font = ImageFont.load_default(TEXT)
-    lines = [textwrap.wrap(caption, cell // (TEXT // 2)) for caption in captions]
+    lines = [textwrap.wrap(caption, int(cell / (0.55 * TEXT))) for caption in captions]
     head = MARGIN + (TEXT + 3) * max((len(wrapped) for wrapped in lines), default=0)
     left = max((int(font.getlength(name)) for name in stills), default=0) + 2 * MARGIN if any(stills) else MARGIN
     step = cell + MARGIN
