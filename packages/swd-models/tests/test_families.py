@@ -98,7 +98,7 @@ def test_text_is_the_pipelines_own(family, pipe):
 
 def test_features_are_the_same_with_and_without_the_rest(family):
     denoiser, size = TINY[family](), SIZES[family][1]
-    block = denoiser.num_blocks - 1 if family == "sdxl" else 1
+    block = denoiser.blocks[0] if family == "sdxl" else 1
     x_t, sigma = torch.randn(2, denoiser.num_channels, *size), torch.tensor([0.9, 0.4])
     cond = tiny_cond(family, 2)
     with torch.no_grad():

@@ -29,11 +29,11 @@ class Denoiser(nn.Module):
 
     backbone: Any
 
-    def __init__(self, backbone: nn.Module, *, num_blocks: int, num_channels: int, num_features: int) -> None:
-        """Note how many blocks can be asked for features, the channels of latents, and the width of features."""
+    def __init__(self, backbone: nn.Module, *, blocks: range, num_channels: int, num_features: int) -> None:
+        """Note the blocks whose features can be asked for, the channels of latents, and the width of features."""
         super().__init__()
         self.backbone = backbone
-        self.num_blocks, self.num_channels, self.num_features = num_blocks, num_channels, num_features
+        self.blocks, self.num_channels, self.num_features = blocks, num_channels, num_features
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ class Denoiser(nn.Module):
         return layer(*args)
 
 
-def check_block(block: int | None, num_blocks: int) -> None:
-    """Raise ValueError for a block that is not there."""
-    if block is not None and not 0 <= block < num_blocks:
-        raise ValueError(f"expected a block in 0..{num_blocks - 1}, got {block}")
+def check_block(block: int | None, blocks: range) -> None:
+    """Raise ValueError for a block that has no features."""
+    if block is not None and block not in blocks:
+        raise ValueError(f"expected a block in {blocks[0]}..{blocks[-1]}, got {block}")

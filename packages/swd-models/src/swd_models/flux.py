@@ -34,7 +34,7 @@ class FluxDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            num_blocks=num_blocks(config),
+            blocks=blocks(config),
             num_channels=config.in_channels // PATCH**2,
             num_features=backbone.inner_dim,
         )
@@ -51,7 +51,7 @@ class FluxDenoiser(Denoiser):
     ) -> Prediction:
         """Pack 2x2 cells into tokens, then run the transformer as diffusers does, block by block."""
         check_size(self.config, x_t.shape[-2:])
-        check_block(block, self.num_blocks)
+        check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.x_embedder.weight.dtype
         image = model.x_embedder(pack(x_t).to(dtype))
         time = self._embed_time(sigma, cond, dtype)
@@ -118,9 +118,9 @@ def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
         )
 
 
-def num_blocks(config: Mapping[str, Any]) -> int:
-    """Return the number of blocks that a config builds."""
-    return int(config["num_layers"]) + int(config["num_single_layers"])
+def blocks(config: Mapping[str, Any]) -> range:
+    """Return the blocks whose features can be asked for."""
+    return range(int(config["num_layers"]) + int(config["num_single_layers"]))
 
 
 def num_t5_tokens(pipe: FluxPipeline) -> int:

@@ -28,7 +28,7 @@ class Flux2Denoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            num_blocks=num_blocks(config),
+            blocks=blocks(config),
             num_channels=config.in_channels,
             num_features=backbone.inner_dim,
         )
@@ -44,7 +44,7 @@ class Flux2Denoiser(Denoiser):
     ) -> Prediction:
         """Run the transformer as diffusers does, block by block; single blocks hold text and image in one sequence."""
         check_size(self.config, x_t.shape[-2:])
-        check_block(block, self.num_blocks)
+        check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.x_embedder.weight.dtype
         image = model.x_embedder(x_t.flatten(2).transpose(1, 2).to(dtype))
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
@@ -126,9 +126,9 @@ def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
         raise ValueError(f"expected latent height and width, got {'x'.join(map(str, size))}; change the schedule")
 
 
-def num_blocks(config: Mapping[str, Any]) -> int:
-    """Return the number of blocks that a config builds."""
-    return int(config["num_layers"]) + int(config["num_single_layers"])
+def blocks(config: Mapping[str, Any]) -> range:
+    """Return the blocks whose features can be asked for."""
+    return range(int(config["num_layers"]) + int(config["num_single_layers"]))
 
 
 def num_text_tokens(pipe: Flux2KleinPipeline) -> int:

@@ -72,9 +72,9 @@ def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = No
     family, config = family_of(model), load_config(model)
     for size in sizes:
         family.check_size(config, size)
-    num_blocks = family.num_blocks(config)
-    if block is not None and not 0 <= block < num_blocks:
-        raise ValueError(f"expected a block in 0..{num_blocks - 1} of {model}, got {block}")
+    blocks = family.blocks(config)
+    if block is not None and block not in blocks:
+        raise ValueError(f"expected a block in {blocks[0]}..{blocks[-1]} of {model}, got {block}")
 
 
 def load_config(model: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class SD3Denoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            num_blocks=num_blocks(config),
+            blocks=blocks(config),
             num_channels=config.in_channels,
             num_features=backbone.inner_dim,
         )
@@ -44,7 +44,7 @@ class SD3Denoiser(Denoiser):
     ) -> Prediction:
         """Run the transformer as diffusers does, block by block, so that a sub-forward is a plain return."""
         check_size(self.config, x_t.shape[-2:])
-        check_block(block, self.num_blocks)
+        check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.pos_embed.proj.weight.dtype
         image = model.pos_embed(x_t.to(dtype)).contiguous()
         time = model.time_text_embed(1000 * sigma, cond["pooled_prompt_embeds"].to(dtype))
@@ -97,9 +97,9 @@ def num_t5_tokens(pipe: StableDiffusion3Pipeline) -> int:
     return 0 if pipe.text_encoder_3 is None else 256
 
 
-def num_blocks(config: Mapping[str, Any]) -> int:
-    """Return the number of transformer blocks that a config builds."""
-    return int(config["num_layers"])
+def blocks(config: Mapping[str, Any]) -> range:
+    """Return the blocks whose features can be asked for."""
+    return range(int(config["num_layers"]))
 
 
 def load_config(model: str) -> dict[str, Any]:

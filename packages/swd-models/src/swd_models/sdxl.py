@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from jaxtyping import Float
 from torch import Tensor
 
-from swd_models.denoiser import Denoiser
+from swd_models.denoiser import Denoiser, check_block
 from swd_models.parts import ImageLatents, Teacher, Text, load_pipeline
 from swd_models.prediction import Prediction
 from swd_schedules import VariancePreserving
@@ -33,7 +33,7 @@ class SDXLDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            num_blocks=num_blocks(config),
+            blocks=blocks(config),
             num_channels=config.in_channels,
             num_features=config.block_out_channels[-1],
         )
@@ -49,8 +49,7 @@ class SDXLDenoiser(Denoiser):
     ) -> Prediction:
         """Run the U-Net as diffusers does; its middle's output, (B, C, h, w), becomes tokens (B, hw, C)."""
         check_size(self.config, x_t.shape[-2:])
-        if block is not None and block != self.num_blocks - 1:
-            raise ValueError(f"expected block {self.num_blocks - 1}, the middle of the U-Net, got {block}")
+        check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.conv_in.weight.dtype
         text = cond["prompt_embeds"].to(dtype)
         time = self._embed_time(x_t.to(dtype), sigma, cond)
@@ -118,9 +117,10 @@ def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
         )
 
 
-def num_blocks(config: Mapping[str, Any]) -> int:
-    """Return the number of stages down to and with the middle, whose features are asked for as the last block."""
-    return len(config["down_block_types"]) + 1
+def blocks(config: Mapping[str, Any]) -> range:
+    """Return the block whose features can be asked for: the middle, counted as a stage."""
+    middle = len(config["down_block_types"])
+    return range(middle, middle + 1)
 
 
 def load_config(model: str) -> dict[str, Any]:

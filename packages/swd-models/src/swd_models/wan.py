@@ -32,7 +32,7 @@ class WanDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            num_blocks=num_blocks(config),
+            blocks=blocks(config),
             num_channels=config.in_channels,
             num_features=config.num_attention_heads * config.attention_head_dim,
         )
@@ -48,7 +48,7 @@ class WanDenoiser(Denoiser):
     ) -> Prediction:
         """Run the transformer as diffusers does, block by block, so that a sub-forward is a plain return."""
         check_size(self.config, x_t.shape[2:])
-        check_block(block, self.num_blocks)
+        check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.patch_embedding.weight.dtype
         positions = model.rope(x_t)
         video = model.patch_embedding(x_t.to(dtype)).flatten(2).transpose(1, 2).contiguous()
@@ -135,9 +135,9 @@ def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
         )
 
 
-def num_blocks(config: Mapping[str, Any]) -> int:
-    """Return the number of transformer blocks that a config builds."""
-    return int(config["num_layers"])
+def blocks(config: Mapping[str, Any]) -> range:
+    """Return the blocks whose features can be asked for."""
+    return range(int(config["num_layers"]))
 
 
 def num_text_tokens(pipe: WanPipeline) -> int:
