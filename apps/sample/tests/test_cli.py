@@ -221,3 +221,8 @@ def test_an_image_file_for_a_video_is_refused(refused, video_run, tmp_path):
 def test_a_lora_goes_over_another_base_of_its_family(cli, video_run, tmp_path):
     cli(video_run, CIRCLE, "--model", "random-wan", "--out", tmp_path / "a.mp4")
     assert (tmp_path / "a.mp4").is_file()
+
+
+def test_another_base_of_another_family_is_refused(refused, video_run, tmp_path):
+    error = refused(video_run, CIRCLE, "--model", "random-flux", "--out", tmp_path / "a.mp4")
+    assert "expected a LoRA for flux, got one for wan" in error

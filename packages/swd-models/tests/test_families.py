@@ -157,4 +157,4 @@ def test_what_does_not_fit_is_refused(family):
         check_fit(model, [odd])
     with pytest.raises(ValueError, match="expected a block in"):
         check_fit(model, [], 99)
-    assert family_of(model).__name__ == f"swd_models.{family}"
+    assert family_of(model).denoiser.family == family

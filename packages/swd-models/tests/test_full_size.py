@@ -1,5 +1,7 @@
 """The paper's models at full size, on the meta device: counts, targets and shapes, without weights."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -34,22 +36,23 @@ TARGETS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(MODELS), ids=lambda model: model.partition("/")[2])
-def model(request):
-    return request.param
+each_model = pytest.mark.parametrize("model", list(MODELS), ids=lambda model: model.partition("/")[2])
 
 
 @pytest.fixture(scope="module")
-def denoiser(model):
-    return empty_denoiser(model)
+def empty():
+    return cache(empty_denoiser)
 
 
-def test_parameters_are_as_many_as_published(denoiser, model):
-    count = sum(parameter.numel() for parameter in denoiser.parameters()) / 1e9
+@each_model
+def test_parameters_are_as_many_as_published(empty, model):
+    count = sum(parameter.numel() for parameter in empty(model).parameters()) / 1e9
     assert count == pytest.approx(MODELS[model][0], rel=0.005)
 
 
-def test_adapters_are_where_they_are_meant_to_be_and_nowhere_else(denoiser, model):
+@each_model
+def test_adapters_are_where_they_are_meant_to_be_and_nowhere_else(empty, model):
+    denoiser = empty(model)
     with torch.device("meta"):
         student = share_base(denoiser, lora_config(denoiser, 64), fake=False).student
     layers = {name.partition(".lora_A")[0] for name, _ in student.named_parameters() if ".lora_A" in name}
@@ -61,11 +64,9 @@ def test_adapters_are_where_they_are_meant_to_be_and_nowhere_else(denoiser, mode
     assert all(isinstance(denoiser.get_submodule(layer), nn.Linear) for layer in layers)
 
 
-@pytest.mark.parametrize("index", range(4))
-def test_features_of_every_preset_have_the_stated_shape(denoiser, model, index):
-    if index >= len(SCHEDULES[model]):
-        pytest.skip("this model has fewer presets")
-    schedule, block = presets.PRESETS[SCHEDULES[model][index]], MODELS[model][1]
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model in SCHEDULES for name in SCHEDULES[model]])
+def test_features_of_every_preset_have_the_stated_shape(empty, model, name):
+    denoiser, schedule, block = empty(model), presets.PRESETS[name], MODELS[model][1]
     check_fit(model, schedule.sizes, block)
     cells, width = TOKENS[model]
     for size in sorted(set(schedule.sizes)):

@@ -1,6 +1,6 @@
 """Named runs: the paper's settings where it states them, the authors' where it does not."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,14 @@ from swd_distill.config import Config, Data, Training
 from swd_losses import PAPER, RELEASED
 from swd_sample.presets import SOURCES
 
-_TINY = Config(
-    name="tiny",
-    model=SOURCES["tiny"].model,
-    schedule=SOURCES["tiny"].schedule,
+
+def _preset(name: str, **settings: Any) -> Config:
+    """Return settings with the model and the schedule of `name`."""
+    return Config(name=name, **asdict(SOURCES[name]), **settings)
+
+
+_TINY = _preset(
+    "tiny",
     recipe=replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
     data=Data(num_images=1024, teacher_steps=28, teacher_guidance=3.0, batch=32),
     training=Training(
@@ -30,10 +34,8 @@ _TINY_LONG = replace(
 )
 
 # All of a family's code on a random model: minutes to try a machine, an installation or a change.
-_TRIAL = Config(
-    name="tiny-flux",
-    model=SOURCES["tiny-flux"].model,
-    schedule=SOURCES["tiny-flux"].schedule,
+_TRIAL = _preset(
+    "tiny-flux",
     recipe=replace(PAPER, fake_updates=2),
     data=Data(num_images=16, teacher_steps=4, batch=4),
     training=Training(iterations=10, batch=2, rank=4, block=1, lr=1e-4, fake_lr=1e-4, save_every=5, sample_every=5),
@@ -42,43 +44,33 @@ _TRIAL = Config(
 # Appendix A: "3-4K iterations", the lower end. Batches are global, as the paper gives them.
 _PAPER_TRAINING = Training(iterations=3000, batch=24, rank=64, gradient_checkpointing=True)
 
-_SD35_MEDIUM = Config(
-    name="sd35-medium",
-    model=SOURCES["sd35-medium"].model,
-    schedule=SOURCES["sd35-medium"].schedule,
+_SD35_MEDIUM = _preset(
+    "sd35-medium",
     recipe=PAPER,
     data=Data(num_images=200_000, teacher_steps=40, teacher_guidance=4.5),
     training=replace(_PAPER_TRAINING, batch=64, block=11),
 )
-_SD35_LARGE = Config(
-    name="sd35-large",
-    model=SOURCES["sd35-large"].model,
-    schedule=SOURCES["sd35-large"].schedule,
+_SD35_LARGE = _preset(
+    "sd35-large",
     recipe=PAPER,
     data=Data(num_images=200_000, teacher_steps=28, teacher_guidance=4.5),
     training=replace(_PAPER_TRAINING, block=20),
 )
-_FLUX = Config(
-    name="flux",
-    model=SOURCES["flux"].model,
-    schedule=SOURCES["flux"].schedule,
+_FLUX = _preset(
+    "flux",
     recipe=PAPER,
     data=Data(num_images=200_000, teacher_steps=30, teacher_guidance=5.0),
     training=replace(_PAPER_TRAINING, rank=128, block=15),
 )
-_WAN = Config(
-    name="wan",
-    model=SOURCES["wan"].model,
-    schedule=SOURCES["wan"].schedule,
+_WAN = _preset(
+    "wan",
     recipe=PAPER,
     # The paper says "standard configuration": that of diffusers' WanPipeline.
     data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=5.0, batch=1),
     training=replace(_PAPER_TRAINING, rank=128, block=15),
 )
-_SDXL = Config(
-    name="sdxl",
-    model=SOURCES["sdxl"].model,
-    schedule=SOURCES["sdxl"].schedule,
+_SDXL = _preset(
+    "sdxl",
     # The authors' SDXL adapters were trained with MMD alone. The rest of its settings is published nowhere: those of
     # SD3.5 Medium, and the middle of the U-Net.
     recipe=replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
@@ -89,7 +81,7 @@ _SDXL = Config(
 
 def _like(preset: Config, name: str, **changes: Any) -> Config:
     """Return another preset's settings with the model and the schedule of `name`."""
-    return replace(preset, name=name, model=SOURCES[name].model, schedule=SOURCES[name].schedule, **changes)
+    return replace(preset, name=name, **asdict(SOURCES[name]), **changes)
 
 
 PRESETS = {

@@ -1,6 +1,8 @@
 """Everything that is missing, in order: images, cache, student, and the picture of what came out."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
+Sampler = Callable[[list[str], int], list[Media]]
 NUM_COMPARED, COMPARISON_SEED = 8, 1000
 
 
@@ -48,38 +51,41 @@ def compare(config: Config) -> Image.Image:
     """
     prompts, schedule = _prompts_to_compare(config), config.scales
     steps, guidance, few = config.data.teacher_steps, config.data.teacher_guidance, len(schedule.sizes)
-    rows = {f"teacher, {steps} steps, cfg {guidance:g}": _sample_teacher(config, prompts)}
+    rows = {f"teacher, {steps} steps, cfg {guidance:g}": _in_batches(config, _teacher(config), prompts)}
     student = SwDPipeline.from_run(config.out)
-    rows[f"student, {few} scale-wise steps"] = _in_batches(config, student, prompts)
+    rows[f"student, {few} scale-wise steps"] = _in_batches(config, partial(_sample, student), prompts)
     del student
-    undistilled = SwDPipeline.from_pretrained(config.model, schedule=schedule)
-    rows[f"undistilled, same {few} steps, cfg {guidance:g}"] = _in_batches(config, undistilled, prompts, guidance)
+    undistilled = partial(_sample, SwDPipeline.from_pretrained(config.model, schedule=schedule), guidance=guidance)
+    rows[f"undistilled, same {few} steps, cfg {guidance:g}"] = _in_batches(config, undistilled, prompts)
     return grid(rows, prompts)
 
 
-def _sample_teacher(config: Config, prompts: list[str]) -> list[Media]:
+def _in_batches(config: Config, sample: Sampler, prompts: list[str]) -> list[Media]:
+    """Sample prompt i with the seed COMPARISON_SEED + i."""
+    batch = config.data.batch
+    starts = range(0, len(prompts), batch)
+    return [item for i in starts for item in sample(prompts[i : i + batch], COMPARISON_SEED + i)]
+
+
+def _sample(pipe: SwDPipeline, prompts: list[str], seed: int, guidance: float = 1.0) -> list[Media]:
+    return pipe(prompts, seed=seed, guidance=guidance)
+
+
+def _teacher(config: Config) -> Sampler:
     device, dtype = device_and_dtype()
     teacher = load_teacher(config.model, dtype=dtype)
     teacher.pipe.to(device)
-    media: list[Media] = []
-    for start in range(0, len(prompts), config.data.batch):
-        few = prompts[start : start + config.data.batch]
-        media += teacher(
-            few,
+
+    def sample(prompts: list[str], seed: int) -> list[Media]:
+        return teacher(
+            prompts,
             size=config.scales.sizes[-1],
             num_steps=config.data.teacher_steps,
             guidance=config.data.teacher_guidance,
-            generators=[torch.Generator().manual_seed(COMPARISON_SEED + start + i) for i in range(len(few))],
+            generators=[torch.Generator().manual_seed(seed + i) for i in range(len(prompts))],
         )
-    return media
 
-
-def _in_batches(config: Config, pipe: SwDPipeline, prompts: list[str], guidance: float = 1.0) -> list[Media]:
-    media: list[Media] = []
-    for start in range(0, len(prompts), config.data.batch):
-        few = prompts[start : start + config.data.batch]
-        media += pipe(few, seed=COMPARISON_SEED + start, guidance=guidance)
-    return media
+    return sample
 
 
 def _prompts_to_compare(config: Config) -> list[str]:

@@ -57,6 +57,8 @@ class Trainer:
         self.schedule, self.recipe = config.scales, config.recipe
         self.device = next(roles.teacher.parameters()).device
         recipe, process, block = config.recipe, roles.teacher.process, config.training.block
+        if roles.teacher.guidance is not None:  # told, not composed of two passes; student and fake keep the default
+            roles.teacher.guidance = recipe.guidance
         self.student = Network(adapter_parameters(roles.student), config.training.lr, config.training)
         source = roles.fake if recipe.mmd_features == "fake" else roles.teacher
         assert source is not None
@@ -65,8 +67,6 @@ class Trainer:
             return
         trainable = [*adapter_parameters(roles.fake), *(head.parameters() if head else ())]
         self.fake = Network(trainable, config.training.fake_lr, config.training)
-        if roles.teacher.guidance is not None:  # told, not composed of two passes; student and fake keep the default
-            roles.teacher.guidance = recipe.guidance
         self.dmd = DMDObjective(roles.teacher, roles.fake, process, recipe.guidance)
         self.fake_loss: FakeObjective | DenoisingObjective
         if head is None:

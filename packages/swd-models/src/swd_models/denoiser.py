@@ -17,10 +17,8 @@ class Denoiser(nn.Module):
     """
 
     family: ClassVar[str]
-    lora_prefix: ClassVar[str] = "transformer"
-    """What diffusers' LoRA keys begin with."""
     subfolder: ClassVar[str] = "transformer"
-    """Where diffusers keeps it in a pipeline's directory."""
+    """What diffusers calls it in a pipeline: its folder, and what LoRA keys begin with."""
     lora_targets: ClassVar[tuple[str, ...] | str]
     """Layers that get adapters (appendix A): suffixes, or a regular expression over whole names."""
     process: FlowMatching | VariancePreserving = FlowMatching()

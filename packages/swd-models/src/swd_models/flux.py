@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.parts import ImageLatents, Teacher, Text, load_pipeline
+from swd_models.family import Family
+from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
 
 PATCH = 2
@@ -101,11 +102,11 @@ def token_ids(num_text: int, size: Sequence[int], device: torch.device) -> Float
 class FluxText(Text):
     """T5's tokens, and CLIP's pooled embedding."""
 
+    tokenizer = "tokenizer_2"
+
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""
-        embeds, pooled, _ = self.pipe.encode_prompt(
-            prompts, None, device=self.device, max_sequence_length=num_t5_tokens(self.pipe)
-        )
+        embeds, pooled, _ = self.pipe.encode_prompt(prompts, None, device=self.device, **self.options)
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
@@ -123,38 +124,13 @@ def blocks(config: Mapping[str, Any]) -> range:
     return range(int(config["num_layers"]) + int(config["num_single_layers"]))
 
 
-def num_t5_tokens(pipe: FluxPipeline) -> int:
-    """Return 512, the pipeline's default, or what a smaller tokenizer takes."""
-    return min(512, int(pipe.tokenizer_2.model_max_length))
-
-
-def load_config(model: str) -> dict[str, Any]:
-    """Load the transformer's config alone."""
-    config: dict[str, Any] = FluxTransformer2DModel.load_config(model, subfolder="transformer")
-    return config
-
-
-def build(config: Mapping[str, Any]) -> FluxDenoiser:
-    """Build the denoiser of a config, its weights undefined: for `torch.device("meta")`."""
-    return FluxDenoiser(FluxTransformer2DModel.from_config(config))
-
-
-def load_denoiser(model: str, **options: Any) -> FluxDenoiser:
-    """Load the transformer alone."""
-    return FluxDenoiser(FluxTransformer2DModel.from_pretrained(model, subfolder="transformer", **options).eval())
-
-
-def load_latents(model: str, **options: Any) -> ImageLatents:
-    """Load the autoencoder alone."""
-    return ImageLatents(AutoencoderKL.from_pretrained(model, subfolder="vae", **options))
-
-
-def load_text(model: str, **options: Any) -> FluxText:
-    """Load text encoders and tokenizers alone."""
-    return FluxText(load_pipeline(FluxPipeline, model, ("vae", "transformer"), **options))
-
-
-def load_teacher(model: str, **options: Any) -> Teacher:
-    """Load the whole pipeline."""
-    pipe = load_pipeline(FluxPipeline, model, **options)
-    return Teacher(pipe, ImageLatents(pipe.vae), max_sequence_length=num_t5_tokens(pipe))
+FAMILY = Family(
+    pipeline=FluxPipeline,
+    backbone=FluxTransformer2DModel,
+    denoiser=FluxDenoiser,
+    vae=AutoencoderKL,
+    latents=ImageLatents,
+    text=FluxText,
+    check_size=check_size,
+    blocks=blocks,
+)

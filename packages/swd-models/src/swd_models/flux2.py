@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.parts import Size, Teacher, Text, load_pipeline
+from swd_models.family import Family
+from swd_models.parts import Size, Text
 from swd_models.prediction import Prediction
 
 PATCH = 2  # the autoencoder's cells are joined 2x2 before they are normalised: latents are these patches
@@ -114,9 +115,11 @@ class Flux2Latents:
 class Flux2Text(Text):
     """Three layers of Qwen3, side by side."""
 
+    tokenizer = "tokenizer"
+
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""
-        embeds, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=num_text_tokens(self.pipe))
+        embeds, _ = self.pipe.encode_prompt(prompts, device=self.device, **self.options)
         return {"prompt_embeds": embeds}
 
 
@@ -131,38 +134,13 @@ def blocks(config: Mapping[str, Any]) -> range:
     return range(int(config["num_layers"]) + int(config["num_single_layers"]))
 
 
-def num_text_tokens(pipe: Flux2KleinPipeline) -> int:
-    """Return 512, the pipeline's default, or what a smaller tokenizer takes."""
-    return min(512, int(pipe.tokenizer.model_max_length))
-
-
-def load_config(model: str) -> dict[str, Any]:
-    """Load the transformer's config alone."""
-    config: dict[str, Any] = Flux2Transformer2DModel.load_config(model, subfolder="transformer")
-    return config
-
-
-def build(config: Mapping[str, Any]) -> Flux2Denoiser:
-    """Build the denoiser of a config, its weights undefined: for `torch.device("meta")`."""
-    return Flux2Denoiser(Flux2Transformer2DModel.from_config(config))
-
-
-def load_denoiser(model: str, **options: Any) -> Flux2Denoiser:
-    """Load the transformer alone."""
-    return Flux2Denoiser(Flux2Transformer2DModel.from_pretrained(model, subfolder="transformer", **options).eval())
-
-
-def load_latents(model: str, **options: Any) -> Flux2Latents:
-    """Load the autoencoder alone."""
-    return Flux2Latents(AutoencoderKLFlux2.from_pretrained(model, subfolder="vae", **options))
-
-
-def load_text(model: str, **options: Any) -> Flux2Text:
-    """Load text encoder and tokenizer alone."""
-    return Flux2Text(load_pipeline(Flux2KleinPipeline, model, ("vae", "transformer"), **options))
-
-
-def load_teacher(model: str, **options: Any) -> Teacher:
-    """Load the whole pipeline."""
-    pipe = load_pipeline(Flux2KleinPipeline, model, **options)
-    return Teacher(pipe, Flux2Latents(pipe.vae), max_sequence_length=num_text_tokens(pipe))
+FAMILY = Family(
+    pipeline=Flux2KleinPipeline,
+    backbone=Flux2Transformer2DModel,
+    denoiser=Flux2Denoiser,
+    vae=AutoencoderKLFlux2,
+    latents=Flux2Latents,
+    text=Flux2Text,
+    check_size=check_size,
+    blocks=blocks,
+)

@@ -6,11 +6,11 @@ from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swd_models.denoiser import Denoiser
+    from swd_models.family import Family
     from swd_models.parts import Latents, Teacher, Text
 
 EMBEDDED, RANDOM = "embedded", "random-"
@@ -48,8 +48,8 @@ def quiet() -> None:
 
 
 @cache
-def family_of(model: str) -> ModuleType:
-    """Return the family's module by the pipeline class that `model_index.json` names.
+def family_of(model: str) -> "Family":
+    """Return the family by the pipeline class that `model_index.json` names.
 
     Raises:
         ValueError: no such directory or hub id, or a pipeline of no supported family.
@@ -64,7 +64,8 @@ def family_of(model: str) -> ModuleType:
         name = _hub_class_name(path)
     if name not in _FAMILIES:
         raise ValueError(f"expected a pipeline of {', '.join(_FAMILIES)}, got {name} in {path}")
-    return import_module(f"swd_models.{_FAMILIES[name]}")
+    family: Family = import_module(f"swd_models.{_FAMILIES[name]}").FAMILY
+    return family
 
 
 def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = None) -> None:
@@ -80,42 +81,32 @@ def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = No
 def load_config(model: str) -> dict[str, Any]:
     """Load the denoiser's config alone; those of the paper's models ship with this package."""
     known = _known(model)
-    config: dict[str, Any] = known["denoiser"] if known else family_of(model).load_config(resolve_model(model))
-    return config
+    return known["denoiser"] if known else family_of(model).load_config(resolve_model(model))
 
 
 def empty_denoiser(model: str) -> "Denoiser":
     """Build the denoiser on the meta device, from its config alone: names and shapes without weights."""
-    import torch
-
-    family = family_of(model)
-    with torch.device("meta"):
-        denoiser: Denoiser = family.build(load_config(model))
-    return denoiser
+    return family_of(model).build_empty(load_config(model))
 
 
 def load_denoiser(model: str, **options: Any) -> "Denoiser":
     """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...)."""
-    denoiser: Denoiser = family_of(model).load_denoiser(resolve_model(model), **options)
-    return denoiser
+    return family_of(model).load_denoiser(resolve_model(model), **options)
 
 
 def load_latents(model: str, **options: Any) -> "Latents":
     """Load the autoencoder alone."""
-    latents: Latents = family_of(model).load_latents(resolve_model(model), **options)
-    return latents
+    return family_of(model).load_latents(resolve_model(model), **options)
 
 
 def load_text(model: str, **options: Any) -> "Text":
     """Load text encoders and tokenizers alone."""
-    text: Text = family_of(model).load_text(resolve_model(model), **options)
-    return text
+    return family_of(model).load_text(resolve_model(model), **options)
 
 
 def load_teacher(model: str, **options: Any) -> "Teacher":
     """Load the whole pipeline with its own sampler."""
-    teacher: Teacher = family_of(model).load_teacher(resolve_model(model), **options)
-    return teacher
+    return family_of(model).load_teacher(resolve_model(model), **options)
 
 
 def _known(model: str) -> dict[str, Any] | None:

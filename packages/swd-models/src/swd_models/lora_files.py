@@ -70,7 +70,7 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
         state = {_comfyui_key(denoiser, key): value for key, value in lora.state.items()}
         state |= {f"{denoiser.comfyui_name(layer)}.alpha": torch.tensor(float(lora.alpha)) for layer in lora.layers}
     else:
-        prefix = denoiser.lora_prefix if form == "diffusers" else PEFT_PREFIX
+        prefix = denoiser.subfolder if form == "diffusers" else PEFT_PREFIX
         state = {f"{prefix}.{key}": value for key, value in lora.state.items()}
     if form == "diffusers":
         metadata[CONFIG_KEY] = json.dumps({f"{prefix}.{key}": v for key, v in config.items()}, sort_keys=True)
@@ -122,7 +122,7 @@ def _by_layer(tensors: dict[str, Tensor], denoiser: Denoiser, file: Path) -> tup
     names = {
         known: name
         for name in layers
-        for known in (name, f"{denoiser.lora_prefix}.{name}", f"{PEFT_PREFIX}.{name}", denoiser.comfyui_name(name))
+        for known in (name, f"{denoiser.subfolder}.{name}", f"{PEFT_PREFIX}.{name}", denoiser.comfyui_name(name))
     }
     state, alphas = {}, set()
     for key, value in tensors.items():

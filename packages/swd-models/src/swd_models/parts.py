@@ -1,7 +1,7 @@
 """Latents, text and teacher as pipelines of diffusers have them: what the families share."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
@@ -65,6 +65,9 @@ class ImageLatents:
 class Text:
     """Prompts to `cond` through the pipeline's own `encode_prompt`; a family implements `encode`."""
 
+    tokenizer: ClassVar[str | None] = None
+    """The pipeline's tokenizer that decides how long a text may be."""
+
     def __init__(self, pipe: DiffusionPipeline) -> None:
         self.pipe = pipe
 
@@ -88,6 +91,13 @@ class Text:
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""
         raise NotImplementedError
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what the pipeline must be told of a text's length: its default of 512, or what its tokenizer takes."""
+        if self.tokenizer is None:
+            return {}
+        return {"max_sequence_length": min(512, int(getattr(self.pipe, self.tokenizer).model_max_length))}
 
     @property
     def device(self) -> torch.device:
@@ -126,10 +136,3 @@ class Teacher:
         )
         media: list[Media] = found.frames if "num_frames" in pixels else found.images
         return media
-
-
-def load_pipeline(kind: type[DiffusionPipeline], model: str, without: Sequence[str] = (), **options: Any) -> Any:
-    """Load a pipeline but for some parts, and those that the model itself leaves out, which must be named."""
-    index: Mapping[str, Any] = kind.load_config(model)
-    left_out = [name for name, value in index.items() if value == [None, None]]
-    return kind.from_pretrained(model, **dict.fromkeys([*without, *left_out]), **options)

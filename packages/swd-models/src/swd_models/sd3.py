@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 from jaxtyping import Float
 from torch import Tensor
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.parts import ImageLatents, Teacher, Text, load_pipeline
+from swd_models.family import Family
+from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
 
 
@@ -79,6 +79,11 @@ def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
 class SD3Text(Text):
     """CLIP's two embeddings side by side, padded to T5's width, with T5's tokens behind."""
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return T5's length: 256, the pipeline's default, or 0 where it is left out (diffusers would append zeros)."""
+        return {"max_sequence_length": 0 if self.pipe.text_encoder_3 is None else 256}
+
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""
         embeds, _, pooled, _ = self.pipe.encode_prompt(
@@ -86,15 +91,10 @@ class SD3Text(Text):
             None,
             None,
             do_classifier_free_guidance=False,
-            max_sequence_length=num_t5_tokens(self.pipe),
+            **self.options,
             device=self.device,
         )
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-
-
-def num_t5_tokens(pipe: StableDiffusion3Pipeline) -> int:
-    """Return 256, the pipeline's default, or 0 where T5 is left out: stock diffusers then appends 256 zero tokens."""
-    return 0 if pipe.text_encoder_3 is None else 256
 
 
 def blocks(config: Mapping[str, Any]) -> range:
@@ -102,37 +102,13 @@ def blocks(config: Mapping[str, Any]) -> range:
     return range(int(config["num_layers"]))
 
 
-def load_config(model: str) -> dict[str, Any]:
-    """Load the transformer's config alone."""
-    config: dict[str, Any] = SD3Transformer2DModel.load_config(model, subfolder="transformer")
-    return config
-
-
-def build(config: Mapping[str, Any]) -> SD3Denoiser:
-    """Build the denoiser of a config, its weights undefined: for `torch.device("meta")`."""
-    return SD3Denoiser(SD3Transformer2DModel.from_config(config))
-
-
-def load_denoiser(model: str, **options: Any) -> SD3Denoiser:
-    """Load the transformer alone."""
-    return SD3Denoiser(SD3Transformer2DModel.from_pretrained(model, subfolder="transformer", **options).eval())
-
-
-def load_latents(model: str, **options: Any) -> ImageLatents:
-    """Load the autoencoder alone."""
-    return ImageLatents(AutoencoderKL.from_pretrained(model, subfolder="vae", **options))
-
-
-def load_text(model: str, **options: Any) -> SD3Text:
-    """Load text encoders and tokenizers alone."""
-    with torch.device("meta"):  # `encode_prompt` reads the width of a left-out T5 from the transformer's config
-        transformer = SD3Transformer2DModel.from_config(load_config(model))
-    pipe = load_pipeline(StableDiffusion3Pipeline, model, ("vae", "transformer"), **options)
-    pipe.register_modules(transformer=transformer)
-    return SD3Text(pipe)
-
-
-def load_teacher(model: str, **options: Any) -> Teacher:
-    """Load the whole pipeline."""
-    pipe = load_pipeline(StableDiffusion3Pipeline, model, **options)
-    return Teacher(pipe, ImageLatents(pipe.vae), max_sequence_length=num_t5_tokens(pipe))
+FAMILY = Family(
+    pipeline=StableDiffusion3Pipeline,
+    backbone=SD3Transformer2DModel,
+    denoiser=SD3Denoiser,
+    vae=AutoencoderKL,
+    latents=ImageLatents,
+    text=SD3Text,
+    check_size=check_size,
+    blocks=blocks,
+)

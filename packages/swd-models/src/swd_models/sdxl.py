@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.parts import ImageLatents, Teacher, Text, load_pipeline
+from swd_models.family import Family
+from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
 from swd_schedules import VariancePreserving
 
@@ -25,7 +26,7 @@ class SDXLDenoiser(Denoiser):
     """
 
     family = "sdxl"
-    lora_prefix = subfolder = "unet"
+    subfolder = "unet"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
     process = VariancePreserving()
 
@@ -123,33 +124,14 @@ def blocks(config: Mapping[str, Any]) -> range:
     return range(middle, middle + 1)
 
 
-def load_config(model: str) -> dict[str, Any]:
-    """Load the U-Net's config alone."""
-    config: dict[str, Any] = UNet2DConditionModel.load_config(model, subfolder="unet")
-    return config
-
-
-def build(config: Mapping[str, Any]) -> SDXLDenoiser:
-    """Build the denoiser of a config, its weights undefined: for `torch.device("meta")`."""
-    return SDXLDenoiser(UNet2DConditionModel.from_config(config))
-
-
-def load_denoiser(model: str, **options: Any) -> SDXLDenoiser:
-    """Load the U-Net alone."""
-    return SDXLDenoiser(UNet2DConditionModel.from_pretrained(model, subfolder="unet", **options).eval())
-
-
-def load_latents(model: str, **options: Any) -> ImageLatents:
-    """Load the autoencoder alone."""
-    return ImageLatents(AutoencoderKL.from_pretrained(model, subfolder="vae", **options))
-
-
-def load_text(model: str, **options: Any) -> SDXLText:
-    """Load text encoders and tokenizers alone."""
-    return SDXLText(load_pipeline(StableDiffusionXLPipeline, model, ("vae", "unet"), **options))
-
-
-def load_teacher(model: str, **options: Any) -> Teacher:
-    """Load the whole pipeline."""
-    pipe = load_pipeline(StableDiffusionXLPipeline, model, add_watermarker=False, **options)
-    return Teacher(pipe, ImageLatents(pipe.vae))
+FAMILY = Family(
+    pipeline=StableDiffusionXLPipeline,
+    backbone=UNet2DConditionModel,
+    denoiser=SDXLDenoiser,
+    vae=AutoencoderKL,
+    latents=ImageLatents,
+    text=SDXLText,
+    check_size=check_size,
+    blocks=blocks,
+    options={"add_watermarker": False},
+)

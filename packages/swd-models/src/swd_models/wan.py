@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.parts import Size, Teacher, Text, load_pipeline
+from swd_models.family import Family
+from swd_models.parts import Size, Text
 from swd_models.prediction import Prediction
 
 _ORIGINAL_NAMES = {
@@ -113,12 +114,14 @@ class VideoLatents:
 class WanText(Text):
     """UMT5's tokens."""
 
+    tokenizer = "tokenizer"
+
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""
         embeds, _ = self.pipe.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
-            max_sequence_length=num_text_tokens(self.pipe),
+            **self.options,
             device=self.device,
         )
         return {"prompt_embeds": embeds}
@@ -140,40 +143,14 @@ def blocks(config: Mapping[str, Any]) -> range:
     return range(int(config["num_layers"]))
 
 
-def num_text_tokens(pipe: WanPipeline) -> int:
-    """Return 512, the pipeline's default, or what a smaller tokenizer takes."""
-    return min(512, int(pipe.tokenizer.model_max_length))
-
-
-def load_config(model: str) -> dict[str, Any]:
-    """Load the transformer's config alone."""
-    config: dict[str, Any] = WanTransformer3DModel.load_config(model, subfolder="transformer")
-    return config
-
-
-def build(config: Mapping[str, Any]) -> WanDenoiser:
-    """Build the denoiser of a config, its weights undefined: for `torch.device("meta")`."""
-    return WanDenoiser(WanTransformer3DModel.from_config(config))
-
-
-def load_denoiser(model: str, **options: Any) -> WanDenoiser:
-    """Load the transformer alone."""
-    return WanDenoiser(WanTransformer3DModel.from_pretrained(model, subfolder="transformer", **options).eval())
-
-
-def load_latents(model: str, **options: Any) -> VideoLatents:
-    """Load the autoencoder alone, in float32 as diffusers recommends."""
-    vae = AutoencoderKLWan.from_pretrained(model, subfolder="vae", **options | {"dtype": torch.float32})
-    return VideoLatents(vae)
-
-
-def load_text(model: str, **options: Any) -> WanText:
-    """Load text encoder and tokenizer alone."""
-    return WanText(load_pipeline(WanPipeline, model, ("vae", "transformer"), **options))
-
-
-def load_teacher(model: str, **options: Any) -> Teacher:
-    """Load the whole pipeline."""
-    pipe = load_pipeline(WanPipeline, model, **options)
-    pipe.vae.to(torch.float32)
-    return Teacher(pipe, VideoLatents(pipe.vae), max_sequence_length=num_text_tokens(pipe))
+FAMILY = Family(
+    pipeline=WanPipeline,
+    backbone=WanTransformer3DModel,
+    denoiser=WanDenoiser,
+    vae=AutoencoderKLWan,
+    latents=VideoLatents,
+    text=WanText,
+    check_size=check_size,
+    blocks=blocks,
+    vae_dtype=torch.float32,  # as diffusers recommends
+)

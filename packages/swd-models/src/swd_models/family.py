@@ -1,0 +1,81 @@
+"""What makes a family: its classes of diffusers, ours around them, and how their parts load."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from swd_models.denoiser import Denoiser
+from swd_models.parts import Latents, Teacher, Text
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The classes of a family.
+
+    Attributes:
+        pipeline, backbone, vae: Classes of diffusers.
+        denoiser, latents, text: Ours around backbone, autoencoder and whole pipeline.
+        check_size: Raises ValueError for a latent size that a config does not take.
+        blocks: The blocks of a config whose features can be asked for.
+        vae_dtype: Of the autoencoder where it must not be the model's.
+        options: For the pipeline's `from_pretrained`.
+    """
+
+    pipeline: Any
+    backbone: Any
+    denoiser: type[Denoiser]
+    vae: Any
+    latents: Callable[[Any], Latents]
+    text: type[Text]
+    check_size: Callable[[Config, Sequence[int]], None]
+    blocks: Callable[[Config], range]
+    vae_dtype: torch.dtype | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def load_config(self, model: str) -> dict[str, Any]:
+        """Load the backbone's config alone."""
+        config: dict[str, Any] = self.backbone.load_config(model, subfolder=self.denoiser.subfolder)
+        return config
+
+    def build_empty(self, config: Config) -> Denoiser:
+        """Build the denoiser of a config on the meta device: names and shapes without weights."""
+        with torch.device("meta"):
+            return self._wrap(self.backbone.from_config(config))
+
+    def load_denoiser(self, model: str, **options: Any) -> Denoiser:
+        """Load the denoiser alone."""
+        return self._wrap(self.backbone.from_pretrained(model, subfolder=self.denoiser.subfolder, **options).eval())
+
+    def load_latents(self, model: str, **options: Any) -> Latents:
+        """Load the autoencoder alone."""
+        dtype = {"dtype": self.vae_dtype} if self.vae_dtype else {}
+        return self.latents(self.vae.from_pretrained(model, subfolder="vae", **options | dtype))
+
+    def load_text(self, model: str, **options: Any) -> Text:
+        """Load text encoders and tokenizers alone."""
+        denoiser = self.denoiser.subfolder
+        pipe = self._load_pipeline(model, ("vae", denoiser), **options)
+        # SD3's `encode_prompt` reads the width of a left-out T5 from the transformer's config.
+        pipe.register_modules(**{denoiser: self.build_empty(self.load_config(model)).backbone})
+        return self.text(pipe)
+
+    def load_teacher(self, model: str, **options: Any) -> Teacher:
+        """Load the whole pipeline."""
+        pipe = self._load_pipeline(model, **options)
+        if self.vae_dtype:
+            pipe.vae.to(self.vae_dtype)
+        return Teacher(pipe, self.latents(pipe.vae), **self.text(pipe).options)
+
+    def _wrap(self, backbone: Any) -> Denoiser:
+        wrap: Callable[[Any], Denoiser] = self.denoiser  # a family's class takes the backbone alone
+        return wrap(backbone)
+
+    def _load_pipeline(self, model: str, without: Sequence[str] = (), **options: Any) -> Any:
+        """Load a pipeline but for some parts, and those that the model itself leaves out, which must be named."""
+        index: Mapping[str, Any] = self.pipeline.load_config(model)
+        left_out = [name for name, value in index.items() if value == [None, None]]
+        return self.pipeline.from_pretrained(model, **dict.fromkeys([*without, *left_out]), **self.options, **options)
