@@ -43,6 +43,15 @@ def test_design_writes_schedules_that_check_passes(latents, tmp_path, capsys):
         assert "LOST" not in capsys.readouterr().out
 
 
+def test_design_keeps_to_the_sizes_that_it_is_given(latents, tmp_path):
+    sizes = ["5x8x8", "7x12x12", "9x16x16"]
+    main(["design", latents, "--steps", "3", "--smallest", "5x8x8", "--sizes", *sizes, "--out", str(tmp_path)])
+    smallest = ScaleSchedule.from_json((tmp_path / "smallest-sizes.json").read_text())
+    assert all(side >= least for size in smallest.sizes for side, least in zip(size, (5, 8, 8), strict=True))
+    lowest = ScaleSchedule.from_json((tmp_path / "lowest-timesteps.json").read_text())
+    assert ["x".join(map(str, size)) for size in lowest.sizes] == sizes
+
+
 def test_a_published_law_will_do(tmp_path, capsys):
     main(["design", "flux", "--full", "128x128", "--family", "flux", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "smallest-sizes.json").read_text())["sizes"][-1] == [128, 128]

@@ -64,6 +64,10 @@ class Design:
     """Amplitude and exponent of a law over time, for a published law."""
     multiple: int = 2
     """What divides height and width: the patch of a transformer, 4 for SDXL's U-Net."""
+    smallest: str | None = None
+    """Smallest latent size that the teacher knows, such as 8x8. Default: a quarter of the full one."""
+    sizes: tuple[str, ...] = ()
+    """Sizes to propose timesteps for, such as 8x8 10x10 12x12 16x16. Default: --steps sizes that grow evenly."""
     process: ProcessName = "flow"
     """Forward process: flow matching, or SDXL's variance-preserving one."""
     tau: float = 0.1
@@ -134,10 +138,13 @@ def design(options: Design) -> str:
     given = propose_schedule(
         space, full, default_timesteps(options.steps, process), cost, process,
         temporal=time, tau=options.tau, multiple=options.multiple,
+        smallest=_size(options.smallest) if options.smallest else None,
     )  # fmt: skip
     proposals = {"smallest-sizes": given}
     if options.steps > 1 and (len(full) == 2 or time is not None):
-        sizes = even_sizes(full, options.steps, multiple=options.multiple)
+        sizes = [_size(text) for text in options.sizes] or even_sizes(full, options.steps, multiple=options.multiple)
+        if sizes[-1] != full:
+            raise ValueError(f"expected --sizes that end in {'x'.join(map(str, full))}, got {options.sizes[-1]} last")
         proposals["lowest-timesteps"] = propose_timesteps(space, sizes, cost, process, temporal=time, tau=options.tau)
     report = "\n\n".join(f"{name}.json\n{proposal}" for name, proposal in proposals.items())
     options.out.mkdir(parents=True, exist_ok=True)
