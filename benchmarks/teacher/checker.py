@@ -10,7 +10,6 @@ from scipy import ndimage
 from benchmarks.teacher.scenes import (
     COLORS,
     CROSS_ARM,
-    PIXELS,
     PLACES,
     RELATIONS,
     SIZES,
@@ -65,11 +64,11 @@ def check(image: Array, caption: str) -> Verdict:
     scene = parse(caption)
     frame = np.concatenate([image[:3].reshape(-1, 3), image[-3:].reshape(-1, 3), image[:, :2].reshape(-1, 3)])
     ground = np.median(frame, axis=0)
-    background = _nearest(ground) == scene.background
-    parts = _components(image, ground)
+    background = nearest(ground) == scene.background
+    parts = components(image, ground)
     if len(parts) != len(scene.items):
         return Verdict(background, False, False, False, False, False)
-    seen = [_describe(image, part) for part in parts]
+    seen = [describe(image, part) for part in parts]
     if len(seen) == 2:
         dx, dy = RELATIONS[scene.where]
         seen.sort(key=lambda found: -(found[1][0] * dx + found[1][1] * dy))
@@ -84,7 +83,7 @@ def check(image: Array, caption: str) -> Verdict:
     )
 
 
-def _components(image: Array, ground: Array) -> list[npt.NDArray[np.bool_]]:
+def components(image: Array, ground: Array) -> list[npt.NDArray[np.bool_]]:
     """Return the masks of what is neither ground nor its shadow or lit side."""
     # A pixel c = k * ground is ground under other light: keep what no factor k in [.6, 1.3] explains.
     k = np.clip((image @ ground) / (ground @ ground), 0.6, 1.3)[..., None]
@@ -93,16 +92,17 @@ def _components(image: Array, ground: Array) -> list[npt.NDArray[np.bool_]]:
     return [mask for mask in masks if mask.sum() >= _MIN_AREA]
 
 
-def _describe(image: Array, mask: npt.NDArray[np.bool_]) -> tuple[Item, tuple[float, float]]:
+def describe(image: Array, mask: npt.NDArray[np.bool_]) -> tuple[Item, tuple[float, float]]:
+    """Return what a component shows, and its centre in pixels from that of the image."""
     filled = ndimage.binary_fill_holes(mask)
     core = ndimage.binary_erosion(filled, iterations=2)
-    color = _nearest(np.median(image[core if core.any() else filled], axis=0))
+    color = nearest(np.median(image[core if core.any() else filled], axis=0))
     area = float(filled.sum())
     y, x = ndimage.center_of_mass(filled)
     ys, xs = np.nonzero(filled)
     shape = _shape((xs - x) + 1j * (ys - y))
     size = "big" if area > AREAS[shape] * _BORDER**2 else "small"
-    return Item(size, color, shape), (x + 0.5 - PIXELS / 2, y + 0.5 - PIXELS / 2)
+    return Item(size, color, shape), (x + 0.5 - image.shape[1] / 2, y + 0.5 - image.shape[0] / 2)
 
 
 def _shape(points: npt.NDArray[np.complex128]) -> str:
@@ -124,7 +124,7 @@ def _placed(centers: list[tuple[float, float]], scene: Scene) -> bool:
     return nearest == scene.where
 
 
-def _nearest(color: Array) -> str:
+def nearest(color: Array) -> str:
     """Return the named colour that this is under some light."""
 
     def distance(name: str) -> float:

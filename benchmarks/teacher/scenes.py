@@ -90,14 +90,14 @@ def draw(scene: Scene, rng: np.random.Generator) -> Array:
     angle = rng.uniform(0, 2 * np.pi)
     to_light = np.cos(angle), np.sin(angle)
     light = (to_light[0] * x + to_light[1] * y) / PIXELS  # about -0.7..0.7 from the dark to the lit side
-    image = _surface(scene.background, 0.25 * light, rng)
+    image = surface(scene.background, 0.25 * light, rng)
     for item, center in zip(scene.items, _centers(scene, rng), strict=True):
         radius, tilt = SIZES[item.size] * rng.uniform(0.92, 1.08), rng.uniform(-0.35, 0.35)
         u, v = x - center[0], y - center[1]
-        shadow = _distance(item.shape, u + 2.5 * to_light[0], v + 2.5 * to_light[1], radius, tilt)
+        shadow = distance(item.shape, u + 2.5 * to_light[0], v + 2.5 * to_light[1], radius, tilt)
         image = image * (1 - 0.3 / (1 + np.exp(np.clip(shadow / 1.5, -30, 30)))[..., None])
-        cover = np.clip(0.5 - _distance(item.shape, u, v, radius, tilt), 0, 1)[..., None]
-        image = image * (1 - cover) + _surface(item.color, 0.4 * light, rng) * cover
+        cover = np.clip(0.5 - distance(item.shape, u, v, radius, tilt), 0, 1)[..., None]
+        image = image * (1 - cover) + surface(item.color, 0.4 * light, rng) * cover
     return np.clip(image, 0, 1).astype(np.float32)
 
 
@@ -109,7 +109,7 @@ def _centers(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]
     return [(s * dx + rng.uniform(-jitter_x, jitter_x), s * dy + rng.uniform(-jitter_y, jitter_y)) for s in signs]
 
 
-def _distance(shape: str, x: Array, y: Array, radius: float, tilt: float) -> Array:
+def distance(shape: str, x: Array, y: Array, radius: float, tilt: float) -> Array:
     """Return the signed distance in pixels to the outline, negative inside."""
     u, v = np.cos(tilt) * x - np.sin(tilt) * y, np.sin(tilt) * x + np.cos(tilt) * y
     if shape == "circle":
@@ -121,15 +121,15 @@ def _distance(shape: str, x: Array, y: Array, radius: float, tilt: float) -> Arr
     return np.maximum(v - edge, 0.5 * np.sqrt(3) * np.abs(u) - 0.5 * v - edge)
 
 
-def _surface(color: str, light: Array, rng: np.random.Generator) -> Array:
-    """Return a colour's shade under light with a texture of its own, (64, 64, 3): all but hue is multiplied in."""
+def surface(color: str, light: Array, rng: np.random.Generator) -> Array:
+    """Return a colour's shade under light (h, w) with a texture of its own, (h, w, 3): all but hue is multiplied in."""
     shade = np.asarray(COLORS[color], np.float32) * np.float32(rng.uniform(0.88, 1.08)) + rng.normal(0, 0.015, 3)
-    return shade * (1 + light + rng.uniform(0.03, 0.08) * _texture(rng))[..., None]
+    return shade * (1 + light + rng.uniform(0.03, 0.08) * _texture(light.shape[0], rng))[..., None]
 
 
-def _texture(rng: np.random.Generator) -> Array:
-    """Return 1/f noise of unit variance, (64, 64)."""
-    fy, fx = np.fft.fftfreq(PIXELS)[:, None], np.fft.rfftfreq(PIXELS)[None, :]
-    spectrum = np.fft.rfft2(rng.normal(size=(PIXELS, PIXELS))) / np.maximum(np.hypot(fy, fx), 1 / PIXELS)
-    noise = np.fft.irfft2(spectrum, s=(PIXELS, PIXELS))
+def _texture(side: int, rng: np.random.Generator) -> Array:
+    """Return 1/f noise of unit variance, (side, side)."""
+    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
+    spectrum = np.fft.rfft2(rng.normal(size=(side, side))) / np.maximum(np.hypot(fy, fx), 1 / side)
+    noise = np.fft.irfft2(spectrum, s=(side, side))
     return (noise - noise.mean()) / noise.std()

@@ -1,45 +1,50 @@
-"""Score a run against its teacher: `uv run --group benchmarks python -m benchmarks.teacher.score runs/tiny`."""
+"""Score a run against its teacher: `uv run --group benchmarks python -m benchmarks.teacher.score runs/tiny`.
+
+The run's model tells what is judged: scenes, or the clips of the video teacher.
+"""
 
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from tqdm import tqdm
 
-from benchmarks.teacher.checker import Verdict, check, parse
+from benchmarks.teacher import checker as scene_checker
+from benchmarks.video_teacher import checker as clip_checker
 from swd_models.loading import load_teacher, quiet, resolve_model
+from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_schedules import ScaleSchedule
 
-Sampler = Callable[[Sequence[str], int], list[Image]]
+Sampler = Callable[[Sequence[str], int], list[Media]]
 Scores = dict[str, float]
 BATCH, SEED = 32, 10_000
+CHECKERS = {"embedded": scene_checker, "embedded-video": clip_checker}
 
 
-def unseen_prompts(model: str, count: int) -> list[str]:
-    """Return captions that no training has seen; every second has a combination that none has."""
+def unseen_prompts(model: str, count: int | None = None) -> list[str]:
+    """Return captions that no training has seen, by default all; every second has a combination that none has."""
     captions = (Path(resolve_model(model)) / "prompts_test.txt").read_text().splitlines()
+    count = len(captions) if count is None else count
     if not 0 < count <= len(captions):
         raise ValueError(f"expected 1 to {len(captions)} prompts, got {count}")
     return captions[:count]
 
 
-def score(sample: Sampler, captions: Sequence[str], name: str, seed: int = SEED) -> Scores:
-    """Return the share of images that are right: by attribute, altogether, and so for each split of the captions."""
-    verdicts = []
+def score(sample: Sampler, captions: Sequence[str], name: str, seed: int = SEED, *, model: str = "embedded") -> Scores:
+    """Return the share of samples that are right: by attribute, altogether, and so for each split of the captions."""
+    checker, verdicts = CHECKERS[model], []
     for start in tqdm(range(0, len(captions), BATCH), desc=name):
         few = captions[start : start + BATCH]
-        for image, caption in zip(sample(few, seed + start), few, strict=True):
-            verdicts.append(check(np.asarray(image, np.float32) / 255, caption))
-    scores = {key: float(np.mean([getattr(v, key) for v in verdicts])) for key in (f.name for f in fields(Verdict))}
+        for item, caption in zip(sample(few, seed + start), few, strict=True):
+            verdicts.append(checker.check(np.asarray(item, np.float32) / 255, caption))
+    scores = {key: float(np.mean([getattr(v, key) for v in verdicts])) for key in vars(verdicts[0])}
     right = np.array([verdict.all_right for verdict in verdicts])
-    splits = np.array([parse(caption).split for caption in captions])
+    splits = np.array([checker.parse(caption).split for caption in captions])
     scores |= {split: float(right[splits == split].mean()) for split in ("captions", "combinations")}
     return scores | {"all_right": float(right.mean())}
 
@@ -48,7 +53,7 @@ def reference_samplers(model: str, schedule: ScaleSchedule, steps: int, guidance
     """Return what a student is compared with, all with guidance: its teacher, and the undistilled in few steps."""
     teacher, undistilled = load_teacher(model), SwDPipeline.from_pretrained(model, schedule=schedule)
 
-    def sample_teacher(captions: Sequence[str], seed: int) -> list[Image]:
+    def sample_teacher(captions: Sequence[str], seed: int) -> list[Media]:
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
         size = schedule.sizes[-1]
         return teacher(captions, size=size, num_steps=steps, guidance=guidance, generators=generators)
@@ -65,7 +70,7 @@ def reference_samplers(model: str, schedule: ScaleSchedule, steps: int, guidance
 
 def _sample_undistilled(
     pipe: SwDPipeline, guidance: float, schedule: ScaleSchedule, captions: Sequence[str], seed: int
-) -> list[Image]:
+) -> list[Media]:
     return pipe(captions, seed=seed, guidance=guidance, schedule=schedule)
 
 
@@ -88,7 +93,7 @@ def main() -> None:
     """Print the table and write RUN/score.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--count", type=int, default=128, help="prompts")
+    parser.add_argument("--count", type=int, default=112, help="prompts")
     parser.add_argument("--only", default="", help="score the rows whose name contains this")
     args = parser.parse_args()
     quiet()
@@ -98,7 +103,9 @@ def main() -> None:
     samplers: dict[str, Sampler] = {"student": lambda captions, seed: student(captions, seed=seed)}
     samplers |= reference_samplers(model, student.schedule, data["teacher_steps"], data["teacher_guidance"])
     captions = unseen_prompts(model, args.count)
-    rows = {name: [score(sample, captions, name)] for name, sample in samplers.items() if args.only in name}
+    rows = {
+        name: [score(sample, captions, name, model=model)] for name, sample in samplers.items() if args.only in name
+    }
     (args.run / "score.json").write_text(json.dumps({"prompts": args.count, "rows": rows}, indent=1) + "\n")
     print(table(rows))
 

@@ -102,7 +102,8 @@ def run_stage(
         nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         optimizer.step()
         decay = min(settings.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(average.parameters()), list(modules.parameters()), 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(modules.parameters()), 1 - decay)
         recent.append(loss.item())
         if (step + 1) % settings.save_every == 0 or step + 1 == num_steps:
             line = {"stage": name, "step": step + 1, "loss": float(np.mean(recent)), "seconds": time.time() - began}
@@ -159,6 +160,14 @@ def encode_latents(folder: Path, vae: AutoencoderKL, images: Tensor) -> dict[int
     return {size: (latents[str(size)] - shift) * scale for size in LATENT_SIZES}
 
 
+def draw_levels(count: int, generator: torch.Generator) -> Tensor:
+    """Draw noise levels: logit-normal shifted by 2, a fifth uniform."""
+    sigma = torch.sigmoid(torch.randn(count, generator=generator))
+    sigma = 2 * sigma / (1 + sigma)  # more weight on high noise, where layout and colours are decided
+    uniform = torch.rand(count, generator=generator)
+    return torch.where(uniform < 0.2, 5 * uniform, sigma)
+
+
 def train_transformer(
     folder: Path, vae: AutoencoderKL, latents: dict[int, Tensor], captions: list[str], settings: Settings
 ) -> StableDiffusion3Pipeline:
@@ -190,10 +199,7 @@ def train_transformer(
         dropped = torch.rand(settings.batch, 1, generator=generator) < settings.drop_caption
         hidden, pooled = encode_text(encoders, torch.where(dropped, empty, text))
         noise = torch.randn(x0.shape, generator=generator)
-        sigma = torch.sigmoid(torch.randn(settings.batch, generator=generator))
-        sigma = 2 * sigma / (1 + sigma)  # more weight on high noise, where layout and colours are decided
-        uniform = torch.rand(settings.batch, generator=generator)
-        sigma = torch.where(uniform < 0.2, 5 * uniform, sigma)
+        sigma = draw_levels(settings.batch, generator)
         level = sigma[:, None, None, None]
         x_t = (1 - level) * x0 + level * noise
         velocity = modules["transformer"](x_t, hidden, pooled, 1000 * sigma).sample

@@ -5,7 +5,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from swd_models import load_denoiser, load_latents, load_text
-from swd_models.loading import EMBEDDED, check_fit, family_of, load_teacher, quiet, resolve_model
+from swd_models.loading import EMBEDDED, EMBEDDED_VIDEO, check_fit, family_of, load_teacher, quiet, resolve_model
 
 PROMPT = "a big red circle left of a small blue cross, green background"
 
@@ -19,6 +19,18 @@ def pipe():
 def test_the_embedded_teacher_is_an_sd3_pipeline(pipe):
     assert family_of(EMBEDDED).denoiser.family == "sd3"
     assert sum(p.numel() for p in load_denoiser(EMBEDDED).parameters()) < 5e6
+
+
+def test_the_embedded_video_teacher_makes_videos():
+    assert family_of(EMBEDDED_VIDEO).denoiser.family == "wan"
+    (frames,) = load_teacher(EMBEDDED_VIDEO)(
+        ["a red circle moving left, white background"],
+        size=(2, 4, 4),
+        num_steps=1,
+        guidance=3.0,
+        generators=[torch.Generator().manual_seed(0)],
+    )
+    assert [frame.size for frame in frames] == [(16, 16)] * 5
 
 
 def test_each_caption_word_of_the_embedded_teacher_is_one_token(pipe):

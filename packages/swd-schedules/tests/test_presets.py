@@ -37,7 +37,7 @@ def test_full_scale_baselines_follow_their_preset(name: str) -> None:
 
 def test_every_constant_is_a_preset() -> None:
     constants = [value for value in vars(presets).values() if isinstance(value, ScaleSchedule)]
-    assert len(constants) == 9
+    assert len(constants) == 10
     assert all(value in presets.PRESETS.values() for value in constants)
 
 

@@ -20,6 +20,7 @@ _SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 SOURCES = {
     "tiny": Source("embedded", "tiny-4"),
     "tiny-long": Source("embedded", "tiny-4"),
+    "tiny-video": Source("embedded-video", "tiny-video-4"),
     "tiny-flux": Source("random-flux", "1000:4x4,945:6x6,790:8x8,602:10x12"),
     "tiny-wan": Source("random-wan", "1000:2x4x6,896:3x4x8,737:4x6x10,602:6x8x12"),
     "tiny-sdxl": Source("random-sdxl", "1000:4x4,800:4x8,600:8x8,400:8x12"),

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from swd_models.family import Family
     from swd_models.parts import Latents, Teacher, Text
 
-EMBEDDED, RANDOM = "embedded", "random-"
+EMBEDDED, EMBEDDED_VIDEO, RANDOM = "embedded", "embedded-video", "random-"
+_ASSETS = {EMBEDDED: "teacher", EMBEDDED_VIDEO: "video_teacher"}
 _FAMILIES = {
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
@@ -26,11 +27,11 @@ _FAMILIES = {
 def resolve_model(model: str) -> str:
     """Return the directory of a model that comes with this package, else the model itself.
 
-    "embedded" is the trained teacher. "random-flux" and the like are tiny untrained pipelines of a family, for tests
-    and dry runs: built on first use, below the user's cache.
+    "embedded" is the trained teacher of images, "embedded-video" that of videos. "random-flux" and the like are tiny
+    untrained pipelines of a family, for tests and dry runs: built on first use, below the user's cache.
     """
-    if model == EMBEDDED:
-        return str(files("swd_models") / "assets" / "teacher")
+    if model in _ASSETS:
+        return str(files("swd_models") / "assets" / _ASSETS[model])
     if model.startswith(RANDOM):
         from swd_models.random_pipelines import random_pipeline
 

@@ -28,6 +28,8 @@ _SCALEWISE = {
     "sdxl-4": ScaleSchedule.square((1000.0, 800.0, 600.0, 400.0), (64, 80, 96, 128)),
     # Of the embedded teacher (16x16 latents of 64 px): SD3.5's timesteps, an eighth of its sizes.
     "tiny-4": ScaleSchedule.square(_FOUR_STEPS, (8, 10, 12, 16)),
+    # Of the embedded video teacher (5x8x8 latents of 17 frames of 32 px): Wan2.1's timesteps and shares of each axis.
+    "tiny-video-4": ScaleSchedule(_FOUR_STEPS, ((2, 4, 4), (3, 4, 4), (4, 6, 6), (5, 8, 8))),
 }
 
 PRESETS: Final[dict[str, ScaleSchedule]] = {
@@ -46,6 +48,7 @@ WAN_4 = PRESETS["wan-4"]
 WAN_4_SPATIAL = PRESETS["wan-4-spatial"]
 SDXL_4 = PRESETS["sdxl-4"]
 TINY_4 = PRESETS["tiny-4"]
+TINY_VIDEO_4 = PRESETS["tiny-video-4"]
 
 
 def resolve(text: str) -> ScaleSchedule:

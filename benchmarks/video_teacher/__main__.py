@@ -1,0 +1,40 @@
+"""Train and export the embedded video teacher: `python -m benchmarks.video_teacher`. Interrupt and repeat at will."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from benchmarks.video_teacher.clips import all_clips
+from benchmarks.video_teacher.train import SETTINGS, draw_clips, encode_latents, train_transformer, train_vae
+
+ASSET = Path("packages/swd-models/src/swd_models/assets/video_teacher")
+
+
+def main() -> None:
+    """Train what is missing, then write the pipeline with its prompts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/video-teacher"), help="checkpoints and log")
+    parser.add_argument("--out", type=Path, default=ASSET, help="where the pipeline goes")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+
+    videos, captions = draw_clips(SETTINGS)
+    vae = train_vae(args.work, videos, SETTINGS)
+    latents = encode_latents(args.work, vae, videos)
+    pipe = train_transformer(args.work, vae, latents, captions, SETTINGS)
+    pipe.transformer.half()  # halves the download
+    pipe.vae.half()
+    temporary = args.out.with_name(f"{args.out.name}.tmp")
+    pipe.save_pretrained(temporary)
+    train = [clip.caption for clip in all_clips("train")]
+    (temporary / "prompts.txt").write_text("\n".join(train) + "\n")
+    new, unseen = (all_clips(split) for split in ("captions", "combinations"))
+    pairs = zip(new, unseen, strict=False)  # in turn, as many of each
+    (temporary / "prompts_test.txt").write_text("\n".join(clip.caption for pair in pairs for clip in pair) + "\n")
+    shutil.rmtree(args.out, ignore_errors=True)
+    temporary.replace(args.out)
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()
