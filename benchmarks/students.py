@@ -1,15 +1,17 @@
-"""Train students of the embedded teacher, seed by seed, and compare them with it.
+"""Train students of the embedded teachers, seed by seed, and compare them with their teacher.
 
 `uv run --group benchmarks python -m benchmarks.students` does what is missing and writes the page and the pictures of
-benchmarks/results. Each row and seed is one file of benchmarks/results/students: committed, it is not computed again,
-on whatever machine.
+benchmarks/results; `--of clips` does so for the video teacher. Each row and seed is one file of
+benchmarks/results/students (or video-students): committed, it is not computed again, on whatever machine.
 """
 
 import argparse
 import json
+import math
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,38 +21,83 @@ from PIL import Image
 
 from benchmarks.provenance import fingerprint, machine, versions
 from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
-from swd_distill.config import Config
+from swd_distill.config import Config, Data
+from swd_distill.generate import generate
 from swd_distill.presets import PRESETS
 from swd_distill.run import run
 from swd_models.loading import quiet, resolve_model
+from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
 TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
+# `swd-spectral design runs/tiny/cache --smallest 8x8 --sizes 8x8 10x10 12x12 16x16 --out benchmarks/designed`
+DESIGNED = Path(__file__).parent / "designed"
 STUDENTS = {
     "tiny": TINY,
-    # `swd-spectral design runs/tiny/cache --steps 4`: .49 of the cells of full scale, tiny's own schedule .55.
-    "tiny-designed": replace(TINY, schedule=str(Path(__file__).parent / "designed.json")),
+    # .57 of the cells of full scale, tiny's own schedule .55.
+    "tiny-designed": replace(TINY, schedule=str(DESIGNED / "smallest-sizes.json")),
+    # The sizes of tiny's own schedule.
+    "tiny-designed-timesteps": replace(TINY, schedule=str(DESIGNED / "lowest-timesteps.json")),
     "tiny-long": LONG,
     "tiny-long-mmd": replace(LONG, recipe=replace(LONG.recipe, dmd_weight=0.0, gan_weight=0.0)),
 }
+VIDEO_STUDENTS = {"tiny-video": PRESETS["tiny-video"]}
 NUM_PICTURED, PER_ROW = 32, 8
 Record = dict[str, Any]
 
 
-def train_student(name: str, seed: int, work: Path) -> tuple[Config, float]:
-    """Train a student unless its run is finished; return its config and the minutes spent on it in all."""
-    config = replace(STUDENTS[name], seed=seed, out=work / f"{name}-{seed}")
-    clock, began = config.out / "seconds.json", time.monotonic()
-    spent = json.loads(clock.read_text()) if clock.is_file() else 0.0
-    if not (config.out / "lora").is_dir():
+@dataclass(frozen=True)
+class Study:
+    """What is compared: a teacher's students by the names of their records, the first of them its own preset."""
+
+    page: str
+    title: str
+    students: Mapping[str, Config]
+
+    @property
+    def base(self) -> Config:
+        """Return the preset whose schedule and guidance the references have too."""
+        return next(iter(self.students.values()))
+
+    @property
+    def most_data(self) -> Data:
+        """Return the data settings of the student that sees the most samples."""
+        return max((student.data for student in self.students.values()), key=lambda data: data.num_images)
+
+
+STUDIES = {
+    "scenes": Study("students", "Students of the embedded teacher", STUDENTS),
+    "clips": Study("video-students", "Students of the embedded video teacher", VIDEO_STUDENTS),
+}
+
+
+def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
+    """Train a student unless its run is finished; return its config and the minutes spent on it in all.
+
+    The teacher's samples of a seed are the same for every student: made once, copied, and counted for each.
+    """
+    config = replace(study.students[name], seed=seed, out=work / f"{name}-{seed}")
+    source = replace(study.base, data=study.most_data, seed=seed, out=work / f"{study.base.name}-teacher-{seed}")
+    shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
+    if not config.images.is_dir():
+        shutil.copytree(source.images, config.images)
+    own = _timed(config.out, config.out / "lora", lambda: run(config))
+    return config, own + shared * config.data.num_images / source.data.num_images
+
+
+def _timed(folder: Path, result: Path, work: Callable[[], object]) -> float:
+    """Work unless the result is there; return the minutes spent in all, interrupted or not."""
+    clock, began = folder / "seconds.json", time.monotonic()
+    spent = float(json.loads(clock.read_text())) if clock.is_file() else 0.0
+    if not result.exists():
         try:
-            run(config)
+            work()
         finally:
             spent += time.monotonic() - began
-            config.out.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             clock.write_text(json.dumps(spent))
-    return config, spent / 60
+    return spent / 60
 
 
 def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
@@ -74,67 +121,71 @@ def _covers(now: Any, then: Any) -> bool:
     return bool(now == then)
 
 
-def measure(name: str, sample: Sampler, captions: Sequence[str], seed: int, sheet: Path) -> Record:
-    """Score a sampler; the first seed's first images are kept as a sheet, for the pictures."""
+def measure(model: str, name: str, sample: Sampler, captions: Sequence[str], seed: int, sheet: Path) -> Record:
+    """Score a sampler; the first seed's first samples are kept as a sheet, for the pictures."""
     if seed == 0:
         few = captions[:NUM_PICTURED]
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        save_sheet([image for i in range(0, len(few), PER_ROW) for image in sample(few[i : i + PER_ROW], i)], sheet)
-    return {"scores": score(sample, captions, f"{name}, seed {seed}", seed=10_000 * (seed + 1))}
+        save_sheet([item for i in range(0, len(few), PER_ROW) for item in sample(few[i : i + PER_ROW], i)], sheet)
+    return {"scores": score(sample, captions, f"{name}, seed {seed}", seed=10_000 * (seed + 1), model=model)}
 
 
-def save_sheet(images: Sequence[Image.Image], path: Path) -> None:
-    """Write equal images beside each other, pixel by pixel."""
-    Image.fromarray(np.concatenate([np.asarray(image) for image in images], axis=1)).save(path)
+def save_sheet(media: Sequence[Media], path: Path) -> None:
+    """Write equal samples beside each other, pixel by pixel; of a video its first, middle and last frame, stacked."""
+    stills = [[item[0], item[len(item) // 2], item[-1]] if isinstance(item, list) else [item] for item in media]
+    columns = [np.concatenate([np.asarray(frame) for frame in frames]) for frames in stills]
+    Image.fromarray(np.concatenate(columns, axis=1)).save(path)
 
 
-def read_sheet(path: Path) -> list[Image.Image]:
-    """Return the square images of a sheet."""
+def read_sheet(path: Path, count: int) -> list[Image.Image]:
+    """Return the `count` samples of a sheet."""
     sheet = Image.open(path)
-    side = sheet.height
-    return [sheet.crop((left, 0, left + side, side)) for left in range(0, sheet.width, side)]
+    width = sheet.width // count
+    return [sheet.crop((left, 0, left + width, sheet.height)) for left in range(0, sheet.width, width)]
 
 
-def measure_all(args: argparse.Namespace, store: Path) -> dict[str, list[Record]]:
+def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record]]:
     """Train and score what is missing, references first; return the records of each row, one a seed."""
-    captions = unseen_prompts(TINY.model, args.count)
-    teacher = fingerprint(Path(resolve_model(TINY.model)))
-    steps, guidance = TINY.data.teacher_steps, TINY.data.teacher_guidance
-    samplers = reference_samplers(TINY.model, TINY.scales, steps, guidance)
-    of: Record = {"teacher": teacher, "prompts": args.count}
-    reference = of | {"schedule": json.loads(TINY.scales.to_json()), "steps": steps, "guidance": guidance}
+    base, store = study.base, args.out / study.page
+    captions = unseen_prompts(base.model, args.count)
+    teacher = fingerprint(Path(resolve_model(base.model)))
+    steps, guidance = base.data.teacher_steps, base.data.teacher_guidance
+    samplers = reference_samplers(base.model, base.scales, steps, guidance)
+    of: Record = {"teacher": teacher, "prompts": len(captions)}
+    reference = of | {"schedule": json.loads(base.scales.to_json()), "steps": steps, "guidance": guidance}
     rows: dict[str, list[Record]] = {}
     for seed in args.seeds:
         for name, sample in samplers.items():
             path = store / f"{_slug(name)}-{seed}.json"
-            make = partial(measure, name, sample, captions, seed, path.with_suffix(".png"))
+            make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
-        for name in args.students:
+        for name in args.students or study.students:
             path = store / f"{name}-{seed}.json"
-            config = replace(STUDENTS[name], seed=seed).to_json() | {"out": None}
-            make = partial(_train_and_measure, name, captions, seed, args.work, path.with_suffix(".png"))
+            config = replace(study.students[name], seed=seed).to_json() | {"out": None}
+            make = partial(_train_and_measure, study, name, captions, seed, args.work, path.with_suffix(".png"))
             rows.setdefault(f"student, {name}", []).append(recorded(path, of | {"config": config}, make))
     return rows
 
 
-def _train_and_measure(name: str, captions: Sequence[str], seed: int, work: Path, sheet: Path) -> Record:
-    config, minutes = train_student(name, seed, work)
+def _train_and_measure(study: Study, name: str, captions: Sequence[str], seed: int, work: Path, sheet: Path) -> Record:
+    config, minutes = train_student(study, name, seed, work)
     pipe = SwDPipeline.from_run(config.out)
 
-    def sample(few: Sequence[str], first_seed: int) -> list[Image.Image]:
+    def sample(few: Sequence[str], first_seed: int) -> list[Media]:
         return pipe(few, seed=first_seed)
 
-    return measure(name, sample, captions, seed, sheet) | {"minutes": minutes}
+    return measure(config.model, name, sample, captions, seed, sheet) | {"minutes": minutes}
 
 
 def _slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.replace("'", "")).split())
 
 
-def picture(rows: dict[str, Path], captions: Sequence[str]) -> Image.Image:
-    """Lay out the sheets side by side, a few captions at a time, one below the other."""
-    sheets, parts = {name: read_sheet(path) for name, path in rows.items()}, []
-    for start in range(0, len(captions), PER_ROW):
+def picture(rows: dict[str, Path], captions: Sequence[str], count: int) -> Image.Image:
+    """Lay out the first `count` samples of the sheets side by side, a few captions at a time, one below the other."""
+    sheets = {name: read_sheet(path, min(NUM_PICTURED, len(captions))) for name, path in rows.items()}
+    parts = []
+    for start in range(0, min(count, len(captions)), PER_ROW):
         some = slice(start, start + PER_ROW)
         parts.append(grid({name: images[some] for name, images in sheets.items()}, captions[some]))
     canvas = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
@@ -145,49 +196,61 @@ def picture(rows: dict[str, Path], captions: Sequence[str]) -> Image.Image:
     return canvas
 
 
-def write(rows: dict[str, list[Record]], args: argparse.Namespace, store: Path) -> None:
-    """Write the table and the pictures."""
-    captions = unseen_prompts(TINY.model, args.count)
+def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace) -> Path:
+    """Write the table and the pictures; return the page."""
+    base, store = study.base, args.out / study.page
+    captions = unseen_prompts(base.model, args.count)
     times = [
         f"{name} {', '.join(format(record['minutes'], '.1f') for record in records)}"
         for name, records in rows.items()
         if "minutes" in records[0]
     ]
     machines = sorted({record["machine"] for records in rows.values() for record in records})
-    page = f"""# Students of the embedded teacher
+    others = {name: config.scales for name, config in study.students.items() if config.scales != base.scales}
+    cells = sum(map(math.prod, base.scales.sizes))
+    notes = "".join(
+        f"\n`{name}`: {scales}, {sum(map(math.prod, scales.sizes)) / cells:.2f} of those cells."
+        for name, scales in others.items()
+    )
+    command = "" if study is STUDIES["scenes"] else " --of clips"
+    path = args.out / f"{study.page}.md"
+    path.write_text(f"""# {study.title}
 
-`uv run --group benchmarks python -m benchmarks.students`; seeds {", ".join(map(str, args.seeds))};
+`uv run --group benchmarks python -m benchmarks.students{command}`; seeds {", ".join(map(str, args.seeds))};
 {len(captions)} prompts that no training saw, every second with a held-out combination.
-Schedule: {TINY.scales}. Guidance {TINY.data.teacher_guidance:g} for teacher and undistilled model, none for students.
+Guidance {base.data.teacher_guidance:g} for teacher and undistilled model, none for students.
+Schedule: {base.scales}.{notes}
 
 {table({name: [record["scores"] for record in records] for name, records in rows.items()})}
 
 Minutes in all, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
 
-![samples](students.png)
-"""
-    (args.out / "students.md").write_text(page)
+![samples]({study.page}.png)
+""")
     if 0 in args.seeds:
         sheets = {name: store / f"{_slug(name.removeprefix('student, '))}-0.png" for name in rows}
-        picture(sheets, captions[:PER_ROW]).save(args.out / "students.png")
+        picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png")
         first, *_ = sheets
-        pair = {name: sheets[name] for name in (first, "student, tiny") if name in sheets}
-        picture(pair, captions[:NUM_PICTURED]).save(args.out / "teacher-and-student.png")
+        pair = {name: sheets[name] for name in (first, f"student, {base.name}") if name in sheets}
+        picture(pair, captions, NUM_PICTURED).save(args.out / f"teacher-and-{study.page.removesuffix('s')}.png")
+    return path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, score, write."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--of", choices=list(STUDIES), default="scenes", help="the teacher of scenes or of clips")
     parser.add_argument("--work", type=Path, default=Path("runs/students"), help="the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="table, pictures, records")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--students", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
-    parser.add_argument("--count", type=int, default=512, help="prompts")
+    parser.add_argument("--students", nargs="+", help="some of its students (default: all)")
+    parser.add_argument("--count", type=int, help="prompts (default: all)")
     args = parser.parse_args(argv)
+    study = STUDIES[args.of]
+    if unknown := set(args.students or ()) - set(study.students):
+        parser.error(f"expected --students of {', '.join(study.students)}, got {', '.join(unknown)}")
     quiet()
-    store = args.out / "students"
-    write(measure_all(args, store), args, store)
-    print((args.out / "students.md").read_text())
+    print(write(study, measure_all(study, args), args).read_text())
 
 
 if __name__ == "__main__":

@@ -6,17 +6,21 @@ import pytest
 from PIL import Image
 
 from benchmarks import students
-from swd_distill.presets import PRESETS
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Make the students' runs as short as can be."""
-    tiny = PRESETS["tiny"]
-    data = replace(tiny.data, num_images=4, teacher_steps=2)
-    tiny = replace(tiny, data=data, training=replace(tiny.training, iterations=1, batch=2))
-    monkeypatch.setattr(students, "TINY", tiny)
-    monkeypatch.setattr(students, "STUDENTS", {"tiny": tiny})
+
+    def shorten(config):
+        data = replace(config.data, num_images=4, teacher_steps=2)
+        return replace(config, data=data, training=replace(config.training, iterations=1, batch=2))
+
+    studies = {
+        name: replace(study, students={study.base.name: shorten(study.base)})
+        for name, study in students.STUDIES.items()
+    }
+    monkeypatch.setattr(students, "STUDIES", studies)
 
 
 def test_students_are_trained_once_and_compared_with_their_teacher(quick, tmp_path, capsys):
@@ -44,6 +48,21 @@ def test_students_are_trained_once_and_compared_with_their_teacher(quick, tmp_pa
     assert capsys.readouterr().out == page
 
 
+def test_students_of_the_video_teacher_are_compared_likewise(quick, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--of", "clips", "--work", str(tmp_path / "work"), "--out", str(out), "--seeds", "0", "--count", "2"]
+    students.main(command)
+    assert "| student, tiny-video |" in capsys.readouterr().out
+    assert Image.open(out / "video-students.png").height > 5 * 3 * 100  # five rows of three frames
+    assert (out / "video-students" / "tiny-video-0.json").is_file()
+
+
+def test_an_unknown_student_is_named(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        students.main(["--students", "huge"])
+    assert "got huge" in capsys.readouterr().err
+
+
 def test_a_record_of_something_else_is_made_anew(tmp_path):
     path = tmp_path / "a.json"
     assert students.recorded(path, {"seed": 1}, lambda: {"scores": 1})["scores"] == 1
@@ -54,5 +73,8 @@ def test_a_record_of_something_else_is_made_anew(tmp_path):
 def test_sheets_keep_every_pixel(tmp_path):
     images = [Image.effect_noise((8, 8), 50 + i).convert("RGB") for i in range(3)]
     students.save_sheet(images, tmp_path / "sheet.png")
-    back = students.read_sheet(tmp_path / "sheet.png")
+    back = students.read_sheet(tmp_path / "sheet.png", 3)
     assert [image.tobytes() for image in back] == [image.tobytes() for image in images]
+    students.save_sheet([images, images[::-1]], tmp_path / "videos.png")
+    for video, still in zip((images, images[::-1]), students.read_sheet(tmp_path / "videos.png", 2), strict=True):
+        assert still.tobytes() == b"".join(frame.tobytes() for frame in video)
