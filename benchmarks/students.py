@@ -137,11 +137,15 @@ def save_sheet(media: Sequence[Media], path: Path) -> None:
     Image.fromarray(np.concatenate(columns, axis=1)).save(path)
 
 
-def read_sheet(path: Path, count: int) -> list[Image.Image]:
-    """Return the `count` samples of a sheet."""
+def read_sheet(path: Path, count: int) -> list[Media]:
+    """Return the `count` square samples of a sheet, of videos their three frames."""
     sheet = Image.open(path)
-    width = sheet.width // count
-    return [sheet.crop((left, 0, left + width, sheet.height)) for left in range(0, sheet.width, width)]
+    side, height = sheet.width // count, sheet.height
+    columns = [
+        [sheet.crop((left, top, left + side, top + side)) for top in range(0, height, side)]
+        for left in range(0, sheet.width, side)
+    ]
+    return [frames if len(frames) > 1 else frames[0] for frames in columns]
 
 
 def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record]]:
