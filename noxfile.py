@@ -71,6 +71,13 @@ def workspace(session: nox.Session) -> None:
     )
 
 
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """Run the tests that take minutes: kills at many instants."""
+    _sync(session, "--group", "test")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
 def _sync(session: nox.Session, *groups: str) -> None:
     environment = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
     session.run_install(

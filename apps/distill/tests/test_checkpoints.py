@@ -77,7 +77,7 @@ def test_the_last_two_checkpoints_are_kept(build, tmp_path):
     trainer, folder = build(), tmp_path / "checkpoints"
     for step in (1, 2, 10, 300):
         assert save_checkpoint(folder, trainer, step) == folder / f"step-{step:06d}"
-    assert sorted(path.name for path in folder.iterdir()) == ["step-000010", "step-000300"]
+    assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-000010", "step-000300"]
     assert load_checkpoint(folder, trainer) == 300
 
 
@@ -88,7 +88,8 @@ def test_a_checkpoint_of_the_same_step_is_replaced_and_a_leftover_ignored(build,
     assert load_checkpoint(folder, trainer) == 0
     for _ in range(2):
         save_checkpoint(folder, trainer, 2)
-    assert [path.name for path in folder.iterdir()] == ["step-000002"]
+    assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-000002"]
+    assert (folder / "latest").read_text() == "step-000002\n"
     assert sorted(path.name for path in (folder / "step-000002").iterdir()) == [
         "optimizers.pt", "state.json", "student.safetensors",
     ]  # fmt: skip

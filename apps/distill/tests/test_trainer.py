@@ -6,8 +6,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from swd_distill.batches import Draw
+from swd_distill.network import lr_ratio
 from swd_distill.train import build_trainer
-from swd_distill.trainer import Trainer, lr_ratio
+from swd_distill.trainer import Trainer
 from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective
 from swd_models import load_denoiser, share_base
 from swd_models.roles import adapter_parameters
@@ -39,7 +40,7 @@ def _equal(parameters, before):
 
 def _batch_of_stage(trainer, first_or_later):
     for step in range(50):
-        draw = Draw(0, step, "student", 2)
+        draw = Draw(0, step, "student", range(2))
         batch = draw.batch(trainer.cache, trainer.schedule, trainer.device)
         if (batch.stage.index == 0) == (first_or_later == "first"):
             return draw, batch

@@ -28,18 +28,26 @@ class Batch:
 
 @dataclass(frozen=True)
 class Draw:
-    """All randomness of one update: a pure function of (seed, step, update) and the samples' places in the batch."""
+    """All randomness of one share of an update: a pure function of (seed, step, update) and the global places.
+
+    `places` are those of its samples in the batch of all processes and shares: however a batch is split, each sample is
+    the same, and so is the stage, which all shares of an update have in common.
+    """
 
     seed: int
     step: int
     update: str
-    size: int
+    places: range
+
+    def stage(self, schedule: ScaleSchedule) -> Stage:
+        """Draw the stage, the same for all shares."""
+        stages = schedule.stages
+        return stages[integer(len(stages), self.seed, self.step, self.update, "stage")]
 
     def batch(self, cache: Cache, schedule: ScaleSchedule, device: torch.device) -> Batch:
-        """Draw the stage and the samples, and read them."""
-        stages = schedule.stages
-        stage = stages[integer(len(stages), self.seed, self.step, self.update, "stage")]
-        samples = [integer(len(cache), self.seed, self.step, self.update, "sample", i) for i in range(self.size)]
+        """Draw the samples of the stage and read them."""
+        stage = self.stage(schedule)
+        samples = [integer(len(cache), self.seed, self.step, self.update, "sample", i) for i in self.places]
         real = cache.latents(samples, stage.target).to(device)
         upscaled = None
         if stage.index > 0:
@@ -51,12 +59,12 @@ class Draw:
     def noise(self, name: str, like: Tensor) -> Tensor:
         """Draw noise of the shape of `like` for one purpose."""
         key = (self.step, self.update, name, "noise")
-        return normal(self.seed, *key, samples=range(self.size), shape=tuple(like.shape[1:])).to(like)
+        return normal(self.seed, *key, samples=self.places, shape=tuple(like.shape[1:])).to(like)
 
     def sigma(self, name: str, interval: tuple[float, float], levels: str, device: torch.device) -> Tensor:
         """Draw one noise level a sample from an interval: anywhere, or among the points of the teacher's grid."""
         key = (self.step, self.update, name, "sigma")
-        ratio = uniform(self.seed, *key, samples=range(self.size))
+        ratio = uniform(self.seed, *key, samples=self.places)
         if levels == "uniform":
             return (interval[0] + (interval[1] - interval[0]) * ratio).to(device)
         points = torch.tensor(grid_points(interval))

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that is whole or absent; the newest whole one is where a run goes on."""
+"""Checkpoints: a folder that is whole or absent; a run goes on from the newest, which the file `latest` names."""
 
 import json
 import os
@@ -10,39 +10,43 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from swd_distill.cache import checksum
+from swd_distill.files import write_text
 from swd_distill.trainer import Trainer
 from swd_models.lora import adapter_state, load_adapter_state
 
-KEEP = 2
+STATE, LATEST = "state.json", "latest"
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
-    """Write the state after `step` iterations, then drop all but the last two."""
+    """Write the state after `step` iterations, point `latest` at it, then drop all but the last few."""
     final = folder / f"step-{step:06d}"
     temporary = folder / f"tmp-{step:06d}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    optimizers = {"student": trainer.student.optimizer.state_dict()}
-    save_file(_contiguous(adapter_state(trainer.roles.student)), temporary / "student.safetensors")
-    if trainer.roles.fake is not None:
-        save_file(_contiguous(adapter_state(trainer.roles.fake)), temporary / "fake.safetensors")
-        optimizers["fake"] = trainer.fake.optimizer.state_dict()
-    if trainer.head is not None:
-        save_file(_contiguous(trainer.head.state_dict()), temporary / "head.safetensors")
+    for name, tensors in _tensors(trainer).items():
+        save_file(_contiguous(tensors), temporary / f"{name}.safetensors")
+    optimizers = {name: network.optimizer.state_dict() for name, network in trainer.networks.items()}
     torch.save(optimizers, temporary / "optimizers.pt")
-    (temporary / "state.json").write_text(json.dumps({"step": step}) + "\n")
-    for file in temporary.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+    sums = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
+    (temporary / STATE).write_text(json.dumps({"step": step, "sha256": sums}, indent=1) + "\n")
+    for path in (*temporary.iterdir(), temporary):
+        _flush(path)
     shutil.rmtree(final, ignore_errors=True)
     temporary.replace(final)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+    _flush(folder)
+    write_text(folder / LATEST, f"{final.name}\n")
+    for old in sorted(folder.glob("step-*"))[: -trainer.config.training.keep]:
         shutil.rmtree(old)
     return final
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> int:
-    """Load the newest checkpoint of the folder into the trainer; return its step, 0 without one."""
+    """Load the newest checkpoint of the folder into the trainer; return its step, 0 without one.
+
+    Raises:
+        ValueError: a file that is not what was written, or of other adapters.
+    """
     newest = max(folder.glob("step-*"), default=None)
     if newest is None:
         return 0
@@ -55,15 +59,44 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> int:
 
 
 def _load(folder: Path, trainer: Trainer) -> int:
+    state = json.loads((folder / STATE).read_text())
+    for name, expected in state["sha256"].items():
+        if checksum(folder / name) != expected:
+            raise OSError(f"{name} has changed since it was written")
     optimizers = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
+    for name, network in trainer.networks.items():
+        network.optimizer.load_state_dict(optimizers[name])
     load_adapter_state(trainer.roles.student, load_file(folder / "student.safetensors"))
-    trainer.student.optimizer.load_state_dict(optimizers["student"])
+    if trainer.student.average:
+        with trainer.student.averaged():
+            load_adapter_state(trainer.roles.student, load_file(folder / "average.safetensors"))
     if trainer.roles.fake is not None:
         load_adapter_state(trainer.roles.fake, load_file(folder / "fake.safetensors"))
-        trainer.fake.optimizer.load_state_dict(optimizers["fake"])
     if trainer.head is not None:
         trainer.head.load_state_dict(load_file(folder / "head.safetensors"))
-    return int(json.loads((folder / "state.json").read_text())["step"])
+    return int(state["step"])
+
+
+def _tensors(trainer: Trainer) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what is trained, by the names of its files."""
+    tensors = {"student": adapter_state(trainer.roles.student)}
+    if trainer.student.average:
+        with trainer.student.averaged():
+            tensors["average"] = adapter_state(trainer.roles.student)
+    if trainer.roles.fake is not None:
+        tensors["fake"] = adapter_state(trainer.roles.fake)
+    if trainer.head is not None:
+        tensors["head"] = trainer.head.state_dict()
+    return tensors
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from swd_distill.stopped import Stopped
 from swd_sample.presets import SOURCES
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         print(_dispatch(args))
+    except Stopped as stopped:
+        print(f"swd-distill: {stopped}", file=sys.stderr)
+        raise SystemExit(stopped.code) from None
     except (ValueError, OSError) as error:
         if os.environ.get("SWD_TRACEBACK"):
             raise

@@ -35,7 +35,9 @@ class Training:
     iterations: int = 3000
     """Updates of the student."""
     batch: int = 8
-    """Samples an update."""
+    """Samples an update, over all processes."""
+    accumulate: int = 1
+    """Shares into which each process splits its part of a batch, one after the other: less memory, the same numbers."""
     rank: int = 64
     """LoRA rank; alpha is the same."""
     block: int = 11
@@ -50,10 +52,16 @@ class Training:
     """Let the learning rates fall to zero along a cosine."""
     clip: float = 10.0
     """Largest norm of a network's gradient."""
+    ema: float = 0.0
+    """Decay of an average of the student, which is then what samples and `lora/` show; 0 keeps none."""
+    max_skips: int = 10
+    """Updates with a gradient that is not finite are skipped; so many in a row stop the run."""
     gradient_checkpointing: bool = False
     """Recompute blocks in backward: less memory, a third more time."""
     save_every: int = 500
     """Updates between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
     sample_every: int = 500
     """Updates between sample grids."""
 
@@ -118,6 +126,9 @@ class Config:
             "data.batch": self.data.batch,
             "training.iterations": self.training.iterations,
             "training.batch": self.training.batch,
+            "training.accumulate": self.training.accumulate,
+            "training.max-skips": self.training.max_skips,
+            "training.keep": self.training.keep,
             "training.rank": self.training.rank,
             "training.save-every": self.training.save_every,
             "training.sample-every": self.training.sample_every,
@@ -127,6 +138,8 @@ class Config:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
         if not (self.recipe.mmd_weight or self.recipe.dmd_weight or self.recipe.gan_weight):
             raise ValueError("expected a loss with a weight, got none: pass --recipe.mmd-weight 1")
+        if not 0 <= self.training.ema < 1:
+            raise ValueError(f"expected --training.ema of at least 0 and below 1, got {self.training.ema:g}")
         if self.recipe.gan_weight and not self.recipe.fake_updates:
             raise ValueError(
                 "expected --recipe.fake-updates of at least 1 with a GAN, got 0: or pass --recipe.gan-weight 0"

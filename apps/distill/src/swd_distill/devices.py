@@ -1,7 +1,11 @@
 """Where a run computes."""
 
+from collections.abc import Sequence
+
 import torch
 from accelerate import PartialState
+from torch import Tensor
+from torch.distributed import all_reduce
 
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype]:
@@ -14,13 +18,16 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def one_process(command: str) -> None:
-    """Raise ValueError in a launch of several processes, for a command that does not share its work."""
-    count = processes().num_processes
-    if count > 1:
-        raise ValueError(f"expected one process for {command}, got {count}: launch only generate and encode on several")
-
-
 def processes() -> PartialState:
     """Return the state of the processes of this launch; on the CPU too, which accelerate would not look at."""
     return PartialState(cpu=not torch.cuda.is_available())
+
+
+def sum_over_processes(tensors: Sequence[Tensor]) -> None:
+    """Add up tensors of one dtype over all processes, in place and in one message."""
+    if processes().num_processes == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))

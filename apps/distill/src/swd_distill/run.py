@@ -10,7 +10,7 @@ from PIL import Image
 
 from swd_distill.cache import MANIFEST
 from swd_distill.config import Config
-from swd_distill.devices import device_and_dtype, one_process
+from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import encode
 from swd_distill.generate import generate, prompts_of
 from swd_distill.prompts import read_prompts
@@ -26,10 +26,11 @@ NUM_COMPARED, COMPARISON_SEED = 8, 1000
 
 def run(config: Config) -> str:
     """Do what is missing of a run; return the line that says where things are."""
-    one_process("run")
+    state = processes()
     if config.data.images is None:
         prompts_of(config)  # a bad file should not leave a run folder behind
-    claim_run(config)
+    with state.main_process_first():
+        claim_run(config)
     picture = config.out / "samples" / "comparison.png"
     done = picture.is_file()
     if not done:
@@ -37,9 +38,11 @@ def run(config: Config) -> str:
             generate(config)
         encode(config)
         train(config)
-        picture.parent.mkdir(exist_ok=True)
-        compare(config).save(picture.with_suffix(".tmp"), format="png")
-        picture.with_suffix(".tmp").replace(picture)
+        if state.is_main_process:
+            picture.parent.mkdir(exist_ok=True)
+            compare(config).save(picture.with_suffix(".tmp"), format="png")
+            picture.with_suffix(".tmp").replace(picture)
+        state.wait_for_everyone()
     state = "already done" if done else "done"
     return f'{state}: see {picture}, the LoRA is in {config.out / "lora"}; try: swd-sample {config.out} "a prompt"'
 

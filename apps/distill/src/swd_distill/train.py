@@ -1,9 +1,13 @@
 """Train a student on a cache, from the newest checkpoint on."""
 
 import json
+import os
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from signal import SIGTERM
+from typing import Self
 
 import torch
 from tqdm import tqdm
@@ -11,9 +15,11 @@ from tqdm import tqdm
 from swd_distill.cache import Cache
 from swd_distill.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.config import Config
-from swd_distill.devices import device_and_dtype, one_process
+from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import fitting
 from swd_distill.files import claim, write_text
+from swd_distill.stopped import Stopped
+from swd_distill.stopping import Stopping
 from swd_distill.streams import stream
 from swd_distill.trainer import Trainer
 from swd_losses import DiscriminatorHead
@@ -25,34 +31,72 @@ from swd_schedules import sample_scalewise
 
 
 def train(config: Config) -> Path:
-    """Train to `config.training.iterations`; return the folder with the LoRA."""
-    one_process("train")
+    """Train to `config.training.iterations`; return the folder with the LoRA.
+
+    Every process calls this; the main one writes. SIGTERM or SIGINT ends it after the step and a checkpoint.
+    """
+    state = processes()
     cache = Cache.open(config.cache, fitting(config))
-    claim_run(config)
+    with state.main_process_first():
+        claim_run(config)
     trainer = build_trainer(config, cache)
     start = load_checkpoint(config.out / "checkpoints", trainer)
-    metrics = config.out / "metrics.jsonl"
-    _forget_after(metrics, start)
     total, training = config.training.iterations, config.training
-    with metrics.open("a", encoding="utf-8") as log, tqdm(total=total, initial=start, desc="train", unit="it") as bar:
+    with ExitStack() as open_things:
+        stopping = open_things.enter_context(Stopping(trainer.device))
+        log = open_things.enter_context(_Log(config.out / "metrics.jsonl", start)) if state.is_main_process else None
+        bar = tqdm(total=total, initial=start, desc="train", unit="it", disable=not state.is_main_process)
+        open_things.enter_context(bar)
         for step in range(start, total):
             began = time.perf_counter()
             found = trainer.iterate(step)
-            found["seconds"] = time.perf_counter() - began
-            log.write(json.dumps({"step": step + 1, **found}) + "\n")
             bar.update()
             bar.set_postfix({name: f"{found[name]:.3g}" for name in ("mmd", "dmd", "gan") if name in found})
-            if (step + 1) % training.save_every == 0 or step + 1 == total:
-                log.flush()
-                save_checkpoint(config.out / "checkpoints", trainer, step + 1)
-            if (step + 1) % training.sample_every == 0 or step + 1 == total:
-                sample_grid(config, trainer, step + 1)
-    return save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales).parent
+            last, stop = step + 1 == total, stopping.asked()
+            if log is not None:
+                log.write({"step": step + 1, **found, "seconds": time.perf_counter() - began})
+                if last or stop or (step + 1) % training.save_every == 0:
+                    log.flush()
+                    save_checkpoint(config.out / "checkpoints", trainer, step + 1)
+                if last or (step + 1) % training.sample_every == 0:
+                    sample_grid(config, trainer, step + 1)
+            if stop and not last:
+                raise Stopped(step + 1, total, stopping.signal or SIGTERM)
+    if state.is_main_process:
+        with trainer.student.averaged():
+            save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales)
+    state.wait_for_everyone()
+    return config.out / "lora"
+
+
+class _Log:
+    """A file of JSON lines from a step on: those of iterations that will be run again are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()[:step]
+            write_text(path, "".join(f"{line}\n" for line in lines))
+        self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, found: dict[str, float]) -> None:
+        self._file.write(json.dumps(found) + "\n")
+
+    def flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def claim_run(config: Config) -> None:
     """Write config.json, or check that the run folder belongs to a run of the same numbers."""
-    no_matter = {"out", "dry_run", "data.batch", "training.save_every", "training.sample_every"}
+    no_matter = {"out", "dry_run", "data.batch"} | {
+        f"training.{name}" for name in ("save_every", "sample_every", "keep", "accumulate", "max_skips")
+    }
     claim(config.out / "config.json", config.to_json(), "a run", ignore=no_matter)
 
 
@@ -83,25 +127,19 @@ def sample_grid(config: Config, trainer: Trainer, step: int) -> Path:
     latents = load_latents(config.model, dtype=device_and_dtype()[1])
     latents.vae.to(trainer.device)
     media: list[Media] = []
-    for i in range(len(captions)):
-        cond = {key: value.to(trainer.device) for key, value in cache.cond([i]).items()}
-        x0 = sample_scalewise(
-            partial(student.denoise, cond=cond),
-            trainer.schedule,
-            (1, student.num_channels),
-            process=student.process,
-            generator=stream(config.seed, "grid", i),
-            device=trainer.device,
-        )
-        media += to_media(latents.decode(x0))
+    with trainer.student.averaged():
+        for i in range(len(captions)):
+            cond = {key: value.to(trainer.device) for key, value in cache.cond([i]).items()}
+            x0 = sample_scalewise(
+                partial(student.denoise, cond=cond),
+                trainer.schedule,
+                (1, student.num_channels),
+                process=student.process,
+                generator=stream(config.seed, "grid", i),
+                device=trainer.device,
+            )
+            media += to_media(latents.decode(x0))
     path = config.out / "samples" / f"step-{step:06d}.png"
     path.parent.mkdir(exist_ok=True)
     grid({"": media}, captions).save(path)
     return path
-
-
-def _forget_after(metrics: Path, step: int) -> None:
-    """Drop the lines of iterations that will be run again."""
-    if metrics.is_file():
-        lines = metrics.read_text(encoding="utf-8").splitlines()[:step]
-        write_text(metrics, "".join(f"{line}\n" for line in lines))

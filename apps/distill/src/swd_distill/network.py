@@ -1,0 +1,80 @@
+"""Trainable parameters with their optimiser: gradients add up over shares and processes, then one step."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from swd_distill.config import Training
+from swd_distill.devices import processes, sum_over_processes
+from swd_losses import LossTerms
+
+Metrics = dict[str, float]
+
+
+class Network:
+    """Parameters, AdamW, and (`ema` above 0) an average of the parameters over the updates."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, training: Training, ema: float = 0.0) -> None:
+        self.parameters = list(parameters)
+        self.lr, self.training, self.ema = lr, training, ema
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+        self.average = [parameter.detach().clone() for parameter in self.parameters] if ema else []
+        self.skips = 0
+
+    def descend(self, shares: Sequence[Callable[[], LossTerms]], step: int) -> Metrics:
+        """Update by the mean gradient of all shares of all processes; return the mean parts and the norm.
+
+        The gradient reaches no other network. One that is not finite is skipped and counted.
+
+        Raises:
+            ValueError: `max_skips` in a row were not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * lr_ratio(step, self.training)
+        count = len(shares) * processes().num_processes
+        parts: dict[str, Tensor] = {}
+        for share in shares:  # one graph at a time
+            terms = share()
+            torch.autograd.backward(terms.total / count, inputs=self.parameters)
+            for name, part in terms.parts.items():
+                parts[name] = parts.get(name, 0) + part / count
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        sum_over_processes(gradients)
+        sum_over_processes(list(parts.values()))
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip))
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.skips = 0
+            if self.average:
+                with torch.no_grad():
+                    torch._foreach_lerp_(self.average, self.parameters, 1 - self.ema)
+        else:
+            self.skips += 1
+            if self.skips == self.training.max_skips:
+                raise ValueError(
+                    f"expected finite gradients, got {self.skips} updates in a row without, up to step {step + 1}: "
+                    "go on from the last checkpoint with a lower learning rate"
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: float(part) for name, part in parts.items()} | {"norm": norm}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the average in the parameters' place for a while; without one, change nothing."""
+        kept = [parameter.data for parameter in self.parameters]
+        for parameter, average in zip(self.parameters, self.average or kept, strict=True):
+            parameter.data = average
+        try:
+            yield
+        finally:
+            for parameter, data in zip(self.parameters, kept, strict=True):
+                parameter.data = data
+
+
+def lr_ratio(step: int, training: Training) -> float:
+    """Return the share of the learning rate at a step: warm-up, then constant or cosine."""
+    rise = min(1.0, (step + 1) / training.warmup) if training.warmup else 1.0
+    return rise * (0.5 * (1 + math.cos(math.pi * step / training.iterations)) if training.decay else 1.0)

@@ -1,0 +1,9 @@
+"""The end of a run that was asked to stop."""
+
+
+class Stopped(Exception):  # noqa: N818  no error
+    """The run is saved, and exits with the code that shells know for its signal."""
+
+    def __init__(self, step: int, total: int, signal: int) -> None:
+        super().__init__(f"stopped and saved at step {step} of {total}: the same command goes on from there")
+        self.code = 128 + signal

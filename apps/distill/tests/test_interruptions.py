@@ -1,0 +1,97 @@
+"""Whatever ends a run, it goes on to the numbers of one that was left alone."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+FLAGS = (
+    "--training.iterations", "12", "--training.save-every", "2", "--training.sample-every", "12",
+    "--training.rank", "4", "--training.batch", "4", "--training.accumulate", "2", "--training.ema", "0.9", "--recipe.dmd-weight", "30",
+    "--recipe.gan-weight", "1", "--recipe.fake-updates", "1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def start(argv):
+    """Start `swd-distill train` in a process of its own."""
+
+    def call(run):
+        command = [sys.executable, "-m", "swd_distill", *argv("train", run, *FLAGS)]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return call
+
+
+def _result(run):
+    """Return all that a finished run has learnt and noted."""
+    folder = run / "checkpoints" / "step-000012"
+    tensors = {name: load_file(folder / f"{name}.safetensors") for name in ("student", "average", "fake", "head")}
+    optimizers = torch.load(folder / "optimizers.pt", weights_only=True)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lora = load_file(run / "lora" / "pytorch_lora_weights.safetensors")
+    return tensors, optimizers, [{**row, "seconds": 0} for row in rows], lora
+
+
+def _equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one == other
+
+
+def _linked(tmp_path, name, encoded):
+    run = tmp_path / name
+    run.mkdir()
+    (run / "cache").symlink_to(encoded / "cache")
+    return run
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_again_and_again_ends_as_one_left_alone(start, encoded, tmp_path, num_kills):
+    whole, killed = (_linked(tmp_path, name, encoded) for name in ("whole", "killed"))
+    began = time.monotonic()
+    assert start(whole).wait() == 0
+    seconds, rng = time.monotonic() - began, random.Random(0)
+    left = num_kills
+    while left:
+        process, seen = start(killed), set((killed / "checkpoints").glob("*"))
+        if left % 2:  # anywhere, in start-up too; else while it trains, which is short, once a checkpoint came
+            time.sleep(rng.uniform(0, seconds))
+        else:
+            while process.poll() is None and set((killed / "checkpoints").glob("*")) <= seen:
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        finished = process.wait() == 0
+        left = 0 if finished else left - 1
+    assert start(killed).wait() == 0
+    assert _equal(_result(whole), _result(killed))
+    assert not list((killed / "checkpoints").glob("tmp-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(start, encoded, tmp_path, number):
+    run = _linked(tmp_path, "signalled", encoded)
+    process = start(run)
+    while not list((run / "checkpoints").glob("step-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number
+    step = len((run / "metrics.jsonl").read_text().splitlines())
+    assert errors.splitlines()[-1].startswith(f"swd-distill: stopped and saved at step {step} of 12")
+    assert (run / "checkpoints" / "latest").read_text() == f"step-{step:06d}\n"
+    assert not (run / "lora").exists()
