@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 FLAGS = (
     "--training.iterations", "12", "--training.save-every", "2", "--training.sample-every", "12",
-    "--training.rank", "4", "--training.batch", "4", "--training.accumulate", "2", "--training.ema", "0.9", "--recipe.dmd-weight", "30",
-    "--recipe.gan-weight", "1", "--recipe.fake-updates", "1",
+    "--training.rank", "4", "--training.batch", "4", "--training.accumulate", "2", "--training.ema", "0.9",
+    "--recipe.dmd-weight", "30", "--recipe.gan-weight", "1", "--recipe.fake-updates", "1",
 )  # fmt: skip
 
 
