@@ -1,5 +1,7 @@
 import json
+import resource
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -108,6 +110,36 @@ def test_a_checkpoint_brings_back_student_fake_head_and_optimisers(build, tmp_pa
 
 def test_no_checkpoint_means_step_zero(build, tmp_path):
     assert load_checkpoint(tmp_path / "absent", build()) == 0
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "optimizers.pt", "state.json"])
+def test_one_flipped_bit_in_a_checkpoint_is_refused_in_one_line(refused, argv, copied, snapshot, name):
+    damaged = copied / "checkpoints" / "step-000003" / name
+    data = bytearray(damaged.read_bytes())
+    place = data.index(b"3") if name == "state.json" else len(data) - 100  # the step; the middle of a tensor
+    data[place] ^= 1
+    damaged.write_bytes(data)
+    before = snapshot(copied)
+    assert "delete it to go on from the one before" in refused(argv("train", copied))
+    assert snapshot(copied) == before
+
+
+def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(build, tmp_path):
+    trainer, folder = build(), tmp_path / "checkpoints"
+    save_checkpoint(folder, trainer, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as a disk that has this much left
+    try:
+        with pytest.raises(OSError, match="expected to write a checkpoint"):
+            save_checkpoint(folder, trainer, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (folder / "latest").read_text() == "step-000001\n"
+    assert load_checkpoint(folder, trainer) == 1
+    save_checkpoint(folder, trainer, 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-000001", "step-000002"]
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "optimizers.pt"])

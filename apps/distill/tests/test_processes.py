@@ -114,7 +114,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_many_stop_the_run(configur
     assert not all(map(torch.equal, student, before))
     moved = [parameter.detach().clone() for parameter in student]
     trainer.cache.latents = lambda samples, size: read(samples, size) * float("nan")
-    trainer.iterate(2)
+    assert trainer.iterate(2)["skips"] == 2
     with pytest.raises(ValueError, match="got 2 updates in a row without"):
         trainer.iterate(3)
     assert all(map(torch.equal, student, moved))

@@ -52,7 +52,7 @@ def test_a_generator_step_moves_the_student_alone_and_leaves_no_gradient(build):
     student, others = _trainable(trainer)
     before = _copy(student), _copy(others)
     found = trainer.update_student(0)
-    assert {"mmd", "dmd", "gan", "norm", "stage"} == set(found)
+    assert {"mmd", "dmd", "gan", "norm", "skips", "stage"} == set(found)
     assert not _equal(student, before[0])
     assert _equal(others, before[1])
     assert all(parameter.grad is None for parameter in [*student, *others])
@@ -64,7 +64,7 @@ def test_a_fake_step_moves_fake_and_head_and_leaves_no_gradient(build):
     adapters, head = adapter_parameters(trainer.roles.fake), list(trainer.head.parameters())
     before = _copy(student), _copy(adapters), _copy(head)
     found = trainer.update_fake(0, 0)
-    assert {"fake/denoising", "fake/discriminator", "fake/norm"} == set(found)
+    assert {"fake/denoising", "fake/discriminator", "fake/norm", "fake/skips"} == set(found)
     assert _equal(student, before[0])
     assert not _equal(adapters, before[1])
     assert not _equal(head, before[2])
@@ -86,7 +86,7 @@ def test_mmd_alone_builds_no_fake_and_no_head(build):
     trainer = build(MMD_ONLY)
     assert trainer.roles.fake is None
     assert trainer.head is None
-    assert set(trainer.iterate(0)) == {"mmd", "norm", "stage"}
+    assert set(trainer.iterate(0)) == {"mmd", "norm", "skips", "stage"}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_mmd_alone_builds_no_fake_and_no_head(build):
 def test_every_recipe_runs_and_reports_its_parts(build, recipe, parts):
     trainer = build(recipe)
     found = trainer.iterate(0)
-    assert set(found) - {"norm", "fake/norm", "stage"} == parts
+    assert set(found) - {"norm", "fake/norm", "skips", "fake/skips", "stage"} == parts
     assert all(math.isfinite(value) for value in found.values())
     if trainer.roles.fake is not None:
         assert type(trainer.fake_loss) is (FakeObjective if recipe.gan_weight else DenoisingObjective)

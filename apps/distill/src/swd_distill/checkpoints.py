@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that is whole or absent; a run goes on from the newest, which the file `latest` names."""
+"""Checkpoints: a folder that is whole or absent; a run goes on from the newest; `latest` names it for others."""
 
 import json
 import os
@@ -16,29 +16,44 @@ from swd_distill.trainer import Trainer
 from swd_models.lora import adapter_state, load_adapter_state
 
 STATE, LATEST = "state.json", "latest"
+_DAMAGE = (SafetensorError, RuntimeError, EOFError, UnpicklingError, OSError, json.JSONDecodeError, KeyError, TypeError)
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
-    """Write the state after `step` iterations, point `latest` at it, then drop all but the last few."""
+    """Write the state after `step` iterations, name it `latest`, then drop all but the last few.
+
+    Raises:
+        OSError: it cannot be written; those before are untouched.
+    """
     final = folder / f"step-{step:06d}"
     temporary = folder / f"tmp-{step:06d}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for leftover in folder.glob("tmp-*"):
+        shutil.rmtree(leftover)
     temporary.mkdir(parents=True)
-    for name, tensors in _tensors(trainer).items():
-        save_file(_contiguous(tensors), temporary / f"{name}.safetensors")
-    optimizers = {name: network.optimizer.state_dict() for name, network in trainer.networks.items()}
-    torch.save(optimizers, temporary / "optimizers.pt")
-    sums = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
-    (temporary / STATE).write_text(json.dumps({"step": step, "sha256": sums}, indent=1) + "\n")
-    for path in (*temporary.iterdir(), temporary):
-        _flush(path)
+    try:
+        _write(temporary, trainer, step)
+    except (SafetensorError, RuntimeError) as error:
+        raise OSError(f"expected to write a checkpoint to {folder}, got {error}: is the disk full?") from error
     shutil.rmtree(final, ignore_errors=True)
     temporary.replace(final)
-    _flush(folder)
     write_text(folder / LATEST, f"{final.name}\n")
+    for path in (folder / LATEST, folder):
+        _flush(path)
     for old in sorted(folder.glob("step-*"))[: -trainer.config.training.keep]:
         shutil.rmtree(old)
     return final
+
+
+def _write(folder: Path, trainer: Trainer, step: int) -> None:
+    for name, tensors in _tensors(trainer).items():
+        save_file(_contiguous(tensors), folder / f"{name}.safetensors")
+    optimizers = {name: network.optimizer.state_dict() for name, network in trainer.networks.items()}
+    torch.save(optimizers, folder / "optimizers.pt")
+    sums = {file.name: checksum(file) for file in sorted(folder.iterdir())}
+    skips = {name: [network.skips_in_a_row, network.skips] for name, network in trainer.networks.items()}
+    (folder / STATE).write_text(json.dumps({"step": step, "skips": skips, "sha256": sums}, indent=1) + "\n")
+    for path in (*folder.iterdir(), folder):
+        _flush(path)
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> int:
@@ -52,7 +67,7 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> int:
         return 0
     try:
         return _load(newest, trainer)
-    except (SafetensorError, RuntimeError, EOFError, UnpicklingError, OSError, json.JSONDecodeError) as error:
+    except _DAMAGE as error:
         raise ValueError(
             f"expected a whole checkpoint, got {newest}: delete it to go on from the one before ({error})"
         ) from error
@@ -60,12 +75,15 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> int:
 
 def _load(folder: Path, trainer: Trainer) -> int:
     state = json.loads((folder / STATE).read_text())
+    if folder.name != f"step-{state['step']:06d}":
+        raise OSError(f"{STATE} says step {state['step']}")
     for name, expected in state["sha256"].items():
         if checksum(folder / name) != expected:
             raise OSError(f"{name} has changed since it was written")
     optimizers = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
     for name, network in trainer.networks.items():
         network.optimizer.load_state_dict(optimizers[name])
+        network.skips_in_a_row, network.skips = state["skips"][name]
     load_adapter_state(trainer.roles.student, load_file(folder / "student.safetensors"))
     if trainer.student.average:
         with trainer.student.averaged():

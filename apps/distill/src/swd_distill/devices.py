@@ -1,6 +1,7 @@
 """Where a run computes."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -19,8 +20,11 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
 
 
 def processes() -> PartialState:
-    """Return the state of the processes of this launch; on the CPU too, which accelerate would not look at."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    """Return the state of the processes of this launch; on the CPU too, which accelerate would not look at.
+
+    They wait for one that works alone (samples, checksums) far beyond the usual ten minutes.
+    """
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
 
 
 def sum_over_processes(tensors: Sequence[Tensor]) -> None:
@@ -29,5 +33,5 @@ def sum_over_processes(tensors: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+    for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(total.view_as(tensor))

@@ -18,14 +18,14 @@ class Network:
     """Parameters, AdamW, and (`ema` above 0) an average of the parameters over the updates."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, training: Training, ema: float = 0.0) -> None:
-        self.parameters = list(parameters)
+        self.parameters: list[Tensor] = list(parameters)
         self.lr, self.training, self.ema = lr, training, ema
         self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
         self.average = [parameter.detach().clone() for parameter in self.parameters] if ema else []
-        self.skips = 0
+        self.skips_in_a_row, self.skips = 0, 0
 
     def descend(self, shares: Sequence[Callable[[], LossTerms]], step: int) -> Metrics:
-        """Update by the mean gradient of all shares of all processes; return the mean parts and the norm.
+        """Update by the mean gradient of all shares of all processes; return the mean parts, the norm, all skips.
 
         The gradient reaches no other network. One that is not finite is skipped and counted.
 
@@ -46,20 +46,24 @@ class Network:
         sum_over_processes(list(parts.values()))
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip))
         if math.isfinite(norm):
+            self.skips_in_a_row = 0
             self.optimizer.step()
-            self.skips = 0
             if self.average:
+                decay = min(self.ema, (1 + step) / (10 + step))  # at first it follows: it starts at nothing learnt
                 with torch.no_grad():
-                    torch._foreach_lerp_(self.average, self.parameters, 1 - self.ema)
+                    torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
         else:
-            self.skips += 1
-            if self.skips == self.training.max_skips:
+            self.skips_in_a_row, self.skips = self.skips_in_a_row + 1, self.skips + 1
+            if self.skips_in_a_row == self.training.max_skips:
                 raise ValueError(
-                    f"expected finite gradients, got {self.skips} updates in a row without, up to step {step + 1}: "
-                    "go on from the last checkpoint with a lower learning rate"
+                    f"expected finite gradients, got {self.skips_in_a_row} updates in a row without, up to step "
+                    f"{step + 1}: train again with a lower --training.lr and another --out"
                 )
         self.optimizer.zero_grad(set_to_none=True)
-        return {name: float(part) for name, part in parts.items()} | {"norm": norm}
+        return {name: float(part) for name, part in parts.items()} | {
+            "norm": norm,
+            "skips": self.skips,
+        }
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

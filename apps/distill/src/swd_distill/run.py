@@ -15,6 +15,7 @@ from swd_distill.encode import encode
 from swd_distill.generate import generate, prompts_of
 from swd_distill.prompts import read_prompts
 from swd_distill.train import claim_run, train
+from swd_distill.trainer import share_places
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
@@ -26,10 +27,11 @@ NUM_COMPARED, COMPARISON_SEED = 8, 1000
 
 def run(config: Config) -> str:
     """Do what is missing of a run; return the line that says where things are."""
-    state = processes()
+    launch = processes()
+    share_places(config)  # neither should a batch that cannot be split,
     if config.data.images is None:
-        prompts_of(config)  # a bad file should not leave a run folder behind
-    with state.main_process_first():
+        prompts_of(config)  # nor a bad file leave a run folder behind
+    with launch.main_process_first():
         claim_run(config)
     picture = config.out / "samples" / "comparison.png"
     done = picture.is_file()
@@ -38,11 +40,10 @@ def run(config: Config) -> str:
             generate(config)
         encode(config)
         train(config)
-        if state.is_main_process:
+        if launch.is_main_process:
             picture.parent.mkdir(exist_ok=True)
             compare(config).save(picture.with_suffix(".tmp"), format="png")
             picture.with_suffix(".tmp").replace(picture)
-        state.wait_for_everyone()
     state = "already done" if done else "done"
     return f'{state}: see {picture}, the LoRA is in {config.out / "lora"}; try: swd-sample {config.out} "a prompt"'
 

@@ -1,4 +1,4 @@
-"""The end of a run that was asked to stop."""
+"""The end of a run that was asked to stop: apart from `stopping`, for the command line, which imports no torch."""
 
 
 class Stopped(Exception):  # noqa: N818  no error

@@ -12,7 +12,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopping:
-    """While it is entered, note the signals instead of dying by them; a second one of a kind does kill."""
+    """While it is entered, note the signals instead of dying by them; a second Ctrl-C does kill.
+
+    A second SIGTERM does not: under a launcher, a worker may get its own and the launcher's.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.signal = device, 0
@@ -29,7 +32,8 @@ class Stopping:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
 
     def asked(self) -> bool:
         """Tell whether any process was signalled: they stop at the same step."""

@@ -1,6 +1,7 @@
 """Train a student on a cache, from the newest checkpoint on."""
 
 import json
+import math
 import os
 import time
 from contextlib import ExitStack
@@ -17,11 +18,11 @@ from swd_distill.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import fitting
-from swd_distill.files import claim, write_text
+from swd_distill.files import claim, temporary_of, write_text
 from swd_distill.stopped import Stopped
 from swd_distill.stopping import Stopping
 from swd_distill.streams import stream
-from swd_distill.trainer import Trainer
+from swd_distill.trainer import Trainer, share_places
 from swd_losses import DiscriminatorHead
 from swd_models import load_denoiser, load_latents, save_lora, share_base
 from swd_models.parts import Media
@@ -36,6 +37,7 @@ def train(config: Config) -> Path:
     Every process calls this; the main one writes. SIGTERM or SIGINT ends it after the step and a checkpoint.
     """
     state = processes()
+    share_places(config)
     cache = Cache.open(config.cache, fitting(config))
     with state.main_process_first():
         claim_run(config)
@@ -55,16 +57,17 @@ def train(config: Config) -> Path:
             last, stop = step + 1 == total, stopping.asked()
             if log is not None:
                 log.write({"step": step + 1, **found, "seconds": time.perf_counter() - began})
+                if last or (not stop and (step + 1) % training.sample_every == 0):
+                    sample_grid(config, trainer, step + 1)
                 if last or stop or (step + 1) % training.save_every == 0:
                     log.flush()
                     save_checkpoint(config.out / "checkpoints", trainer, step + 1)
-                if last or (step + 1) % training.sample_every == 0:
-                    sample_grid(config, trainer, step + 1)
-            if stop and not last:
+            if last and state.is_main_process:
+                with trainer.student.averaged():
+                    save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales)
+            if stop:
+                state.wait_for_everyone()  # none is gone before all is saved
                 raise Stopped(step + 1, total, stopping.signal or SIGTERM)
-    if state.is_main_process:
-        with trainer.student.averaged():
-            save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales)
     state.wait_for_everyone()
     return config.out / "lora"
 
@@ -85,7 +88,8 @@ class _Log:
         self._file.close()
 
     def write(self, found: dict[str, float]) -> None:
-        self._file.write(json.dumps(found) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in found.items()}  # JSON knows no NaN
+        self._file.write(json.dumps(finite) + "\n")
 
     def flush(self) -> None:
         self._file.flush()
@@ -141,5 +145,5 @@ def sample_grid(config: Config, trainer: Trainer, step: int) -> Path:
             media += to_media(latents.decode(x0))
     path = config.out / "samples" / f"step-{step:06d}.png"
     path.parent.mkdir(exist_ok=True)
-    grid({"": media}, captions).save(path)
-    return path
+    grid({"": media}, captions).save(temporary_of(path), format="png")
+    return temporary_of(path).replace(path)
