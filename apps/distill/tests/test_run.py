@@ -21,7 +21,7 @@ def test_a_run_folder_holds_what_the_design_says(finished):
         "config.json", "metrics.jsonl", "samples", "checkpoints", "lora", "images", "cache",
     }  # fmt: skip
     assert sorted(path.name for path in (finished / "samples").iterdir()) == ["comparison.png", "step-000003.png"]
-    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["step-000003"]
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["latest", "step-000003"]
     assert not [path for path in finished.rglob("*") if "tmp" in path.name]
     config = json.loads((finished / "config.json").read_text())
     assert config["model"] == "embedded"
@@ -32,7 +32,7 @@ def test_a_run_folder_holds_what_the_design_says(finished):
 def test_metrics_are_one_line_a_step(finished):
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert {key for row in rows for key in row} == {"step", "mmd", "norm", "stage", "seconds"}
+    assert {key for row in rows for key in row} == {"step", "mmd", "norm", "skips", "stage", "seconds"}
     assert all(row["stage"] in range(4) and row["mmd"] >= 0 and row["norm"] > 0 for row in rows)
 
 
