@@ -35,7 +35,7 @@ EARLY_SHARES, LATE_SHARES = (0.4, 0.2, 0.2, 0.2), (0.7, 0.1, 0.1, 0.1)
 VAE_BATCH, VAE_LR = 8, 3e-3
 STILLS = 2 / 3  # the share of the autoencoder's steps, at the start, on single frames
 
-SETTINGS = Settings(num_scenes=8_000, vae_steps=3_000, steps=8_000)
+SETTINGS = Settings(num_scenes=8_000, vae_steps=3_000, steps=14_000, early=0.2)
 
 
 def draw_clips(settings: Settings) -> tuple[Tensor, list[str]]:

@@ -21,7 +21,7 @@ def test_a_run_folder_holds_what_the_design_says(finished):
         "config.json", "metrics.jsonl", "samples", "checkpoints", "lora", "images", "cache",
     }  # fmt: skip
     assert sorted(path.name for path in (finished / "samples").iterdir()) == ["comparison.png", "step-000003.png"]
-    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["latest", "step-000003"]
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["latest", "step-000003"]
     assert not [path for path in finished.rglob("*") if "tmp" in path.name]
     config = json.loads((finished / "config.json").read_text())
     assert config["model"] == "embedded"
