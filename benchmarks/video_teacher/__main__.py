@@ -4,7 +4,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from benchmarks.video_teacher.clips import all_clips
+from benchmarks.video_teacher.clips import all_clips, unseen_captions
 from benchmarks.video_teacher.train import SETTINGS, draw_clips, encode_latents, train_transformer, train_vae
 
 ASSET = Path("packages/swd-models/src/swd_models/assets/video_teacher")
@@ -26,11 +26,9 @@ def main() -> None:
     pipe.vae.half()
     temporary = args.out.with_name(f"{args.out.name}.tmp")
     pipe.save_pretrained(temporary)
-    train = [clip.caption for clip in all_clips("train")]
-    (temporary / "prompts.txt").write_text("\n".join(train) + "\n")
-    new, unseen = (all_clips(split) for split in ("captions", "combinations"))
-    pairs = zip(new, unseen, strict=False)  # in turn, as many of each
-    (temporary / "prompts_test.txt").write_text("\n".join(clip.caption for pair in pairs for clip in pair) + "\n")
+    prompts = {"prompts.txt": [clip.caption for clip in all_clips("train")], "prompts_test.txt": unseen_captions()}
+    for name, captions in prompts.items():
+        (temporary / name).write_text("\n".join(captions) + "\n")
     shutil.rmtree(args.out, ignore_errors=True)
     temporary.replace(args.out)
     print(f"wrote {args.out}")

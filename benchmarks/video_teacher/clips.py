@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.teacher.scenes import COLORS, HELD_OUT, SHAPES, Array, Split, distance, surface
 
 PIXELS, NUM_FRAMES = 32, 17
+SPLITS: tuple[Split, ...] = ("train", "captions", "combinations")
 RADIUS, TRAVEL = 6.5, 14.0  # pixels; from the first frame to the last
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
@@ -44,6 +45,13 @@ def all_clips(split: Split) -> list[Clip]:
     kinds = product(COLORS, SHAPES, MOTIONS, COLORS)
     clips = [Clip(*kind) for kind in kinds if kind[0] != kind[3]]
     return [clip for clip in clips if clip.split == split]
+
+
+def unseen_captions() -> list[str]:
+    """Return captions that no training sees, in an order without order; every second has a held-out combination."""
+    rng = np.random.default_rng(2)
+    new, unseen = (rng.permutation([clip.caption for clip in all_clips(split)]) for split in SPLITS[1:])
+    return [str(caption) for pair in zip(new, unseen, strict=False) for caption in pair]
 
 
 def draw(clip: Clip, rng: np.random.Generator) -> Array:

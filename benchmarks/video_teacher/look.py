@@ -8,7 +8,7 @@ from diffusers import WanPipeline
 from diffusers.utils import make_image_grid
 
 from benchmarks.video_teacher.checker import check
-from benchmarks.video_teacher.clips import NUM_FRAMES, PIXELS, all_clips
+from benchmarks.video_teacher.clips import NUM_FRAMES, PIXELS, unseen_captions
 
 NUM_PROMPTS = 64
 
@@ -16,7 +16,7 @@ NUM_PROMPTS = 64
 @torch.no_grad()
 def look_at(pipe: WanPipeline, path: Path, *, steps: int = 28, guidance: float = 3.0) -> dict[str, float]:
     """Write every fourth frame of samples of unseen prompts; return the shares that are right."""
-    captions = [clip.caption for split in ("captions", "combinations") for clip in all_clips(split)[: NUM_PROMPTS // 2]]
+    captions = unseen_captions()[:NUM_PROMPTS]
     pipe.set_progress_bar_config(disable=True)
     options = {"height": PIXELS, "width": PIXELS, "num_frames": NUM_FRAMES, "output_type": "np"}
     videos = pipe(

@@ -3,14 +3,14 @@ import pytest
 
 from benchmarks.teacher.scenes import COLORS, HELD_OUT
 from benchmarks.video_teacher.checker import check, parse
-from benchmarks.video_teacher.clips import MOTIONS, NUM_FRAMES, PIXELS, Clip, all_clips, draw
+from benchmarks.video_teacher.clips import MOTIONS, NUM_FRAMES, PIXELS, SPLITS, Clip, all_clips, draw, unseen_captions
 from benchmarks.video_teacher.parts import NUM_TOKENS, build_tokenizer
 
 
 @pytest.fixture(scope="module")
 def clips():
     rng = np.random.default_rng(5)
-    kinds = [clip for split in ("train", "captions", "combinations") for clip in all_clips(split)]
+    kinds = [clip for split in SPLITS for clip in all_clips(split)]
     return [(clip, draw(clip, rng)) for clip in kinds]
 
 
@@ -28,11 +28,13 @@ def test_the_shape_moves_where_the_caption_says(motion):
 
 
 def test_splits_are_disjoint_and_held_out_combinations_are_in_one():
-    splits = {split: all_clips(split) for split in ("train", "captions", "combinations")}
+    splits = {split: all_clips(split) for split in SPLITS}
     together = [clip.caption for clips in splits.values() for clip in clips]
     assert len(set(together)) == len(together) == len(COLORS) * (len(COLORS) - 1) * 3 * len(MOTIONS)
     for split, clips in splits.items():
         assert all(((clip.color, clip.shape) in HELD_OUT) == (split == "combinations") for clip in clips)
+    unseen = [parse(caption).split for caption in unseen_captions()]
+    assert unseen == ["captions", "combinations"] * (len(unseen) // 2)
     # What is held out is known in parts: every word of it stands in a training caption.
     words = {word for clip in splits["train"] for word in clip.caption.split()}
     assert {word for caption in together for word in caption.split()} == words
