@@ -40,7 +40,7 @@ _TINY_VIDEO = replace(
     name="tiny-video",
     **asdict(SOURCES["tiny-video"]),
     data=replace(_TINY.data, num_images=750),
-    training=replace(_TINY.training, iterations=1000),
+    training=replace(_TINY.training, iterations=2000),
 )
 
 # All of a family's code on a random model: minutes to try a machine, an installation or a change.
