@@ -7,8 +7,6 @@ from swd_distill.batches import GRID, Draw, check_levels, grid_points
 from swd_losses import PAPER, RELEASED
 from swd_schedules import presets, upscale
 
-CPU = torch.device("cpu")
-
 
 def draws(size, updates=("student",), steps=range(40)):
     return [Draw(0, step, update, range(size)) for step in steps for update in updates]
@@ -16,9 +14,11 @@ def draws(size, updates=("student",), steps=range(40)):
 
 def test_a_batch_is_a_function_of_seed_step_and_update(open_cache):
     cache = open_cache()
-    first, again = (Draw(0, 3, "student", range(4)).batch(cache, presets.TINY_4, CPU) for _ in range(2))
+    first, again = (Draw(0, 3, "student", range(4)).batch(cache, presets.TINY_4, PAPER) for _ in range(2))
     assert first.stage == again.stage
     assert torch.equal(first.real, again.real)
+    assert first.noise.keys() == {"input", *first.sigma} == {"input", "mmd", "dmd", "gan"}
+    assert all(torch.equal(noise, again.noise[name]) for name, noise in first.noise.items())
     others = [
         Draw(*key, range(4)).noise("mmd", first.real)
         for key in ((1, 3, "student"), (0, 4, "student"), (0, 3, "fake-0"))
@@ -33,19 +33,19 @@ def test_a_batch_is_a_function_of_seed_step_and_update(open_cache):
 def test_samples_do_not_depend_on_the_batch_size(open_cache):
     cache = open_cache()
     for few, many in zip(draws(2, steps=range(6)), draws(5, steps=range(6)), strict=True):
-        small, large = few.batch(cache, presets.TINY_4, CPU), many.batch(cache, presets.TINY_4, CPU)
+        small, large = few.batch(cache, presets.TINY_4, PAPER), many.batch(cache, presets.TINY_4, PAPER)
         assert small.stage == large.stage
         assert torch.equal(small.real, large.real[:2])
         assert torch.equal(few.noise("mmd", small.real), many.noise("mmd", large.real)[:2])
         for levels in ("uniform", "grid"):
-            sigma = many.sigma("mmd", (0.0, 0.6), levels, CPU)
-            assert torch.equal(few.sigma("mmd", (0.0, 0.6), levels, CPU), sigma[:2])
+            sigma = many.sigma("mmd", (0.0, 0.6), levels)
+            assert torch.equal(few.sigma("mmd", (0.0, 0.6), levels), sigma[:2])
 
 
 def test_every_stage_comes_with_its_own_sizes_and_sources(open_cache):
     cache, schedule, seen = open_cache(), presets.TINY_4, set()
     for draw in draws(2):
-        batch = draw.batch(cache, schedule, CPU)
+        batch = draw.batch(cache, schedule, PAPER)
         seen.add(batch.stage.index)
         assert batch.stage == schedule.stages[batch.stage.index]
         assert batch.real.shape == (2, 4, *batch.stage.target)
@@ -58,7 +58,7 @@ def test_every_stage_comes_with_its_own_sizes_and_sources(open_cache):
 
 
 def test_the_empty_prompt_has_the_shape_of_the_prompts(open_cache):
-    batch = Draw(0, 0, "student", range(3)).batch(open_cache(), presets.TINY_4, CPU)
+    batch = Draw(0, 0, "student", range(3)).batch(open_cache(), presets.TINY_4, PAPER)
     assert {key: value.shape for key, value in batch.uncond.items()} == {k: v.shape for k, v in batch.cond.items()}
     assert all(torch.equal(value[0], value[2]) for value in batch.uncond.values())
 
@@ -66,7 +66,7 @@ def test_the_empty_prompt_has_the_shape_of_the_prompts(open_cache):
 @pytest.mark.parametrize("interval", [PAPER.mmd_interval, RELEASED.mmd_interval, RELEASED.dmd_interval, (0.5, 1.0)])
 def test_noise_levels_lie_in_their_interval_and_on_the_grid_if_asked(interval):
     for levels in ("uniform", "grid"):
-        sigma = torch.cat([draw.sigma("mmd", interval, levels, CPU) for draw in draws(25)])
+        sigma = torch.cat([draw.sigma("mmd", interval, levels) for draw in draws(25)])
         assert sigma.min() >= interval[0]
         assert sigma.max() <= interval[1]
         if levels == "grid":

@@ -40,10 +40,9 @@ def _equal(parameters, before):
 
 def _batch_of_stage(trainer, first_or_later):
     for step in range(50):
-        draw = Draw(0, step, "student", range(2))
-        batch = draw.batch(trainer.cache, trainer.schedule, trainer.device)
+        batch = Draw(0, step, "student", range(2)).batch(trainer.cache, trainer.schedule, trainer.recipe)
         if (batch.stage.index == 0) == (first_or_later == "first"):
-            return draw, batch
+            return batch
     raise AssertionError
 
 
@@ -63,7 +62,7 @@ def test_a_fake_step_moves_fake_and_head_and_leaves_no_gradient(build):
     student, others = _trainable(trainer)
     adapters, head = adapter_parameters(trainer.roles.fake), list(trainer.head.parameters())
     before = _copy(student), _copy(adapters), _copy(head)
-    found = trainer.update_fake(0, 0)
+    found = trainer.update_fake(0, "fake-0")
     assert {"fake/denoising", "fake/discriminator", "fake/norm", "fake/skips"} == set(found)
     assert _equal(student, before[0])
     assert not _equal(adapters, before[1])
@@ -133,9 +132,9 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
                 torch.manual_seed(0)
                 head = FULL.head(base.num_features).double()
         trainer = Trainer(config, open_cache(), roles, head)
-        draw, batch = _batch_of_stage(trainer, "later")
+        batch = _batch_of_stage(trainer, "later")
         batch = replace(batch, real=batch.real.double(), upscaled=batch.upscaled.double())
-        terms = trainer.student_terms(batch, draw, trainer.generate(batch, draw))
+        terms = trainer.student_terms(batch)
         assert terms.total.dtype == torch.float64
         assert set(terms.parts) == {"mmd", "dmd", "gan"}
         terms.total.backward(inputs=trainer.student.parameters)
@@ -145,6 +144,32 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
     for plain, checkpointed in zip(gradients(False), gradients(True), strict=True):
         torch.testing.assert_close(checkpointed, plain, rtol=1e-12, atol=1e-14)
         assert plain.abs().sum() > 0
+
+
+def test_losses_one_by_one_have_the_gradient_of_their_weighted_sum(build):
+    trainer = build(FULL)
+    batch = _batch_of_stage(trainer, "later")
+    one_by_one = torch.autograd.grad(trainer.student_terms(batch).total, trainer.student.parameters)
+    x0, cond, (sigma, noise) = trainer.generate(batch), batch.cond, (batch.sigma, batch.noise)
+    total = 2 / 2 * trainer.mmd(x0, batch.real, cond, sigma["mmd"], noise["mmd"]).total
+    total = total + trainer.dmd(x0, cond, batch.uncond, sigma["dmd"], noise["dmd"]).total
+    total = total + 5e-3 * trainer.gan.generator(x0, cond, sigma["gan"], noise["gan"]).total
+    for one, other in zip(one_by_one, torch.autograd.grad(total, trainer.student.parameters), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
+
+
+def test_a_reused_rollout_samples_the_student_once_for_all_fake_updates(build):
+    calls = []
+    for reuse in (False, True):
+        trainer = build(replace(FULL, fake_updates=3), reuse_rollout=reuse, accumulate=2, batch=2)
+        generate = trainer.generate
+        trainer.generate = lambda batch, generate=generate: (calls.append(batch), generate(batch))[1]
+        found = trainer.iterate(0)
+        assert len(calls) == 2 * ((1 if reuse else 3) + 1)
+        assert math.isfinite(found["fake/denoising"])
+        first, *others = (trainer._rollouts[places][0].noise["input"] for places in trainer.places)
+        assert not torch.equal(first, others[0])
+        calls.clear()
 
 
 def test_the_switch_for_checkpointing_reaches_every_role_and_changes_no_number(build):
@@ -158,10 +183,10 @@ def test_the_switch_for_checkpointing_reaches_every_role_and_changes_no_number(b
 @torch.no_grad()
 def test_the_first_stage_starts_from_noise_and_ignores_the_data(build):
     trainer = build(MMD_ONLY)
-    draw, batch = _batch_of_stage(trainer, "first")
-    x0 = trainer.generate(batch, draw)
-    assert torch.equal(x0, trainer.generate(replace(batch, real=torch.zeros_like(batch.real)), draw))
-    noise = draw.noise("input", batch.real)
+    batch = _batch_of_stage(trainer, "first")
+    x0 = trainer.generate(batch)
+    assert torch.equal(x0, trainer.generate(replace(batch, real=torch.zeros_like(batch.real))))
+    noise = batch.noise["input"]
     student = trainer.roles.student
     assert batch.stage.sigma == 1.0
     assert torch.equal(x0, student.denoise(noise, torch.ones(2), batch.cond))
@@ -170,15 +195,15 @@ def test_the_first_stage_starts_from_noise_and_ignores_the_data(build):
 @torch.no_grad()
 def test_later_stages_start_from_the_real_previous_scale_renoised(build):
     trainer = build(MMD_ONLY)
-    draw, batch = _batch_of_stage(trainer, "later")
+    batch = _batch_of_stage(trainer, "later")
     stage = batch.stage
     every = trainer.cache.latents(range(6), stage.target)
     rows = [next(i for i in range(6) if torch.equal(every[i], real)) for real in batch.real]
     previous = trainer.cache.latents(rows, stage.source)
     upscaled = interpolate(previous, stage.target, mode="bicubic")
-    x_t = (1 - stage.sigma) * upscaled + stage.sigma * draw.noise("input", batch.real)
+    x_t = (1 - stage.sigma) * upscaled + stage.sigma * batch.noise["input"]
     expected = trainer.roles.student.denoise(x_t, torch.full((2,), stage.sigma), batch.cond)
-    torch.testing.assert_close(trainer.generate(batch, draw), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer.generate(batch), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

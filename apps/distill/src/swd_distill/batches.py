@@ -1,7 +1,7 @@
 """A batch of one stage, drawn from the cache by counters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,22 +13,47 @@ from swd_schedules import ScaleSchedule, Stage, shifted_grid, upscale
 
 # The grid of 28 steps from which the authors draw noise levels (shift 3, applied twice).
 GRID = tuple(sigma for sigma in shifted_grid(28) if sigma > 0)
+STUDENT = "student"  # the update of that name; the others are the fake model's
+LOSSES = ("mmd", "dmd", "gan")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Real latents of one stage; `upscaled` is the previous scale at this one's size (None before the first step)."""
+    """All that one share of an update needs, but for the networks: one stage, samples, noise and noise levels.
+
+    Attributes:
+        upscaled: The previous scale at this one's size; None before the first step.
+        noise: By purpose, each of the shape of `real`: "input", and the losses'.
+        sigma: The losses' noise levels (B,), by purpose.
+    """
 
     stage: Stage
     upscaled: Tensor | None
     real: Tensor
     cond: dict[str, Tensor]
     uncond: dict[str, Tensor]
+    noise: dict[str, Tensor]
+    sigma: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        if device.type == "cpu":
+            return self
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+        return Batch(
+            self.stage,
+            None if self.upscaled is None else self.upscaled.to(device, non_blocking=True),
+            self.real.to(device, non_blocking=True),
+            *map(move, (self.cond, self.uncond, self.noise, self.sigma)),
+        )
 
 
 @dataclass(frozen=True)
 class Draw:
-    """All randomness of one share of an update: a pure function of (seed, step, update) and the global places.
+    """One share of an update, by name: all its randomness is a pure function of (seed, step, update) and the places.
 
     `places` are those of its samples in the batch of all processes and shares: however a batch is split, each sample is
     the same, and so is the stage, which all shares of an update have in common.
@@ -39,36 +64,47 @@ class Draw:
     update: str
     places: range
 
+    def batch(self, cache: Cache, schedule: ScaleSchedule, recipe: Recipe) -> Batch:
+        """Draw stage, samples, noise and levels, and read the samples."""
+        stage = self.stage(schedule)
+        samples = [integer(len(cache), self.seed, self.step, self.update, "sample", i) for i in self.places]
+        real, cond = cache.latents(samples, stage.target), cache.cond(samples)
+        upscaled = upscale(cache.latents(samples, stage.source), stage.target) if stage.index > 0 else None
+        uncond = {key: value.expand_as(cond[key]) for key, value in cache.uncond.items()}
+        return self.noised(Batch(stage, upscaled, real, cond, uncond, {}, {}), recipe)
+
+    def noised(self, batch: Batch, recipe: Recipe) -> Batch:
+        """Return the batch with the noise and the levels of this draw."""
+        wanted = intervals(recipe, self.update)
+        noise = {name: self.noise(name, batch.real) for name in ("input", *wanted)}
+        sigma = {name: self.sigma(name, interval, recipe.levels) for name, interval in wanted.items()}
+        return replace(batch, noise=noise, sigma=sigma)
+
     def stage(self, schedule: ScaleSchedule) -> Stage:
         """Draw the stage, the same for all shares."""
         stages = schedule.stages
         return stages[integer(len(stages), self.seed, self.step, self.update, "stage")]
 
-    def batch(self, cache: Cache, schedule: ScaleSchedule, device: torch.device) -> Batch:
-        """Draw the samples of the stage and read them."""
-        stage = self.stage(schedule)
-        samples = [integer(len(cache), self.seed, self.step, self.update, "sample", i) for i in self.places]
-        real = cache.latents(samples, stage.target).to(device)
-        upscaled = None
-        if stage.index > 0:
-            upscaled = upscale(cache.latents(samples, stage.source).to(device), stage.target)
-        cond = _to(cache.cond(samples), device)
-        uncond = {key: value.expand_as(cond[key]) for key, value in _to(cache.uncond, device).items()}
-        return Batch(stage, upscaled, real, cond, uncond)
-
     def noise(self, name: str, like: Tensor) -> Tensor:
         """Draw noise of the shape of `like` for one purpose."""
         key = (self.step, self.update, name, "noise")
-        return normal(self.seed, *key, samples=self.places, shape=tuple(like.shape[1:])).to(like)
+        return normal(self.seed, *key, samples=self.places, shape=tuple(like.shape[1:]))
 
-    def sigma(self, name: str, interval: tuple[float, float], levels: str, device: torch.device) -> Tensor:
+    def sigma(self, name: str, interval: tuple[float, float], levels: str) -> Tensor:
         """Draw one noise level a sample from an interval: anywhere, or among the points of the teacher's grid."""
         key = (self.step, self.update, name, "sigma")
         ratio = uniform(self.seed, *key, samples=self.places)
         if levels == "uniform":
-            return (interval[0] + (interval[1] - interval[0]) * ratio).to(device)
+            return interval[0] + (interval[1] - interval[0]) * ratio
         points = torch.tensor(grid_points(interval))
-        return points[(ratio * len(points)).long()].to(device)
+        return points[(ratio * len(points)).long()]
+
+
+def intervals(recipe: Recipe, update: str) -> dict[str, tuple[float, float]]:
+    """Return the intervals of noise levels that an update draws from: the student's losses, or the fake model's one."""
+    if update != STUDENT:
+        return {"fake": recipe.fake_interval}
+    return {name: getattr(recipe, f"{name}_interval") for name in LOSSES if getattr(recipe, f"{name}_weight")}
 
 
 def grid_points(interval: tuple[float, float]) -> Sequence[float]:
@@ -87,7 +123,3 @@ def check_levels(recipe: Recipe) -> None:
             raise ValueError(f"expected --recipe.{name.replace('_', '-')} as 0 <= low < high <= 1, got {low} {high}")
         if recipe.levels == "grid":
             grid_points((low, high))
-
-
-def _to(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {key: value.to(device) for key, value in tensors.items()}

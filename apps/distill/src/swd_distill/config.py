@@ -56,6 +56,8 @@ class Training:
     """Decay of an average of the student, which is then what samples and `lora/` show; 0 keeps none."""
     max_skips: int = 10
     """Updates with a gradient that is not finite are skipped; so many in a row stop the run."""
+    reuse_rollout: bool = False
+    """Approximate: all fake updates of an iteration see the same samples of the student; saves a forward each."""
     gradient_checkpointing: bool = False
     """Recompute blocks in backward: less memory, a third more time."""
     save_every: int = 500

@@ -6,10 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from swd_distill.batches import Batch, Draw
+from swd_distill.batches import STUDENT, Batch, Draw
 from swd_distill.cache import Cache
 from swd_distill.config import Config
 from swd_distill.devices import processes
+from swd_distill.loader import Loader
 from swd_distill.network import Metrics, Network
 from swd_losses import (
     DenoisingObjective,
@@ -22,6 +23,8 @@ from swd_losses import (
 )
 from swd_models import Roles
 from swd_models.roles import adapter_parameters
+
+FIRST_FAKE = "fake-0"
 
 
 class Trainer:
@@ -36,8 +39,13 @@ class Trainer:
             roles.teacher.guidance = recipe.guidance
         training = config.training
         self.places = share_places(config)
+        self._rollouts: dict[range, tuple[Batch, Tensor]] = {}
+        self.loader = Loader(lambda draw: draw.batch(cache, self.schedule, recipe), self.device)
         # Eq. 2 is a sum over the batch, every other loss a mean: its shares add up.
-        self.mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_kernel == "linear" else 1.0
+        mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_kernel == "linear" else 1.0
+        self.weights = {
+            "mmd": recipe.mmd_weight * mmd_scale, "dmd": recipe.dmd_weight, "gan": recipe.gan_weight,
+        }  # fmt: skip
         self.student = Network(adapter_parameters(roles.student), training.lr, training, training.ema)
         source = roles.fake if recipe.mmd_features == "fake" else roles.teacher
         assert source is not None
@@ -59,72 +67,98 @@ class Trainer:
         """Return what has an optimiser, by name."""
         return {"student": self.student} | ({} if self.roles.fake is None else {"fake": self.fake})
 
+    def updates(self) -> list[str]:
+        """Return the names of an iteration's updates in order."""
+        fakes = 0 if self.roles.fake is None else self.recipe.fake_updates
+        return [*(f"fake-{update}" for update in range(fakes)), STUDENT]
+
     def iterate(self, step: int) -> Metrics:
         """Run the fake updates and one update of the student."""
         metrics: Metrics = {}
-        if self.roles.fake is not None:
-            for update in range(self.recipe.fake_updates):
-                metrics |= self.update_fake(step, update)
-        return metrics | self.update_student(step)
+        for update in self.updates():
+            metrics |= self.update_student(step) if update == STUDENT else self.update_fake(step, update)
+        return metrics
 
-    def update_fake(self, step: int, update: int) -> Metrics:
+    def update_fake(self, step: int, update: str) -> Metrics:
         """Let the fake model denoise, and the head tell apart, what the student generates now."""
-        found = self.fake.descend(self._shares(self._fake_terms, step, f"fake-{update}"), step)
+        found = self.fake.descend(self._shares(self._draw_fake_terms, step, update), step)
         return {f"fake/{name}": value for name, value in found.items()}
 
     def update_student(self, step: int) -> Metrics:
         """Move the student by MMD + a DMD + b GAN (section 4.2)."""
-        found = self.student.descend(self._shares(self._generator_terms, step, "student"), step)
-        return found | {"stage": self._draw(step, "student", self.places[0]).stage(self.schedule).index}
+        found = self.student.descend(self._shares(self._draw_student_terms, step, STUDENT), step)
+        return found | {"stage": self._draws(step, STUDENT)[0].stage(self.schedule).index}
 
-    def _fake_terms(self, draw: Draw) -> LossTerms:
-        batch = draw.batch(self.cache, self.schedule, self.device)
-        with torch.no_grad():
-            x0 = self.generate(batch, draw)
-        sigma, noise = self._level(draw, "fake", self.recipe.fake_interval), draw.noise("fake", x0)
-        if isinstance(self.fake_loss, FakeObjective):
-            return self.fake_loss(x0, batch.real, batch.cond, sigma, noise)
-        return self.fake_loss(x0, batch.cond, sigma, noise)
+    def _draw_fake_terms(self, draw: Draw) -> LossTerms:
+        if draw in self._order(draw.step):
+            batch = self._take(draw)
+            with torch.no_grad():
+                x0 = self.generate(batch)
+            self._rollouts[draw.places] = batch, x0
+        else:
+            batch, x0 = self._rollouts[draw.places]
+            batch = draw.noised(batch, self.recipe).to(self.device)
+        return self.fake_terms(batch, x0)
 
-    def _generator_terms(self, draw: Draw) -> LossTerms:
-        batch = draw.batch(self.cache, self.schedule, self.device)
-        return self.student_terms(batch, draw, self.generate(batch, draw))
+    def _draw_student_terms(self, draw: Draw) -> LossTerms:
+        return self.student_terms(self._take(draw))
 
-    def generate(self, batch: Batch, draw: Draw) -> Tensor:
+    def generate(self, batch: Batch) -> Tensor:
         """Return the student's x0 for the stage: from pure noise, or from the real previous scale, renoised."""
-        noise = draw.noise("input", batch.real)
+        noise = batch.noise["input"]
         student, sigma = self.roles.student, torch.full((len(noise),), batch.stage.sigma, device=self.device)
         # As the sampler: the first step starts from noise alone, whatever signal the process would leave at its sigma.
         x_t = noise if batch.upscaled is None else student.process.add_noise(batch.upscaled, noise, sigma)
         return student.denoise(x_t, sigma, batch.cond)
 
-    def student_terms(self, batch: Batch, draw: Draw, x0: Tensor) -> LossTerms:
-        """Add up the student's losses; each draws noise of its own."""
-        recipe, total = self.recipe, x0.new_zeros(())
+    def fake_terms(self, batch: Batch, x0: Tensor) -> LossTerms:
+        """Return the loss of fake model and head on samples of the student."""
+        sigma, noise = batch.sigma["fake"], batch.noise["fake"]
+        if isinstance(self.fake_loss, FakeObjective):
+            return self.fake_loss(x0, batch.real, batch.cond, sigma, noise)
+        return self.fake_loss(x0, batch.cond, sigma, noise)
+
+    def student_terms(self, batch: Batch) -> LossTerms:
+        """Return the student's loss; its graph is the student's alone.
+
+        Each of the losses is differentiated to x0 at once, so that their graphs, through teacher and fake model, are
+        never held together. What is returned has the gradient of their weighted sum, not its value.
+        """
+        x0 = self.generate(batch)
+        leaf, gradient = x0.detach().requires_grad_(), torch.zeros_like(x0)
         parts: dict[str, Tensor] = {}
-        if recipe.mmd_weight:
-            sigma, noise = self._level(draw, "mmd", recipe.mmd_interval), draw.noise("mmd", x0)
-            loss = self.mmd_scale * self.mmd(x0, batch.real, batch.cond, sigma, noise).total
-            total, parts = total + recipe.mmd_weight * loss, parts | {"mmd": loss.detach()}
-        if recipe.dmd_weight:
-            sigma, noise = self._level(draw, "dmd", recipe.dmd_interval), draw.noise("dmd", x0)
+        for name in batch.sigma:
+            terms = self._loss(name, leaf, batch)
+            (slope,) = torch.autograd.grad(self.weights[name] * terms.total, leaf)
+            gradient, parts = gradient + slope, parts | terms.parts
+        return LossTerms((x0 * gradient).sum(), parts)
+
+    def _loss(self, name: str, x0: Tensor, batch: Batch) -> LossTerms:
+        sigma, noise = batch.sigma[name], batch.noise[name]
+        if name == "mmd":
+            return self.mmd(x0, batch.real, batch.cond, sigma, noise)
+        if name == "dmd":
             uncond = batch.uncond if self.roles.teacher.guidance is None else None
-            terms = self.dmd(x0, batch.cond, uncond, sigma, noise)
-            total, parts = total + recipe.dmd_weight * terms.total, parts | terms.parts
-        if recipe.gan_weight:
-            sigma, noise = self._level(draw, "gan", recipe.gan_interval), draw.noise("gan", x0)
-            terms = self.gan.generator(x0, batch.cond, sigma, noise)
-            total, parts = total + recipe.gan_weight * terms.total, parts | terms.parts
-        return LossTerms(total, parts)
+            return self.dmd(x0, batch.cond, uncond, sigma, noise)
+        return self.gan.generator(x0, batch.cond, sigma, noise)
 
     def _shares(self, terms: Callable[[Draw], LossTerms], step: int, update: str) -> list[Callable[[], LossTerms]]:
-        return [partial(terms, self._draw(step, update, places)) for places in self.places]
+        return [partial(terms, draw) for draw in self._draws(step, update)]
 
-    def _draw(self, step: int, update: str, places: range) -> Draw:
-        return Draw(self.config.seed, step, update, places)
+    def _draws(self, step: int, update: str) -> list[Draw]:
+        return [Draw(self.config.seed, step, update, places) for places in self.places]
 
-    def _level(self, draw: Draw, name: str, interval: tuple[float, float]) -> Tensor:
-        return draw.sigma(name, interval, self.recipe.levels, self.device)
+    def _order(self, step: int) -> list[Draw]:
+        """Return the draws of an iteration whose batches are read: of reused samples, only the first update's."""
+        reuse = self.config.training.reuse_rollout
+        updates = [name for name in self.updates() if not reuse or name in (FIRST_FAKE, STUDENT)]
+        return [draw for update in updates for draw in self._draws(step, update)]
+
+    def _take(self, draw: Draw) -> Batch:
+        """Take a batch, and let the two after it be read meanwhile."""
+        order = [*self._order(draw.step), *self._order(draw.step + 1)]
+        place = order.index(draw) + 1
+        return self.loader.take(draw, order[place : place + 2])
 
 
 def share_places(config: Config) -> list[range]:

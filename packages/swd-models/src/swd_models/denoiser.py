@@ -55,9 +55,16 @@ class Denoiser(nn.Module):
         assert isinstance(x0, Tensor)
         return x0
 
-    def run(self, layer: nn.Module, *args: Any) -> Any:
-        """Run a block as diffusers does: recomputed in backward if the backbone's gradient checkpointing is on."""
-        if torch.is_grad_enabled() and self.backbone.gradient_checkpointing:
+    def last_block(self, block: int | None, stop: bool) -> int:
+        """Return the last block that a pass runs."""
+        return block if block is not None and stop else self.blocks[-1]
+
+    def run(self, layer: nn.Module, *args: Any, last: bool = False) -> Any:
+        """Run a block as diffusers does: recomputed in backward if the backbone's gradient checkpointing is on.
+
+        But for the last of a pass: backward begins with it, when to recompute it would need the same memory again.
+        """
+        if torch.is_grad_enabled() and self.backbone.gradient_checkpointing and not last:
             return self.backbone._gradient_checkpointing_func(layer, *args)
         return layer(*args)
 

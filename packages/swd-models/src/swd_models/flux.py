@@ -58,9 +58,9 @@ class FluxDenoiser(Denoiser):
         time = self._embed_time(sigma, cond, dtype)
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
         positions = model.pos_embed(token_ids(text.shape[1], x_t.shape[-2:], x_t.device))
-        features = None
+        features, last = None, self.last_block(block, stop)
         for index, layer in enumerate((*model.transformer_blocks, *model.single_transformer_blocks)):
-            text, image = self.run(layer, image, text, time, positions)
+            text, image = self.run(layer, image, text, time, positions, last=index == last)
             if index == block:
                 features = image
                 if stop:

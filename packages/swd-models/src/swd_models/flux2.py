@@ -51,17 +51,17 @@ class Flux2Denoiser(Denoiser):
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
         time = model.time_guidance_embed((1000 * sigma).to(dtype), None)
         positions = model.pos_embed(token_ids(text.shape[1], x_t.shape[-2:], x_t.device))
-        length, features = text.shape[1], None
+        length, features, last = text.shape[1], None, self.last_block(block, stop)
         shifts = model.double_stream_modulation_img(time), model.double_stream_modulation_txt(time)
         for index, layer in enumerate(model.transformer_blocks):
-            text, image = self.run(layer, image, text, *shifts, positions)
+            text, image = self.run(layer, image, text, *shifts, positions, last=index == last)
             if index == block:
                 features = image
                 if stop:
                     return Prediction(None, features)
         tokens, shift = torch.cat([text, image], dim=1), model.single_stream_modulation(time)
         for index, layer in enumerate(model.single_transformer_blocks, start=len(model.transformer_blocks)):
-            tokens = self.run(layer, tokens, None, shift, positions)
+            tokens = self.run(layer, tokens, None, shift, positions, last=index == last)
             if index == block:
                 features = tokens[:, length:]
                 if stop:

@@ -49,9 +49,9 @@ class SD3Denoiser(Denoiser):
         image = model.pos_embed(x_t.to(dtype)).contiguous()
         time = model.time_text_embed(1000 * sigma, cond["pooled_prompt_embeds"].to(dtype))
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
-        features = None
+        features, last = None, self.last_block(block, stop)
         for index, layer in enumerate(model.transformer_blocks):
-            text, image = self.run(layer, image, text, time)
+            text, image = self.run(layer, image, text, time, last=index == last)
             if index == block:
                 features = image
                 if stop:

@@ -55,9 +55,9 @@ class WanDenoiser(Denoiser):
         video = model.patch_embedding(x_t.to(dtype)).flatten(2).transpose(1, 2).contiguous()
         time, projected, text, _ = model.condition_embedder(1000 * sigma, cond["prompt_embeds"].to(dtype), None)
         projected = projected.unflatten(1, (6, -1))
-        features = None
+        features, last = None, self.last_block(block, stop)
         for index, layer in enumerate(model.blocks):
-            video = self.run(layer, video, text, projected, positions)
+            video = self.run(layer, video, text, projected, positions, last=index == last)
             if index == block:
                 features = video
                 if stop:
