@@ -5,7 +5,7 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from swd_models import load_denoiser, load_latents, load_text, share_base
-from swd_models.loading import check_fit, family_of, load_teacher, resolve_model
+from swd_models.loading import check_fit, cond_shapes, family_of, load_teacher, resolve_model
 from swd_models.roles import adapter_parameters
 from swd_models.tiny import TINY, tiny_cond
 
@@ -158,3 +158,11 @@ def test_what_does_not_fit_is_refused(family):
     with pytest.raises(ValueError, match="expected a block in"):
         check_fit(model, [], 99)
     assert family_of(model).denoiser.family == family
+
+
+def test_the_stated_shapes_of_text_are_those_of_the_encoders(family):
+    stated, found = load_denoiser(f"random-{family}").cond_shapes, cond_shapes(f"random-{family}")
+    assert stated.keys() == found.keys()
+    for name, shape in stated.items():
+        assert shape[-1] == found[name][-1]
+        assert len(shape) == len(found[name])

@@ -76,12 +76,6 @@ def test_features_of_every_preset_have_the_stated_shape(empty, model, name):
         assert width == denoiser.num_features
 
 
+
 def cond_of(denoiser):
-    config = denoiser.config
-    widths = {"sd3": ("joint_attention_dim", 333), "flux": ("joint_attention_dim", 512), "wan": ("text_dim", 512)}
-    name, length = widths.get(denoiser.family, ("cross_attention_dim", 77))
-    pooled = config.get("pooled_projection_dim", 1280)
-    return {
-        "prompt_embeds": torch.zeros(2, length, config[name], device="meta"),
-        "pooled_prompt_embeds": torch.zeros(2, pooled, device="meta"),
-    }
+    return {name: torch.zeros(2, *shape, device="meta") for name, shape in denoiser.cond_shapes.items()}

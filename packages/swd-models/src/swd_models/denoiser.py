@@ -1,6 +1,6 @@
 """What every family's denoiser is: a backbone of diffusers that predicts x0, with its conventions inside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,8 @@ class Denoiser(nn.Module):
     """What diffusers calls it in a pipeline: its folder, and what LoRA keys begin with."""
     lora_targets: ClassVar[tuple[str, ...] | str]
     """Layers that get adapters (appendix A): suffixes, or a regular expression over whole names."""
+    num_tokens: ClassVar[int] = 512
+    """Text tokens of a prompt in training, as the pipeline pads it by default."""
     process: FlowMatching | VariancePreserving = FlowMatching()
     guidance: float | None = None
     """What a guidance-distilled model is told, in one pass; None: guidance takes an unconditional pass."""
@@ -38,6 +40,16 @@ class Denoiser(nn.Module):
         """Return the backbone's config."""
         config: Mapping[str, Any] = self.backbone.config
         return config
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the blocks in the order in which they run."""
+        raise NotImplementedError
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one prompt's embeddings, without the batch."""
+        raise NotImplementedError
 
     def forward(
         self, x_t: Tensor, sigma: Tensor, cond: Mapping[str, Tensor], *, block: int | None = None, stop: bool = False
@@ -57,7 +69,7 @@ class Denoiser(nn.Module):
 
     def last_block(self, block: int | None, stop: bool) -> int:
         """Return the last block that a pass runs."""
-        return block if block is not None and stop else self.blocks[-1]
+        return block if block is not None and stop else len(self.layers) - 1
 
     def run(self, layer: nn.Module, *args: Any, last: bool = False) -> Any:
         """Run a block as diffusers does: recomputed in backward if the backbone's gradient checkpointing is on.

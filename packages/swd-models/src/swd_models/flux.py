@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.family import Family
@@ -41,6 +41,20 @@ class FluxDenoiser(Denoiser):
         )
         self.guidance = guidance if config.guidance_embeds else None
 
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the blocks in the order in which they run."""
+        return *self.backbone.transformer_blocks, *self.backbone.single_transformer_blocks
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one prompt's embeddings, without the batch."""
+        config = self.config
+        return {
+            "prompt_embeds": (self.num_tokens, config["joint_attention_dim"]),
+            "pooled_prompt_embeds": (config["pooled_projection_dim"],),
+        }
+
     def forward(
         self,
         x_t: Float[Tensor, "b c h w"],
@@ -59,7 +73,7 @@ class FluxDenoiser(Denoiser):
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
         positions = model.pos_embed(token_ids(text.shape[1], x_t.shape[-2:], x_t.device))
         features, last = None, self.last_block(block, stop)
-        for index, layer in enumerate((*model.transformer_blocks, *model.single_transformer_blocks)):
+        for index, layer in enumerate(self.layers):
             text, image = self.run(layer, image, text, time, positions, last=index == last)
             if index == block:
                 features = image

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.family import Family
@@ -33,6 +33,16 @@ class Flux2Denoiser(Denoiser):
             num_channels=config.in_channels,
             num_features=backbone.inner_dim,
         )
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the blocks in the order in which they run."""
+        return *self.backbone.transformer_blocks, *self.backbone.single_transformer_blocks
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one prompt's embeddings, without the batch."""
+        return {"prompt_embeds": (self.num_tokens, self.config["joint_attention_dim"])}
 
     def forward(
         self,

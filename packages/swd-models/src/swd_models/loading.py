@@ -90,6 +90,13 @@ def empty_denoiser(model: str) -> "Denoiser":
     return family_of(model).build_empty(load_config(model))
 
 
+def cond_shapes(model: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of one prompt's embeddings, without the batch; the paper's models need no weights for it."""
+    if _known(model):
+        return empty_denoiser(model).cond_shapes
+    return {name: tuple(tensor.shape[1:]) for name, tensor in load_text(model).uncond().items()}
+
+
 def load_denoiser(model: str, **options: Any) -> "Denoiser":
     """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...)."""
     return family_of(model).load_denoiser(resolve_model(model), **options)

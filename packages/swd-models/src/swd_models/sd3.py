@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.family import Family
@@ -24,6 +24,8 @@ class SD3Denoiser(Denoiser):
     # attention projections `add_*` stay frozen.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
 
+    num_tokens = 77 + 256  # CLIP's and T5's
+
     def __init__(self, backbone: SD3Transformer2DModel) -> None:
         config = backbone.config
         super().__init__(
@@ -32,6 +34,20 @@ class SD3Denoiser(Denoiser):
             num_channels=config.in_channels,
             num_features=backbone.inner_dim,
         )
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the blocks in the order in which they run."""
+        return self.backbone.transformer_blocks  # type: ignore[no-any-return]
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one prompt's embeddings, without the batch."""
+        config = self.config
+        return {
+            "prompt_embeds": (self.num_tokens, config["joint_attention_dim"]),
+            "pooled_prompt_embeds": (config["pooled_projection_dim"],),
+        }
 
     def forward(
         self,
@@ -50,7 +66,7 @@ class SD3Denoiser(Denoiser):
         time = model.time_text_embed(1000 * sigma, cond["pooled_prompt_embeds"].to(dtype))
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
         features, last = None, self.last_block(block, stop)
-        for index, layer in enumerate(model.transformer_blocks):
+        for index, layer in enumerate(self.layers):
             text, image = self.run(layer, image, text, time, last=index == last)
             if index == block:
                 features = image

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.family import Family
@@ -30,6 +30,8 @@ class SDXLDenoiser(Denoiser):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
     process = VariancePreserving()
 
+    num_tokens = 77
+
     def __init__(self, backbone: UNet2DConditionModel) -> None:
         config = backbone.config
         super().__init__(
@@ -38,6 +40,21 @@ class SDXLDenoiser(Denoiser):
             num_channels=config.in_channels,
             num_features=config.block_out_channels[-1],
         )
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the blocks in the order in which they run."""
+        return *self.backbone.down_blocks, self.backbone.mid_block, *self.backbone.up_blocks
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one prompt's embeddings, without the batch."""
+        config = self.config
+        time_ids = 6 * config["addition_time_embed_dim"]
+        return {
+            "prompt_embeds": (self.num_tokens, config["cross_attention_dim"]),
+            "pooled_prompt_embeds": (config["projection_class_embeddings_input_dim"] - time_ids,),
+        }
 
     def forward(
         self,

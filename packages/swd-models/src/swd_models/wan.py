@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.family import Family
@@ -38,6 +38,16 @@ class WanDenoiser(Denoiser):
             num_features=config.num_attention_heads * config.attention_head_dim,
         )
 
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the blocks in the order in which they run."""
+        return self.backbone.blocks  # type: ignore[no-any-return]
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one prompt's embeddings, without the batch."""
+        return {"prompt_embeds": (self.num_tokens, self.config["text_dim"])}
+
     def forward(
         self,
         x_t: Float[Tensor, "b c t h w"],
@@ -56,7 +66,7 @@ class WanDenoiser(Denoiser):
         time, projected, text, _ = model.condition_embedder(1000 * sigma, cond["prompt_embeds"].to(dtype), None)
         projected = projected.unflatten(1, (6, -1))
         features, last = None, self.last_block(block, stop)
-        for index, layer in enumerate(model.blocks):
+        for index, layer in enumerate(self.layers):
             video = self.run(layer, video, text, projected, positions, last=index == last)
             if index == block:
                 features = video
