@@ -60,7 +60,7 @@ def test_presets_know_their_names_and_folders():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["frobnicate", "tiny"], "expected a command of run, generate, encode, train, export, got 'frobnicate'"),
+        (["frobnicate", "tiny"], "expected a command of run, generate, encode, train, plan, export, got 'frobnicate'"),
         (["run"], f"expected a preset of {', '.join(PRESETS)}, got 'none'"),
         (["run", "huge"], f"expected a preset of {', '.join(PRESETS)}, got 'huge'"),
         (["train", "--out", "here"], "got '--out'"),
@@ -132,3 +132,18 @@ def test_a_command_before_its_turn_names_the_one_to_run(refused, argv, tmp_path,
     assert message in error
     assert "run `swd-distill" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_plan_prints_a_page_without_a_run_folder(cli, tmp_path):
+    flags = ("--gpus", "2", "--memory", "1", "--device", "a100", "--out", str(tmp_path / "run"))
+    page = cli("plan", "tiny", *flags)
+    assert page.startswith("tiny: 1000@8x8")
+    assert "batch 16 on 2 GPU(s), 8 at a time" in page
+    assert "without gradient checkpointing" in page
+    assert ": fits" in page
+    assert "reckoned, not measured, at 40% of 2 x 312 TFLOP/s (a100)" in page
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_refuses_a_batch_that_gpus_cannot_share(refused):
+    assert "divisible by 3 GPU(s) x 1 share(s), got 16" in refused(["plan", "tiny", "--gpus", "3"])

@@ -5,6 +5,7 @@ In forwards F of the transformer, with p the share up to the feature block: a tr
 b.
 """
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,24 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from swd_distill.batches import Draw
+from swd_distill.cost import Counted
+from swd_distill.estimate import Estimate, cache_gib, memory, mmd_alone
+from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
 from swd_losses import PAPER
 
 MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)
+# Fake updates: the student's sample, fake's train pass, its features of real images. Student: train pass, MMD's
+# features of both, DMD's three forwards, GAN's features.
+FORWARDS = {
+    (PAPER, False): lambda p, b: 5 * (1 + 2 + 2 * p) + 2 + (2 * p + p) + 3 + 2 * p,
+    (PAPER, True): lambda p, b: 5 * (1 + 3 - b + 3 * p - b) + 3 - b + (3 * p - b + p) + 3 + 3 * p - b,
+    (MMD_ONLY, False): lambda p, b: 2 + 2 * p + p,
+    (MMD_ONLY, True): lambda p, b: 3 - b + 3 * p - b + p,
+}
+each_way = pytest.mark.parametrize(
+    ("recipe", "checkpointing"), FORWARDS, ids=["full", "full, checkpointed", "mmd", "mmd, checkpointed"]
+)
 
 
 def _flops(call):
@@ -24,20 +39,9 @@ def _flops(call):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize(
-    ("recipe", "checkpointing", "forwards"),
-    [
-        # Fake updates: the student's sample, fake's train pass, its features of real images. Student: train pass, MMD's
-        # features of both, DMD's three forwards, GAN's features.
-        (PAPER, False, lambda p, b: 5 * (1 + 2 + 2 * p) + 2 + (2 * p + p) + 3 + 2 * p),
-        (PAPER, True, lambda p, b: 5 * (1 + 3 - b + 3 * p - b) + 3 - b + (3 * p - b + p) + 3 + 3 * p - b),
-        (MMD_ONLY, False, lambda p, b: 2 + 2 * p + p),
-        (MMD_ONLY, True, lambda p, b: 3 - b + 3 * p - b + p),
-    ],
-    ids=["full", "full, checkpointed", "mmd", "mmd, checkpointed"],
-)
-def test_an_iteration_costs_what_the_mathematics_needs(
-    configure, open_cache, tmp_path, monkeypatch, recipe, checkpointing, forwards
+@each_way
+def test_an_iteration_costs_what_the_mathematics_needs_and_was_counted_to(
+    configure, open_cache, tmp_path, monkeypatch, recipe, checkpointing
 ):
     config = configure(tmp_path, recipe, gradient_checkpointing=checkpointing)
     trainer = build_trainer(config, open_cache())
@@ -52,6 +56,73 @@ def test_an_iteration_costs_what_the_mathematics_needs(
 
     block = config.training.block
     whole, part, before = forward(), forward(block=block, stop=True), forward(block=block - 1, stop=True)
-    expected = forwards(part / whole, (part - before) / whole)
+    expected = FORWARDS[recipe, checkpointing](part / whole, (part - before) / whole)
+    found = _flops(lambda: trainer.iterate(0))
     # Above it: adapters of rank 4, whose own weights do have gradients (4 % of a forward, 12 % of a backward).
-    assert expected <= _flops(lambda: trainer.iterate(0)) / whole <= 1.08 * expected
+    assert expected <= found / whole <= 1.08 * expected
+    cost = Counted(config).at(last.target, share=2)
+    assert cost.flops(config) * 2 == found
+    assert cost.forward * 2 == whole
+
+
+@pytest.mark.parametrize(("recipe", "checkpointing"), [(PAPER, False), (PAPER, True), (MMD_ONLY, False)])
+def test_a_full_size_iteration_runs_each_block_as_often_as_the_mathematics_needs(recipe, checkpointing):
+    preset = PRESETS["sd35-medium"]
+    training = replace(preset.training, gradient_checkpointing=checkpointing)
+    config = replace(preset, recipe=recipe, training=training, schedule="1000:32")
+    cost = Counted(config).at((32, 32))
+    passes = sum(cost.passes(config).values())
+    assert passes == pytest.approx(FORWARDS[recipe, checkpointing](0.5, 1 / 24))
+    authors = 5 * (4 + 3 * 0.5) + 6 + 7 * 0.5 if recipe is PAPER else 3 + 4 * 0.5  # of their loop: 37 and 5
+    assert passes < authors
+    bound = {(PAPER, True): 36.5, (PAPER, False): 27.5, (MMD_ONLY, False): 3.5}
+    assert passes <= bound[recipe, checkpointing] + 1e-9
+    assert cost.forward == pytest.approx(0.911e12, rel=1e-3)
+
+
+def test_fewer_fake_updates_on_one_rollout_stay_below_sixteen_forwards(configure, tmp_path):
+    config = configure(tmp_path, replace(PAPER, fake_updates=2), reuse_rollout=True)
+    found = Counted(config).at((8, 8)).passes(config)
+    p = (config.training.block + 1) / 6
+    assert sum(found.values()) == pytest.approx(2 * (2 + 2 * p) + 1 + 5 + 5 * p)
+    assert 2 * (2 + 2 * 0.5) + 1 + 5 + 5 * 0.5 <= 16  # at SD3.5-M's p
+
+
+def test_costs_between_three_sizes_follow_exactly(configure, tmp_path):
+    config = configure(tmp_path)
+    found, counted = Estimate.of(config), Counted(config)
+    for size in config.scales.sizes:
+        assert found.costs[size].flops(config) == counted.at(size).flops(config)
+
+
+def test_ratios_of_an_estimate_are_those_of_two_counts(configure, tmp_path):
+    config = configure(tmp_path, PAPER)
+    full = Estimate.of(replace(config, schedule="1000:16,602:16"))
+    found = Estimate.of(config)
+    assert found.scale_ratio() == pytest.approx(found.iteration() / full.iteration())
+    alone = Estimate.of(mmd_alone(config))
+    assert found.loss_ratio() == pytest.approx(found.iteration() / alone.iteration())
+    assert alone.scale_ratio() == found.scale_ratio(mmd_alone(config))
+
+
+def test_checkpointing_holds_less_and_memory_grows_with_the_share(configure, tmp_path):
+    def peak(checkpointing, share):
+        config = configure(tmp_path, PAPER, gradient_checkpointing=checkpointing)
+        return Counted(config).at((16, 16), share).peak(config)
+
+    assert peak(True, 8) < 0.5 * peak(False, 8)
+    assert peak(False, 8) == pytest.approx(2 * peak(False, 4), rel=0.1)
+
+
+def test_weights_and_cache_are_counted_in_bytes(configure, open_cache, tmp_path):
+    config = configure(tmp_path, PAPER)
+    trainer = build_trainer(config, open_cache())
+    base = sum(parameter.numel() for parameter in trainer.roles.teacher.parameters())
+    trained = sum(p.numel() for network in trainer.networks.values() for p in network.parameters)
+    found = memory(config, peak=2**30)
+    assert found["base"] * 2**30 == 2 * base
+    assert found["adapters and head"] * 2**30 == 4 * trained
+    assert found["optimisers"] * 2**30 == 8 * trained
+    assert found["gradients and activations"] == 1
+    latents = 4 * sum(math.prod(size) for size in config.scales.sizes)
+    assert cache_gib(config)["latents"] * 2**30 == pytest.approx(6 * 2 * latents)

@@ -17,6 +17,7 @@ COMMANDS = {
     "generate": "the teacher's images from prompts",
     "encode": "images and captions into the cache that training reads",
     "train": "the student, from the newest checkpoint on",
+    "plan": "what a run costs: FLOPs, memory, disk, time; swd-distill plan PRESET --gpus N --memory GIB",
     "export": "a run's LoRA for another tool: swd-distill export RUN --to diffusers|comfyui|peft|merged",
 }
 
@@ -61,6 +62,11 @@ def _dispatch(args: list[str]) -> str:
     from swd_models.loading import quiet
 
     quiet()
+    if command == "plan":
+        from swd_distill.plan import Plan, plan
+
+        assert isinstance(config, Plan)
+        return plan(config)
     if command == "run":
         from swd_distill.run import run
 
@@ -93,6 +99,16 @@ def _export(args: list[str]) -> str:
 def _parse(command: str, args: list[str]) -> "Config":
     import tyro
 
+    from swd_distill.plan import Plan
+
+    preset = _preset(args)
+    default = Plan(**vars(preset)) if command == "plan" else preset
+    config = tyro.cli(type(default), default=default, args=args[1:], prog=f"swd-distill {command} {preset.name}")
+    config.check()
+    return config
+
+
+def _preset(args: list[str]) -> "Config":
     from swd_distill.presets import PRESETS
 
     if not args or args[0] not in (*PRESETS, "-h", "--help"):
@@ -100,7 +116,4 @@ def _parse(command: str, args: list[str]) -> "Config":
     if args[0] in {"-h", "--help"}:
         print(_usage())
         raise SystemExit(0)
-    preset = PRESETS[args[0]]
-    config = tyro.cli(type(preset), default=preset, args=args[1:], prog=f"swd-distill {command} {preset.name}")
-    config.check()
-    return config
+    return PRESETS[args[0]]

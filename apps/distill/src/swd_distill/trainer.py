@@ -125,13 +125,17 @@ class Trainer:
         never held together. What is returned has the gradient of their weighted sum, not its value.
         """
         x0 = self.generate(batch)
-        leaf, gradient = x0.detach().requires_grad_(), torch.zeros_like(x0)
-        parts: dict[str, Tensor] = {}
+        gradient, parts = torch.zeros_like(x0), dict[str, Tensor]()
         for name in batch.sigma:
-            terms = self._loss(name, leaf, batch)
-            (slope,) = torch.autograd.grad(self.weights[name] * terms.total, leaf)
-            gradient, parts = gradient + slope, parts | terms.parts
+            slope, found = self.slope(name, x0, batch)
+            gradient, parts = gradient + slope, parts | found
         return LossTerms((x0 * gradient).sum(), parts)
+
+    def slope(self, name: str, x0: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the gradient to x0 of one of the student's losses with its weight, and its parts."""
+        leaf = x0.detach().requires_grad_()
+        terms = self._loss(name, leaf, batch)
+        return torch.autograd.grad(self.weights[name] * terms.total, leaf)[0], terms.parts
 
     def _loss(self, name: str, x0: Tensor, batch: Batch) -> LossTerms:
         sigma, noise = batch.sigma[name], batch.noise[name]
