@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from swd_distill.batches import GRID, Draw, check_levels, grid_points
+from swd_distill.streams import integer
 from swd_losses import PAPER, RELEASED
 from swd_schedules import presets, upscale
 
@@ -40,6 +41,17 @@ def test_samples_do_not_depend_on_the_batch_size(open_cache):
         for levels in ("uniform", "grid"):
             sigma = many.sigma("mmd", (0.0, 0.6), levels)
             assert torch.equal(few.sigma("mmd", (0.0, 0.6), levels), sigma[:2])
+
+
+def test_with_one_bucket_the_draws_are_those_of_a_cache_without(open_cache):
+    cache, schedule = open_cache(), presets.TINY_4
+    assert [(bucket.aspect, among) for bucket, among in cache.buckets] == [(None, range(6))]
+    for step in range(6):
+        batch = Draw(3, step, "student", range(2, 5)).batch(cache, schedule, PAPER)
+        assert batch.stage == schedule.stages[integer(4, 3, step, "student", "stage")]
+        samples = [integer(6, 3, step, "student", "sample", place) for place in range(2, 5)]
+        assert torch.equal(batch.real, cache.latents(samples, batch.stage.target))
+        assert torch.equal(batch.cond["pooled_prompt_embeds"], cache.cond(samples)["pooled_prompt_embeds"])
 
 
 def test_every_stage_comes_with_its_own_sizes_and_sources(open_cache):

@@ -2,6 +2,7 @@ import json
 import resource
 import shutil
 import signal
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from swd_distill.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.log import TIMES
 from swd_distill.train import build_trainer
 from swd_losses import PAPER
 from swd_models.lora import adapter_state
@@ -32,7 +34,7 @@ def _same(one, other):
 
 def _metrics(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(cli, argv, encoded, tmp_path):
@@ -140,6 +142,37 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(build, tmp
     assert load_checkpoint(folder, trainer) == 1
     save_checkpoint(folder, trainer, 2)
     assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-000001", "step-000002"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 2.5 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs may be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_when_there_is_room(
+    cli, refused, argv, encoded, small_disk
+):
+    flags = ("--training.iterations", "6", "--training.save-every", "1", "--training.sample-every", "6",
+             "--training.rank", "4", "--training.keep", "4")  # fmt: skip
+    (encoded / "checkpoints").symlink_to(small_disk)
+    line = refused(argv("train", encoded, *flags), late=True)
+    assert "No space left" in line or "is the disk full?" in line
+    kept = sorted(small_disk.glob("step-*"))
+    assert kept
+    assert (small_disk / "latest").read_text().strip() == kept[-1].name
+    subprocess.run(["mount", "-o", "remount,size=32m", small_disk], check=True)
+    cli(*argv("train", encoded, *flags))
+    assert [row["step"] for row in _metrics(encoded)] == [1, 2, 3, 4, 5, 6]
+    assert not list(small_disk.glob("tmp-*"))
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "optimizers.pt"])

@@ -1,4 +1,8 @@
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -76,18 +80,65 @@ def test_finished_shards_are_kept_and_missing_ones_made_the_same(
     cli(*argv("encode", copied))
     before = snapshot(copied / "cache")
     assert sorted(before) == [
-        "manifest.json", "settings.json", "shard-00000.safetensors", "shard-00001.safetensors", "uncond.safetensors",
+        "index.safetensors", "manifest.json", "settings.json", "shard-00000.safetensors", "shard-00001.safetensors",
+        "text-00000.safetensors", "text-00001.safetensors", "uncond.safetensors",
     ]  # fmt: skip
     (copied / "cache" / "shard-00001.safetensors").unlink()
+    (copied / "cache" / "text-00000.safetensors").unlink()
     cli(*argv("encode", copied))
     after = snapshot(copied / "cache")
-    assert after["shard-00000.safetensors"] == before["shard-00000.safetensors"]
+    for name in ("shard-00000.safetensors", "text-00001.safetensors"):
+        assert after[name] == before[name]
     assert {name: item[0] for name, item in after.items()} == {name: item[0] for name, item in before.items()}
     cache = Cache.open(copied / "cache", fitting(configure(copied)))
     whole = Cache.open(finished / "cache", fitting(configure(finished)))
     torch.testing.assert_close(
         cache.latents([5, 0, 3, 4], (8, 8)), whole.latents([5, 0, 3, 4], (8, 8)), rtol=0, atol=1e-4
     )
+
+
+def test_two_processes_make_the_cache_of_one(monkeypatch, cli, argv, finished, tmp_path):
+    monkeypatch.setattr(encode_module, "SHARD_SAMPLES", 2)
+    images = ("--data.images", finished / "images")
+    cli(*argv("encode", tmp_path / "one", *images))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    code = "import swd_distill.encode as e, swd_distill.cli as c; e.SHARD_SAMPLES = 2; c.main()"
+    command = [sys.executable, "-c", code, *map(str, argv("encode", tmp_path / "two", *images))]
+    workers = [
+        subprocess.Popen(
+            command,
+            env=os.environ | launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [worker.communicate(timeout=240)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    assert "4/4" in errors[0]  # the first and the third of three shards
+    assert "4/4" not in errors[1]
+    for path in (tmp_path / "one" / "cache").iterdir():
+        assert (tmp_path / "two" / "cache" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_cache_of_the_former_format_is_refused(refused, argv, copied, snapshot):
+    for name in ("manifest.json", "settings.json"):
+        path = copied / "cache" / name
+        found = json.loads(path.read_text())
+        del found.get("settings", found)["format"]
+        path.write_text(json.dumps(found))
+    before = snapshot(copied)
+    assert "expected a cache made for format 2, got null" in refused(argv("train", copied))
+    assert "made with format 2, got format None" in refused(argv("encode", copied))
+    assert snapshot(copied) == before
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
@@ -137,7 +188,6 @@ def test_a_file_that_is_no_image_is_refused(refused, argv, folder, tmp_path):
         ("metadata.jsonl", '{"file_name": "z.png", "text": "a"}', "z.png of line 1"),
         ("metadata.csv", "file_name,caption\na.png,a\n", "expected file_name and text in line 2"),
         ("metadata.csv", "file_name,caption\na.png,a,b\n", "expected file_name and text in line 2"),
-        ("metadata.txt", "a", "expected metadata.jsonl or metadata.csv"),
     ],
 )
 def test_bad_metadata_is_refused_and_the_line_named(refused, argv, folder, tmp_path, name, text, message):
@@ -152,3 +202,19 @@ def test_other_images_in_the_same_folder_are_refused(refused, argv, copied, snap
     before = snapshot(copied)
     assert "another --out" in refused(argv("encode", copied))
     assert snapshot(copied) == before
+
+
+def test_a_folder_without_metadata_needs_the_extra_and_one_line_says_so(monkeypatch, refused, argv, folder, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
+    error = refused(argv("encode", tmp_path / "run", "--data.images", folder))
+    assert f"expected metadata.jsonl or metadata.csv in {folder}" in error
+    assert "pip install 'swd-distill[datasets]'" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_without_its_index_gets_it_again(cli, argv, copied):
+    index = copied / "cache" / "index.safetensors"
+    before = index.read_bytes()
+    index.unlink()
+    cli(*argv("encode", copied))
+    assert index.read_bytes() == before

@@ -20,6 +20,9 @@ def test_a_claim_is_made_once_and_then_checked(tmp_path):
     assert json.loads(path.read_text()) == {"steps": 2, "at": str(tmp_path)}
     with pytest.raises(ValueError, match=r"expected images in .* made with steps 3, got steps 2"):
         claim(path, {"steps": 3}, "images")
+    with pytest.raises(ValueError, match="made with later True, got later None"):
+        claim(path, {"steps": 2, "later": True}, "images")
+    claim(path, {"steps": 2, "later": True}, "images", may_lack=True)
 
 
 def _claim_at_once(folder, barrier, failures):

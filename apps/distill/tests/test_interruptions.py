@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,10 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from swd_distill.cache import Cache
+from swd_distill.log import TIMES
+from swd_distill.train import build_trainer
 
 FLAGS = (
     "--training.iterations", "12", "--training.save-every", "2", "--training.sample-every", "12",
@@ -38,7 +43,7 @@ def _result(run):
     optimizers = torch.load(folder / "optimizers.pt", weights_only=True)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lora = load_file(run / "lora" / "pytorch_lora_weights.safetensors")
-    return tensors, optimizers, [{**row, "seconds": 0} for row in rows], lora
+    return tensors, optimizers, [{key: value for key, value in row.items() if key not in TIMES} for row in rows], lora
 
 
 def _equal(one, other):
@@ -95,3 +100,29 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(start, encoded, tmp_
     assert errors.splitlines()[-1].startswith(f"swd-distill: stopped and saved at step {step} of 12")
     assert (run / "checkpoints" / "latest").read_text() == f"step-{step:06d}\n"
     assert not (run / "lora").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(start, refused, argv, encoded, tmp_path):
+    run = _linked(tmp_path, "shared", encoded)
+    first = start(run)
+    while not list((run / "checkpoints").glob("step-*")):
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        for command in ("train", "run"):
+            line = refused(argv(command, run, *FLAGS))
+            assert f"expected no other run at work in {run}, got one" in line
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
+    assert (run / "lora").is_dir()
+
+
+def test_a_cache_that_vanishes_in_mid_run_is_held_open_and_missed_by_the_next_run(configure, refused, argv, encoded):
+    trainer, whole = (build_trainer(configure(encoded), Cache.open(encoded / "cache", {})) for _ in range(2))
+    expected = [whole.iterate(step) for step in range(3)]
+    found = [trainer.iterate(0)]
+    shutil.rmtree(encoded / "cache")
+    assert [*found, trainer.iterate(1), trainer.iterate(2)] == expected
+    assert "run `swd-distill encode` first" in refused(argv("train", encoded))

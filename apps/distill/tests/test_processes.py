@@ -2,97 +2,103 @@
 
 import math
 import os
+import runpy
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from swd_distill.train import build_trainer
-from swd_losses import PAPER, RELEASED
 from swd_models.roles import adapter_parameters
 
-FULL = replace(PAPER, dmd_weight=30.0, gan_weight=1.0, fake_updates=2)
-RECIPES = {
-    "paper": FULL,
-    "released": replace(RELEASED, fake_updates=1),
-    "mmd": replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
-    "rbf": replace(PAPER, dmd_weight=0.0, gan_weight=0.0, mmd_kernel="rbf"),
-    "dmd": replace(FULL, mmd_weight=0.0, gan_weight=0.0),
-    "gan": replace(FULL, mmd_weight=0.0, dmd_weight=0.0, gradient_penalty=0.1),
-    "mmd-of-fake": replace(FULL, mmd_features="fake", dmd_weight=0.0),
-}
+PARITY = Path(__file__).with_name("parity.py")
+parity = SimpleNamespace(**runpy.run_path(str(PARITY)))
 
 
-def _gradients(trainer, step=0):
-    """Return what one update of each network adds up, before the optimiser."""
-    found = {}
-    for name, network in trainer.networks.items():
-        network.optimizer.step = lambda name=name, network=network: found.__setitem__(
-            name, [p.grad.clone() for p in network.parameters if p.grad is not None]
-        )
-    trainer.iterate(step)
-    return found
+@pytest.fixture(scope="module")
+def of_two(finished, tmp_path_factory):
+    """Run parity.py in two processes; give what the main one wrote, by name."""
+    out = tmp_path_factory.mktemp("parity")
+    script = [str(PARITY), str(finished / "cache"), str(out)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(torchrun, check=True, env=environment, capture_output=True, text=True, timeout=900)
+    return lambda name: load_file(out / f"{name}.safetensors")
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_shares_of_a_batch_add_up_to_its_gradient(configure, open_cache, tmp_path, recipe):
-    def gradients(accumulate):
-        config = configure(tmp_path, recipe, batch=4, accumulate=accumulate, clip=1e9)
-        trainer = build_trainer(config, open_cache())
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():  # as after some training: B is no longer zero
-            for network in trainer.networks.values():
-                for parameter in network.parameters:
-                    parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        return _gradients(trainer)
-
-    whole, shares = gradients(1), gradients(4)
-    assert whole.keys() == shares.keys()
-    for name in whole:
-        for one, other in zip(whole[name], shares[name], strict=True):
-            torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5 * float(one.abs().max()) + 1e-9)
+@pytest.mark.parametrize("name", parity.RECIPES)
+def test_processes_and_shares_train_the_adapters_of_one_batch(open_cache, of_two, name):
+    one = parity.train(parity.RECIPES[name], open_cache())
+    for other in (of_two(name), parity.train(parity.RECIPES[name], open_cache(), accumulate=2)):
+        assert other.keys() == one.keys()
+        off = {key: float((other[key] - tensor).norm()) for key, tensor in one.items()}
+        assert math.hypot(*off.values()) <= 1e-5 * math.hypot(*(tensor.norm() for tensor in one.values()))
+        # Young B are all change, in which Adam turns the rounding of small gradients into steps: 1e-4 was seen.
+        assert all(off[key] <= 1e-3 * tensor.norm() for key, tensor in one.items())
 
 
-def test_two_processes_train_the_adapters_of_one(argv, cli, encoded, tmp_path):
-    flags = ("--training.batch", "4", "--training.iterations", "10", "--training.rank", "4", "--training.lr", "1e-4",
-             "--training.fake-lr", "1e-4", "--training.ema", "0.9", "--recipe.dmd-weight", "30",
-             "--recipe.gan-weight", "1", "--recipe.fake-updates", "1")  # fmt: skip
-    out = {}
-    for name, launch, more in (
-        ("one", [], []),
-        ("two", ["--nproc-per-node", "2"], []),
-        ("two-by-two", ["--nproc-per-node", "2"], ["--training.accumulate", "2"]),
-    ):
-        run = tmp_path / name
-        run.mkdir()
-        (run / "cache").symlink_to(encoded / "cache")
-        args = [*map(str, argv("train", run, *flags)), *more]
-        if not launch:
-            cli(*args)
-        else:
-            torchrun = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                *launch,
-                "-m",
-                "swd_distill",
-                *args,
-            ]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-            subprocess.run(torchrun, check=True, env=environment, capture_output=True, text=True, timeout=600)
-        folder = run / "checkpoints" / "step-000010"
-        out[name] = {role: load_file(folder / f"{role}.safetensors") for role in ("student", "average", "fake", "head")}
-    for name in ("two", "two-by-two"):
-        for role, tensors in out["one"].items():
-            off = {key: float((out[name][role][key] - one).norm()) for key, one in tensors.items()}
-            assert math.hypot(*off.values()) <= 1e-5 * math.hypot(*(one.norm() for one in tensors.values()))
-            # Young B are all change, in which Adam turns the rounding of small gradients into steps: 1e-4 was seen.
-            assert all(off[key] <= 1e-3 * one.norm() for key, one in tensors.items()), (name, role)
+@pytest.mark.parametrize("switches", parity.SWITCHES, ids=parity.name_of)
+def test_gradients_do_not_depend_on_how_they_are_computed(open_cache, of_two, switches):
+    plain = parity.gradients(open_cache(), parity.SWITCHES[0])
+    for other in (parity.gradients(open_cache(), switches), of_two(parity.name_of(switches))):
+        assert other.keys() == plain.keys()
+        for key, gradient in plain.items():
+            assert gradient.dtype == torch.float64
+            torch.testing.assert_close(other[key], gradient, rtol=1e-9, atol=1e-12 * float(gradient.abs().max()))
+
+
+def test_a_base_that_is_split_over_processes_gives_the_same_gradients(open_cache, of_two):
+    plain, sharded = parity.gradients(open_cache(), {}), of_two("sharded")
+    assert sharded.keys() == plain.keys()
+    for key, gradient in plain.items():
+        torch.testing.assert_close(sharded[key], gradient, rtol=1e-9, atol=1e-12 * float(gradient.abs().max()))
+
+
+def test_one_process_has_nobody_to_split_its_base_with(refused, argv, encoded):
+    line = refused(argv("train", encoded, "--training.shard-base"))
+    assert "expected several processes to split the base over, got one" in line
+
+
+def test_a_worker_that_is_killed_ends_the_run_which_goes_on_from_its_checkpoint(argv, cli, encoded, tmp_path):
+    flags = (
+        "--training.batch",
+        "4",
+        "--training.iterations",
+        "8",
+        "--training.save-every",
+        "2",
+        "--training.rank",
+        "4",
+    )
+    runs = {}
+    for name in ("whole", "killed"):
+        runs[name] = tmp_path / name
+        runs[name].mkdir()
+        (runs[name] / "cache").symlink_to(encoded / "cache")
+    cli(*argv("train", runs["whole"], *flags))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [*torchrun, "swd_distill", *map(str, argv("train", runs["killed"], *flags)), "--training.shard-base"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launch = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list((runs["killed"] / "checkpoints").glob("step-*")):
+        assert launch.poll() is None
+        time.sleep(0.01)
+    workers = Path(f"/proc/{launch.pid}/task/{launch.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    _, errors = launch.communicate(timeout=300)
+    assert launch.returncode == 1
+    assert "SIGKILL" in errors
+    assert not (runs["killed"] / "lora").exists()
+    subprocess.run(command, check=True, env=environment, capture_output=True, text=True, timeout=600)
+    one, other = (load_file(run / "lora" / "pytorch_lora_weights.safetensors") for run in runs.values())
+    assert all(float((other[key] - one[key]).norm()) <= 1e-3 * float(one[key].norm()) for key in one)
 
 
 def test_a_batch_that_cannot_be_split_is_refused(refused, argv, encoded):
@@ -103,7 +109,7 @@ def test_a_batch_that_cannot_be_split_is_refused(refused, argv, encoded):
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_many_stop_the_run(configure, open_cache, tmp_path):
-    trainer = build_trainer(configure(tmp_path, RECIPES["mmd"], max_skips=2), open_cache())
+    trainer = build_trainer(configure(tmp_path, parity.RECIPES["mmd"], max_skips=2), open_cache())
     student = adapter_parameters(trainer.roles.student)
     before = [parameter.detach().clone() for parameter in student]
     take = trainer.loader.take

@@ -18,7 +18,7 @@ def test_a_run_ends_with_one_line_of_where_things_are(finished_run):
 
 def test_a_run_folder_holds_what_the_design_says(finished):
     assert {path.name for path in finished.iterdir()} == {
-        "config.json", "metrics.jsonl", "samples", "checkpoints", "lora", "images", "cache",
+        "config.json", "metrics.jsonl", "samples", "checkpoints", "lora", "images", "cache", "tensorboard", ".lock",
     }  # fmt: skip
     assert sorted(path.name for path in (finished / "samples").iterdir()) == ["comparison.png", "step-000003.png"]
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["latest", "step-000003"]
@@ -27,13 +27,6 @@ def test_a_run_folder_holds_what_the_design_says(finished):
     assert config["model"] == "embedded"
     assert config["schedule"] == json.loads(TINY_4.to_json())
     assert config["data"]["teacher_steps"] == 2
-
-
-def test_metrics_are_one_line_a_step(finished):
-    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3]
-    assert {key for row in rows for key in row} == {"step", "mmd", "norm", "skips", "stage", "seconds"}
-    assert all(row["stage"] in range(4) and row["mmd"] >= 0 and row["norm"] > 0 for row in rows)
 
 
 def test_pictures_show_every_sample(finished):

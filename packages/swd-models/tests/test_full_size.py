@@ -76,6 +76,5 @@ def test_features_of_every_preset_have_the_stated_shape(empty, model, name):
         assert width == denoiser.num_features
 
 
-
 def cond_of(denoiser):
     return {name: torch.zeros(2, *shape, device="meta") for name, shape in denoiser.cond_shapes.items()}

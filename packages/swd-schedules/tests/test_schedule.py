@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 
 from swd_schedules import ScaleSchedule, Stage, presets
@@ -94,3 +96,28 @@ def test_thin_keeps_first_and_last():
     assert schedule.thin(1) == ScaleSchedule.square((1000.0,), (16,))
     with pytest.raises(ValueError, match="expected 1 to 4 steps, got 5"):
         schedule.thin(5)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_another_shape_keeps_timesteps_frames_and_areas(name: str) -> None:
+    schedule = presets.PRESETS[name]
+    for aspect, multiple in product((1.0, 4 / 3, 3 / 4, 16 / 9, 2.39), (1, 2, 4)):
+        reshaped = schedule.reshaped(aspect, multiple)
+        assert reshaped.timesteps == schedule.timesteps
+        for old, new in zip(schedule.sizes, reshaped.sizes, strict=True):
+            assert new[:-2] == old[:-2]
+            height, width = ((old[-2] * old[-1] * ratio) ** 0.5 for ratio in (1 / aspect, aspect))
+            for side, exact in zip(new[-2:], (height, width), strict=True):
+                assert side % multiple == 0
+                assert abs(side - exact) <= multiple / 2 + 1e-9 or side == multiple > exact
+
+
+def test_a_shape_on_its_side_is_the_shape_turned() -> None:
+    wide, high = SCHEDULE.reshaped(16 / 9, 2), SCHEDULE.reshaped(9 / 16, 2)
+    assert [size[::-1] for size in wide.sizes] == list(high.sizes)
+    assert wide.sizes == ((6, 10), (6, 10), (12, 22))
+
+
+def test_the_own_shape_of_a_schedule_is_itself() -> None:
+    for schedule in (SCHEDULE, presets.SD35_MEDIUM_6, presets.TINY_VIDEO_4):
+        assert schedule.reshaped(1.0, 2) == schedule

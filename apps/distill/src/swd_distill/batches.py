@@ -56,7 +56,7 @@ class Draw:
     """One share of an update, by name: all its randomness is a pure function of (seed, step, update) and the places.
 
     `places` are those of its samples in the batch of all processes and shares: however a batch is split, each sample is
-    the same, and so is the stage, which all shares of an update have in common.
+    the same, and so are stage and bucket, which all shares of an update have in common.
     """
 
     seed: int
@@ -65,9 +65,10 @@ class Draw:
     places: range
 
     def batch(self, cache: Cache, schedule: ScaleSchedule, recipe: Recipe) -> Batch:
-        """Draw stage, samples, noise and levels, and read the samples."""
-        stage = self.stage(schedule)
-        samples = [integer(len(cache), self.seed, self.step, self.update, "sample", i) for i in self.places]
+        """Draw bucket, stage, samples, noise and levels, and read the samples."""
+        bucket, among = cache.buckets[self.bucket(cache)]
+        stage, key = self.stage(bucket.schedule(schedule)), (self.seed, self.step, self.update, "sample")
+        samples = [among[integer(len(among), *key, i)] for i in self.places]
         real, cond = cache.latents(samples, stage.target), cache.cond(samples)
         upscaled = upscale(cache.latents(samples, stage.source), stage.target) if stage.index > 0 else None
         uncond = {key: value.expand_as(cond[key]) for key, value in cache.uncond.items()}
@@ -79,6 +80,11 @@ class Draw:
         noise = {name: self.noise(name, batch.real) for name in ("input", *wanted)}
         sigma = {name: self.sigma(name, interval, recipe.levels) for name, interval in wanted.items()}
         return replace(batch, noise=noise, sigma=sigma)
+
+    def bucket(self, cache: Cache) -> int:
+        """Draw the bucket, the same for all shares, in proportion to its samples."""
+        sample = integer(len(cache), self.seed, self.step, self.update, "bucket")
+        return next(index for index, (_, among) in enumerate(cache.buckets) if sample in among)
 
     def stage(self, schedule: ScaleSchedule) -> Stage:
         """Draw the stage, the same for all shares."""

@@ -51,7 +51,9 @@ def _write(folder: Path, trainer: Trainer, step: int) -> None:
     torch.save(optimizers, folder / "optimizers.pt")
     sums = {file.name: checksum(file) for file in sorted(folder.iterdir())}
     skips = {name: [network.skips_in_a_row, network.skips] for name, network in trainer.networks.items()}
-    (folder / STATE).write_text(json.dumps({"step": step, "skips": skips, "sha256": sums}, indent=1) + "\n")
+    scalers = {name: network.scaler.state_dict() for name, network in trainer.networks.items()}
+    state = {"step": step, "skips": skips, "scalers": scalers, "sha256": sums}
+    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
     for path in (*folder.iterdir(), folder):
         _flush(path)
 
@@ -84,6 +86,7 @@ def _load(folder: Path, trainer: Trainer) -> int:
     for name, network in trainer.networks.items():
         network.optimizer.load_state_dict(optimizers[name])
         network.skips_in_a_row, network.skips = state["skips"][name]
+        network.scaler.load_state_dict(state["scalers"][name])
     load_adapter_state(trainer.roles.student, load_file(folder / "student.safetensors"))
     if trainer.student.average:
         with trainer.student.averaged():

@@ -2,12 +2,17 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from swd_losses import Recipe
 from swd_schedules import ScaleSchedule, presets
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+TextDtype = Literal["model", "float8_e4m3fn"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,10 @@ class Data:
     prompts: Path | None = None
     """Prompts: .txt with one a line, .jsonl or .csv with a text column. Default: those of the embedded teacher."""
     images: Path | None = None
-    """An image folder (metadata.jsonl or .csv with file_name and text) instead of generating OUT/images."""
+    """Images instead of generating OUT/images: a folder (metadata.jsonl or .csv with file_name and text), or what
+    Hugging Face `datasets` loads: OWNER/NAME of the hub, a folder of parquet files (image; text, prompt or caption)."""
+    streaming: bool = False
+    """Read what `datasets` loads as it comes, up to --data.num-images, instead of downloading all of it first."""
     num_images: int = 100_000
     """Images to generate, prompt after prompt."""
     teacher_steps: int = 40
@@ -26,6 +34,12 @@ class Data:
     """The teacher's classifier-free guidance."""
     batch: int = 8
     """Images generated or encoded at a time."""
+    buckets: tuple[str, ...] = ()
+    """Shapes of images as WIDTH:HEIGHT, for example 1:1 4:3 3:4, each of the schedule's areas. Default: its own."""
+    text_dtype: TextDtype = "model"
+    """How the cache holds text: as the model's numbers, or in a byte each, with one scale a token."""
+    on_the_fly: bool = False
+    """Train without a cache: autoencoder and text encoders stay on the device and encode each batch from its images."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,16 @@ class Training:
     """Updates with a gradient that is not finite are skipped; so many in a row stop the run."""
     reuse_rollout: bool = False
     """Approximate: all fake updates of an iteration see the same samples of the student; saves a forward each."""
+    shard_base: bool = False
+    """Split the frozen base over the processes: for one that does not fit a GPU; slower."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Of the frozen base; auto: bfloat16 on a GPU, float32 on the CPU. What is trained is float32."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """adamw-8bit holds its moments in a byte each (torchao); they are small beside a base."""
+    compile: str | None = None
+    """Backend of torch.compile for the blocks ("inductor"): each kind of block once for each size of the schedule."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Where metrics and sample grids go beside metrics.jsonl."""
     gradient_checkpointing: bool = False
     """Recompute blocks in backward: less memory, a third more time."""
     save_every: int = 500
@@ -118,9 +142,11 @@ class Config:
     def check(self) -> None:
         """Raise ValueError for what would fail later, in one line and before any work."""
         from swd_distill.batches import check_levels  # these take seconds to import: after the flags are parsed
+        from swd_distill.buckets import schedules_of
         from swd_models.loading import check_fit
 
         check_fit(self.model, self.scales.sizes, self.training.block)
+        check_fit(self.model, [size for schedule in schedules_of(self) for size in schedule.sizes])
         check_levels(self.recipe)
         positive = {
             "data.num-images": self.data.num_images,
@@ -140,11 +166,20 @@ class Config:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
         if not (self.recipe.mmd_weight or self.recipe.dmd_weight or self.recipe.gan_weight):
             raise ValueError("expected a loss with a weight, got none: pass --recipe.mmd-weight 1")
+        if self.training.shard_base and self.training.compile:
+            raise ValueError("expected --training.compile or --training.shard-base, got both: leave one out")
         if not 0 <= self.training.ema < 1:
             raise ValueError(f"expected --training.ema of at least 0 and below 1, got {self.training.ema:g}")
         if self.recipe.gan_weight and not self.recipe.fake_updates:
             raise ValueError(
                 "expected --recipe.fake-updates of at least 1 with a GAN, got 0: or pass --recipe.gan-weight 0"
             )
-        if self.data.images and not self.data.images.is_dir():
-            raise ValueError(f"expected a folder of images, got {self.data.images}: check --data.images")
+        if self.data.on_the_fly and self.data.streaming:
+            raise ValueError(
+                "expected samples in any order with --data.on-the-fly, got --data.streaming: leave one out"
+            )
+        if self.data.images and not self.data.images.is_dir() and not _HUB_ID.fullmatch(str(self.data.images)):
+            raise ValueError(
+                f"expected a folder of images, got {self.data.images}: check --data.images, where OWNER/NAME is a data "
+                "set of the hub"
+            )

@@ -1,6 +1,5 @@
 """What an iteration costs, counted: the trainer's own code runs on tensors without data."""
 
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,13 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from swd_distill.batches import STUDENT, Batch, intervals
 from swd_distill.cache import Cache
 from swd_distill.config import Config
+from swd_distill.meter import Meter
 from swd_distill.trainer import FIRST_FAKE, Trainer
 from swd_models import Roles, share_base
 from swd_models.loading import cond_shapes, empty_denoiser
@@ -128,7 +126,7 @@ class Counted:
         return pieces | {name: partial(trainer.slope, name, x0, batch) for name in batch.sigma}
 
     def _measure(self, run: Callable[[], object], share: int) -> Piece:
-        with _passes(self.roles, share) as passes, _Meter(_modules(self.roles, self.head)) as meter:
+        with _passes(self.roles, share) as passes, Meter(_modules(self.roles, self.head)) as meter:
             run()
         return Piece(meter.flops, dict(passes), meter.peak)
 
@@ -202,33 +200,3 @@ def _at_backward(count: Callable[[int], None], layer: nn.Module, args: Any, outp
     for tensor in tree_leaves(output):
         if isinstance(tensor, Tensor) and tensor.requires_grad:
             tensor.register_hook(once)  # type: ignore[no-untyped-call]
-
-
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the FLOPs of all operations, and the bytes of all tensors that come and go, but for those of modules."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
-        self._known = {tensor.untyped_storage()._cdata for tensor in held}
-        self.flops, self.peak, self._now = 0, 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=output)
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
-        return output
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            self._now += storage.nbytes()
-            self.peak = max(self.peak, self._now)
-            weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._now -= size

@@ -1,112 +1,161 @@
 """Images or videos and captions into a cache: every size downscaled in pixel space, then encoded (section 4.1)."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors import safe_open
 from tqdm import tqdm
 
-from swd_distill.cache import MANIFEST, UNCOND, checksum, latents_key, write_tensors
+from swd_distill.buckets import buckets_of, schedules_of
+from swd_distill.cache import FORMAT, INDEX, MANIFEST, NUM_CAPTIONS, UNCOND, checksum, write_tensors
 from swd_distill.config import Config
-from swd_distill.devices import device_and_dtype, processes
+from swd_distill.devices import processes
+from swd_distill.encoder import Encoder
 from swd_distill.files import claim, write_text
-from swd_distill.imagefolder import load_image, load_video, read_imagefolder
-from swd_models.loading import load_latents, load_text
-from swd_models.parts import Latents, Text
-from swd_schedules import downscale
+from swd_distill.samples import Source
+from swd_distill.shards import Bar, encode_images, encode_prompts
+from swd_distill.sources import open_source
 
 SHARD_SAMPLES = 1024
-NUM_CAPTIONS = 8
+
+Captions = list[list[list[str]]]
+"""By shard and by bucket."""
 
 
 def encode(config: Config) -> Path:
-    """Encode the image folder into OUT/cache: shard by shard, skipping finished ones; return the folder."""
-    state = processes()
-    folder, pairs = config.cache, read_imagefolder(config.images)
-    names_and_texts = repr([(path.name, text) for path, text in pairs]).encode()
-    images = hashlib.sha256(names_and_texts).hexdigest()
-    claim(folder / "settings.json", fitting(config) | {"images": images}, "a cache")
-    chunks = [pairs[start : start + SHARD_SAMPLES] for start in range(0, len(pairs), SHARD_SAMPLES)]
-    names = [f"shard-{index:05d}.safetensors" for index in range(len(chunks))]
-    mine = range(state.process_index, len(chunks), state.num_processes)
-    noted = _noted(folder)
-    missing = [index for index in mine if not _is_whole(folder / names[index], noted)]
+    """Encode the images into OUT/cache: shard by shard, skipping finished ones; return the folder.
+
+    Images come first. Their shards note the captions, of which each different one is then encoded once.
+    """
+    state, folder, source = processes(), config.cache, open_source(config)
+    claim(folder / "settings.json", fitting(config) | {"images": source.digest}, "a cache")
+    manifest, encoder = _read_manifest(folder), Encoder(config.model)
     state.wait_for_everyone()  # all have read the manifest, which goes where anything is made again
-    device, dtype = device_and_dtype()
-    if missing or not (folder / UNCOND).is_file():
-        (folder / MANIFEST).unlink(missing_ok=True)
-        latents, text = load_latents(config.model, dtype=dtype), load_text(config.model, dtype=dtype)
-        latents.vae.to(device)
-        text.to(device)
-        total = sum(len(chunks[index]) for index in missing)
-        with tqdm(total=total, desc="encode", unit="image", disable=not state.is_local_main_process) as bar:
-            for index in missing:
-                write_tensors(folder / names[index], _encode_shard(chunks[index], config, latents, text, dtype, bar))
-        if state.is_main_process:
-            write_tensors(folder / UNCOND, _on_cpu(text.uncond()))
+    _encode_images(config, source, manifest, encoder)
     state.wait_for_everyone()
-    if state.is_main_process and not (folder / MANIFEST).is_file():
-        shards = [
-            {
-                "file": name,
-                "samples": len(chunk),
-                "bytes": (folder / name).stat().st_size,
-                "sha256": checksum(folder / name),
-            }
-            for name, chunk in zip(names, chunks, strict=True)
-        ]
-        manifest = {
-            "settings": fitting(config),
-            "samples": len(pairs),
-            "captions": [text for _, text in pairs[:NUM_CAPTIONS]],
-            "shards": shards,
-        }
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    captions = _read_captions(folder)
+    if not captions:
+        raise ValueError(f"expected at least one image in {config.images}, got none")
+    _encode_texts(config, captions, manifest, encoder)
+    state.wait_for_everyone()
+    if state.is_main_process and not all((folder / name).is_file() for name in (INDEX, MANIFEST)):
+        _finish(config, captions)
     state.wait_for_everyone()
     return folder
 
 
 def fitting(config: Config) -> dict[str, Any]:
     """Return the settings that a cache must have been made with to serve a run."""
-    sizes: Sequence[Sequence[int]] = sorted(set(config.scales.sizes))
-    return {"model": config.model, "sizes": [list(size) for size in sizes]}
+    sizes = {size for schedule in schedules_of(config) for size in schedule.sizes}
+    return {
+        "format": FORMAT,
+        "model": config.model,
+        "sizes": [list(size) for size in sorted(sizes)],
+        "buckets": [[bucket.aspect, bucket.multiple] for bucket in buckets_of(config)],
+        "text_dtype": config.data.text_dtype,
+    }
 
 
-def _noted(folder: Path) -> dict[str, Any]:
-    """Return what the manifest of a finished cache says of each shard."""
-    path = folder / MANIFEST
-    return {shard["file"]: shard for shard in json.loads(path.read_text())["shards"]} if path.is_file() else {}
+def _encode_images(config: Config, source: Source, manifest: dict[str, Any], encoder: Encoder) -> None:
+    schedules = schedules_of(config)
+
+    def write(path: Path, chunk: range, bar: Bar) -> bool:
+        samples = source.read(chunk.start, chunk.stop)
+        tensors, captions = encode_images(samples, schedules, encoder, config.data.batch, bar)
+        if tensors:
+            write_tensors(path, tensors, {"captions": json.dumps(captions)})
+        return bool(tensors)
+
+    total = manifest.get("samples", len(source))
+    _write_missing(config.cache, "shard", "image", total, manifest.get("shards", ()), write)
 
 
-def _is_whole(path: Path, noted: dict[str, Any]) -> bool:
+def _encode_texts(config: Config, captions: Captions, manifest: dict[str, Any], encoder: Encoder) -> None:
+    prompts = list(dict.fromkeys(_in_order(captions)))
+
+    def write(path: Path, chunk: range, bar: Bar) -> bool:
+        few = prompts[chunk.start : chunk.stop]
+        write_tensors(path, encode_prompts(few, encoder, config.data.batch, config.data.text_dtype, bar))
+        return True
+
+    _write_missing(config.cache, "text", "prompt", len(prompts), manifest.get("texts", ()), write)
+    if processes().is_main_process and not (config.cache / UNCOND).is_file():
+        write_tensors(config.cache / UNCOND, {name: value.cpu() for name, value in encoder.text.uncond().items()})
+
+
+def _write_missing(
+    folder: Path,
+    kind: str,
+    unit: str,
+    total: int,
+    noted: Sequence[dict[str, Any]],
+    write: Callable[[Path, range, Bar], bool],
+) -> None:
+    """Write those of this process's shards that are not there, or not as they were noted, until nothing is left."""
+    state, sums = processes(), {shard["file"]: shard["sha256"] for shard in noted}
+    chunks = {
+        folder / f"{kind}-{i:05d}.safetensors": range(start, min(start + SHARD_SAMPLES, total))
+        for i, start in enumerate(range(0, total, SHARD_SAMPLES))
+        if i % state.num_processes == state.process_index
+    }
+    missing = {path: chunk for path, chunk in chunks.items() if not _is_whole(path, sums)}
+    num, quiet = sum(map(len, missing.values())), not state.is_local_main_process
+    with tqdm(total=num, desc="encode", unit=unit, disable=quiet) as bar:
+        for path, chunk in missing.items():
+            (folder / MANIFEST).unlink(missing_ok=True)
+            if not write(path, chunk, bar):
+                break
+
+
+def _is_whole(path: Path, sums: dict[str, str]) -> bool:
     """Tell whether a shard is there and, once its checksum is known, unchanged."""
-    return path.is_file() and (path.name not in noted or checksum(path) == noted[path.name]["sha256"])
+    return path.is_file() and (path.name not in sums or checksum(path) == sums[path.name])
 
 
-@torch.no_grad()
-def _encode_shard(
-    chunk: list[tuple[Path, str]], config: Config, latents: Latents, text: Text, dtype: torch.dtype, bar: Any
-) -> dict[str, Tensor]:
-    sizes = sorted(set(config.scales.sizes))
-    parts: dict[str, list[Tensor]] = {}
-    for start in range(0, len(chunk), config.data.batch):
-        few = chunk[start : start + config.data.batch]
-        whole = latents.pixels(sizes[-1])
-        load = load_image if len(whole) == 2 else load_video
-        pixels = torch.stack([load(path, *whole) for path, _ in few])
-        found = {f"cond.{name}": value for name, value in text([caption for _, caption in few]).items()}
-        for size in sizes:
-            small = downscale(pixels, latents.pixels(size))
-            found[latents_key(size)] = latents.encode(small)
-        for key, value in _on_cpu(found).items():
-            parts.setdefault(key, []).append(value.to(dtype))
-        bar.update(len(few))
-    return {key: torch.cat(values) for key, values in parts.items()}
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a finished cache says of itself, else nothing."""
+    path = folder / MANIFEST
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return manifest
 
 
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.cpu() for key, value in tensors.items()}
+def _read_captions(folder: Path) -> Captions:
+    """Read what the shards of images note of their samples."""
+    found = []
+    for path in sorted(folder.glob("shard-*.safetensors")):
+        with safe_open(path, framework="pt") as shard:
+            found.append(json.loads(shard.metadata()["captions"]))
+    return found
+
+
+def _in_order(captions: Captions) -> list[str]:
+    """Return the captions as the cache counts its samples: bucket after bucket, shard after shard."""
+    return [text for bucket in zip(*captions, strict=True) for shard in bucket for text in shard]
+
+
+def _finish(config: Config, captions: Captions) -> None:
+    """Write which prompt each sample has, then the manifest."""
+    folder, in_order = config.cache, _in_order(captions)
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(in_order))}
+    write_tensors(folder / INDEX, {"prompts": torch.tensor([places[text] for text in in_order])})
+    shards = [
+        _note(path) | {"samples": [len(texts) for texts in each]}
+        for path, each in zip(sorted(folder.glob("shard-*.safetensors")), captions, strict=True)
+    ]
+    texts = [_note(path) for path in sorted(folder.glob("text-*.safetensors"))]
+    manifest = {
+        "settings": fitting(config),
+        "samples": len(in_order),
+        "captions": in_order[:NUM_CAPTIONS],
+        "shards": shards,
+        "texts": texts,
+        "prompts_per_text": SHARD_SAMPLES,
+    }
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _note(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": checksum(path)}

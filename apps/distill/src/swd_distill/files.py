@@ -2,9 +2,12 @@
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,8 +22,12 @@ def temporary_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
-def claim(path: Path, settings: dict[str, Any], what: str, ignore: Collection[str] = ()) -> None:
+def claim(
+    path: Path, settings: dict[str, Any], what: str, ignore: Collection[str] = (), *, may_lack: bool = False
+) -> None:
     """Note what a folder is made with, or check that it was made with just that, but for the names to `ignore`.
+
+    With `may_lack`, settings that came with a later version are taken to have changed nothing.
 
     Raises:
         ValueError: the folder holds work of other settings; the first that differs is named.
@@ -32,7 +39,7 @@ def claim(path: Path, settings: dict[str, Any], what: str, ignore: Collection[st
         return
     found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(settings)
     for name in wanted:
-        if name not in ignore and found.get(name) != wanted[name]:
+        if name not in ignore and found.get(name) != wanted[name] and not (may_lack and name not in found):
             raise ValueError(
                 f"expected {what} in {path.parent} made with {_short(name, wanted[name])}, got "
                 f"{_short(name, found.get(name))}: choose another --out, or delete that folder to make it again"
@@ -49,3 +56,19 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _short(name: str, value: Any) -> str:
     return f"{name} {value}" if len(str(value)) <= 80 else f"other {name}"
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep other processes of this kind out of a run folder; however this one ends, the lock goes with it.
+
+    Raises:
+        ValueError: another is at work there.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=0, is_singleton=True):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"expected no other run at work in {folder}, got one: wait, or choose another --out"
+        ) from error

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from swd_distill.buckets import schedules_of
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.files import claim, write_text
 from swd_distill.prompts import read_prompts
+from swd_distill.samples import Size
 from swd_distill.streams import stream
 from swd_models.loading import load_teacher, resolve_model
 from swd_sample.media import save_media
@@ -17,21 +19,20 @@ from swd_sample.media import save_media
 def generate(config: Config) -> Path:
     """Sample what is missing of OUT/images and write its metadata; return the folder.
 
-    Image i shows prompt i (prompts repeat if there are fewer) from a seed of its own: neither the number of processes
-    nor an interruption changes it (on a GPU up to the rounding of other batches).
+    Image i shows prompt i (prompts repeat if there are fewer) in the shape of bucket i (buckets repeat too) from a seed
+    of its own: neither the number of processes nor an interruption changes it (on a GPU up to the rounding of other
+    batches).
     """
     if config.data.images is not None:
         raise ValueError(f"expected no --data.images with generate, got {config.data.images}: it would be written to")
-    state = processes()
-    device, dtype = device_and_dtype()
-    folder = config.images
-    prompts = prompts_of(config)
+    state, folder = processes(), config.images
+    prompts, sizes = prompts_of(config), [schedule.sizes[-1] for schedule in schedules_of(config)]
     captions = [prompts[i % len(prompts)] for i in range(config.data.num_images)]
-    suffix = ".png" if len(config.scales.sizes[-1]) == 2 else ".mp4"
+    suffix = ".png" if len(sizes[0]) == 2 else ".mp4"
     files = [folder / f"{i:06d}{suffix}" for i in range(len(captions))]
     made_with = {
         "model": config.model,
-        "size": config.scales.sizes[-1],
+        "size": sizes if config.data.buckets else sizes[0],
         "steps": config.data.teacher_steps,
         "guidance": config.data.teacher_guidance,
         "seed": config.seed,
@@ -40,14 +41,28 @@ def generate(config: Config) -> Path:
     claim(folder / "generation.json", made_with, "images")
     mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
     if mine:
-        teacher = load_teacher(config.model, dtype=dtype)
-        teacher.pipe.to(device)
-        with tqdm(total=len(mine), desc="generate", unit="image", disable=not state.is_local_main_process) as bar:
-            for start in range(0, len(mine), config.data.batch):
-                chunk = mine[start : start + config.data.batch]
+        _sample(config, sizes, captions, files, mine)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        rows = (json.dumps({"file_name": file.name, "text": text}) for file, text in zip(files, captions, strict=True))
+        write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
+    state.wait_for_everyone()
+    return folder
+
+
+def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[Path], mine: list[int]) -> None:
+    """Sample the images of this process in batches of one size."""
+    device, dtype = device_and_dtype()
+    teacher = load_teacher(config.model, dtype=dtype)
+    teacher.pipe.to(device)
+    by_size = [[i for i in mine if i % len(sizes) == bucket] for bucket in range(len(sizes))]
+    with tqdm(total=len(mine), desc="generate", unit="image", disable=not processes().is_local_main_process) as bar:
+        for size, own in zip(sizes, by_size, strict=True):
+            for start in range(0, len(own), config.data.batch):
+                chunk = own[start : start + config.data.batch]
                 media = teacher(
                     [captions[i] for i in chunk],
-                    size=config.scales.sizes[-1],
+                    size=size,
                     num_steps=config.data.teacher_steps,
                     guidance=config.data.teacher_guidance,
                     generators=[stream(config.seed, "teacher", i) for i in chunk],
@@ -55,12 +70,6 @@ def generate(config: Config) -> Path:
                 for i, sample in zip(chunk, media, strict=True):
                     save_media(sample, files[i])
                 bar.update(len(chunk))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        rows = (json.dumps({"file_name": file.name, "text": text}) for file, text in zip(files, captions, strict=True))
-        write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
-    state.wait_for_everyone()
-    return folder
 
 
 def prompts_of(config: Config) -> list[str]:

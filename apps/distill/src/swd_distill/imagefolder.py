@@ -1,26 +1,47 @@
 """Images or videos with captions in Hugging Face's `imagefolder` form: files beside a metadata.jsonl or .csv."""
 
+import hashlib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from swd_distill.prompts import read_csv, read_jsonl
+from swd_distill.samples import Sample
 from swd_models.video import read_frames
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
-def read_imagefolder(folder: Path) -> list[tuple[Path, str]]:
-    """Return (image file, text) pairs in the order of the metadata.
+class ImageFolder:
+    """The files of a folder in the order of its metadata.
 
     Raises:
         ValueError: no metadata, a broken line, or a file that is not there.
     """
-    found = next((folder / name for name in METADATA if (folder / name).is_file()), None)
+
+    def __init__(self, folder: Path, video: bool) -> None:
+        self._pairs, self._open = read_imagefolder(folder), _open_video if video else _open_image
+
+    @property
+    def digest(self) -> str:
+        """Return the checksum of names and texts."""
+        return hashlib.sha256(repr([(path.name, text) for path, text in self._pairs]).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def read(self, start: int, stop: int) -> Iterator[Sample]:
+        """Read samples."""
+        for path, text in self._pairs[start:stop]:
+            yield Sample(text, str(path), partial(self._open, path))
+
+
+def read_imagefolder(folder: Path) -> list[tuple[Path, str]]:
+    """Return (image file, text) pairs in the order of the metadata."""
+    found = metadata_of(folder)
     if found is None:
         raise ValueError(f"expected {' or '.join(METADATA)} in {folder}, got neither: run `swd-distill generate` first")
     pairs = []
@@ -36,37 +57,17 @@ def read_imagefolder(folder: Path) -> list[tuple[Path, str]]:
     return pairs
 
 
-def load_image(path: Path, height: int, width: int) -> Tensor:
-    """Read an image, scale and crop it to the size, as a tensor (3, height, width) in [-1, 1].
-
-    Raises:
-        ValueError: no image, or one that would have to be enlarged.
-    """
-    try:
-        image = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise ValueError(f"expected an image, got {path}: {error}") from error
-    return _fit(image, height, width, path)
+def metadata_of(folder: Path) -> Path | None:
+    """Return the file that makes a folder an image folder, if it has one."""
+    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
 
 
-def load_video(path: Path, num_frames: int, height: int, width: int) -> Tensor:
-    """Read the first frames of a video, scaled and cropped, as a tensor (3, num_frames, height, width) in [-1, 1].
-
-    Raises:
-        ValueError: no video, one with fewer frames, or one that would have to be enlarged.
-    """
-    return torch.stack([_fit(frame, height, width, path) for frame in read_frames(path, num_frames)], dim=1)
+def _open_image(path: Path, count: int) -> list[Image.Image]:
+    return [Image.open(path)]
 
 
-def _fit(image: Image.Image, height: int, width: int, path: Path) -> Tensor:
-    if image.height < height or image.width < width:
-        raise ValueError(f"expected at least {width}x{height} pixels, got {image.width}x{image.height}: {path}")
-    ratio = max(height / image.height, width / image.width)
-    if ratio < 1:
-        image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels: Tensor = pil_to_tensor(image.crop((left, top, left + width, top + height)))
-    return pixels.float() / 127.5 - 1
+def _open_video(path: Path, count: int) -> list[Image.Image]:
+    return read_frames(path, count)
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:

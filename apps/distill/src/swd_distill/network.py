@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,34 +21,44 @@ class Network:
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, training: Training, ema: float = 0.0) -> None:
         self.parameters: list[Tensor] = list(parameters)
         self.lr, self.training, self.ema = lr, training, ema
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+        self.optimizer = _adamw(training)(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=training.dtype == "float16")
         self.average = [parameter.detach().clone() for parameter in self.parameters] if ema else []
         self.skips_in_a_row, self.skips = 0, 0
 
-    def descend(self, shares: Sequence[Callable[[], LossTerms]], step: int) -> Metrics:
+    def descend(
+        self,
+        shares: Sequence[Callable[[], LossTerms]],
+        step: int,
+        meter: AbstractContextManager[object] = nullcontext(),  # noqa: B008, which has no state
+    ) -> Metrics:
         """Update by the mean gradient of all shares of all processes; return the mean parts, the norm, all skips.
 
-        The gradient reaches no other network. One that is not finite is skipped and counted.
+        Losses and gradients are computed under `meter`. The gradient reaches no other network. One that is not finite
+        is skipped and counted.
 
         Raises:
             ValueError: `max_skips` in a row were not finite.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * lr_ratio(step, self.training)
+            lr = self.lr * lr_ratio(step, self.training)
+            group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr  # torchao's is a tensor
         count = len(shares) * processes().num_processes
         parts: dict[str, Tensor] = {}
-        for share in shares:  # one graph at a time
-            terms = share()
-            torch.autograd.backward(terms.total / count, inputs=self.parameters)
-            for name, part in terms.parts.items():
-                parts[name] = parts.get(name, 0) + part / count
+        with meter:
+            for share in shares:  # one graph at a time
+                terms = share()
+                torch.autograd.backward(self.scaler.scale(terms.total / count), inputs=self.parameters)
+                for name, part in terms.parts.items():
+                    parts[name] = parts.get(name, 0) + part / count
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         sum_over_processes(gradients)
         sum_over_processes(list(parts.values()))
+        self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip))
         if math.isfinite(norm):
             self.skips_in_a_row = 0
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
             if self.average:
                 decay = min(self.ema, (1 + step) / (10 + step))  # at first it follows: it starts at nothing learnt
                 with torch.no_grad():
@@ -59,6 +70,7 @@ class Network:
                     f"expected finite gradients, got {self.skips_in_a_row} updates in a row without, up to step "
                     f"{step + 1}: train again with a lower --training.lr and another --out"
                 )
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(part) for name, part in parts.items()} | {
             "norm": norm,
@@ -76,6 +88,18 @@ class Network:
         finally:
             for parameter, data in zip(self.parameters, kept, strict=True):
                 parameter.data = data
+
+
+def _adamw(training: Training) -> Callable[..., torch.optim.Optimizer]:
+    if training.optimizer == "adamw":
+        return partial(torch.optim.AdamW, fused=True)
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            "expected torchao for --training.optimizer adamw-8bit, got none: pip install 'swd-distill[8bit]'"
+        ) from error
+    return AdamW8bit  # type: ignore[no-any-return]
 
 
 def lr_ratio(step: int, training: Training) -> float:

@@ -14,7 +14,8 @@ from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import encode
 from swd_distill.generate import generate, prompts_of
 from swd_distill.prompts import read_prompts
-from swd_distill.train import claim_run, train
+from swd_distill.sources import open_source
+from swd_distill.train import claimed, train
 from swd_distill.trainer import share_places
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.parts import Media
@@ -27,25 +28,28 @@ NUM_COMPARED, COMPARISON_SEED = 8, 1000
 
 def run(config: Config) -> str:
     """Do what is missing of a run; return the line that says where things are."""
-    launch = processes()
     share_places(config)  # neither should a batch that cannot be split,
     if config.data.images is None:
         prompts_of(config)  # nor a bad file leave a run folder behind
-    with launch.main_process_first():
-        claim_run(config)
     picture = config.out / "samples" / "comparison.png"
-    done = picture.is_file()
-    if not done:
-        if config.data.images is None:
-            generate(config)
-        encode(config)
-        train(config)
-        if launch.is_main_process:
-            picture.parent.mkdir(exist_ok=True)
-            compare(config).save(picture.with_suffix(".tmp"), format="png")
-            picture.with_suffix(".tmp").replace(picture)
+    with claimed(config):
+        done = picture.is_file()
+        if not done:
+            _make(config, picture)
     state = "already done" if done else "done"
     return f'{state}: see {picture}, the LoRA is in {config.out / "lora"}; try: swd-sample {config.out} "a prompt"'
+
+
+def _make(config: Config, picture: Path) -> None:
+    if config.data.images is None:
+        generate(config)
+    if not config.data.on_the_fly:
+        encode(config)
+    train(config)
+    if processes().is_main_process:
+        picture.parent.mkdir(exist_ok=True)
+        compare(config).save(picture.with_suffix(".tmp"), format="png")
+        picture.with_suffix(".tmp").replace(picture)
 
 
 def compare(config: Config) -> Image.Image:
@@ -97,4 +101,6 @@ def _prompts_to_compare(config: Config) -> list[str]:
     unseen = Path(resolve_model(config.model)) / "prompts_test.txt"
     if unseen.is_file():
         return read_prompts(unseen)[:NUM_COMPARED]
+    if config.data.on_the_fly:
+        return [sample.text for sample in open_source(config).read(0, NUM_COMPARED)]
     return list(json.loads((config.cache / MANIFEST).read_text())["captions"])

@@ -11,6 +11,7 @@ from swd_distill.cache import Cache
 from swd_distill.config import Config
 from swd_distill.devices import processes
 from swd_distill.loader import Loader
+from swd_distill.meter import FlopMeter
 from swd_distill.network import Metrics, Network
 from swd_losses import (
     DenoisingObjective,
@@ -23,6 +24,7 @@ from swd_losses import (
 )
 from swd_models import Roles
 from swd_models.roles import adapter_parameters
+from swd_schedules import Stage
 
 FIRST_FAKE = "fake-0"
 
@@ -39,6 +41,8 @@ class Trainer:
             roles.teacher.guidance = recipe.guidance
         training = config.training
         self.places = share_places(config)
+        self._flops: dict[tuple[str, Stage, int], int] = {}
+        self._spent = 0
         self._rollouts: dict[range, tuple[Batch, Tensor]] = {}
         self.loader = Loader(lambda draw: draw.batch(cache, self.schedule, recipe), self.device)
         # Eq. 2 is a sum over the batch, every other loss a mean: its shares add up.
@@ -74,20 +78,34 @@ class Trainer:
 
     def iterate(self, step: int) -> Metrics:
         """Run the fake updates and one update of the student."""
-        metrics: Metrics = {}
+        metrics, before = Metrics(), self._spent
         for update in self.updates():
             metrics |= self.update_student(step) if update == STUDENT else self.update_fake(step, update)
-        return metrics
+        return metrics if self.config.training.compile else metrics | {"tflop": (self._spent - before) / 1e12}
 
     def update_fake(self, step: int, update: str) -> Metrics:
         """Let the fake model denoise, and the head tell apart, what the student generates now."""
-        found = self.fake.descend(self._shares(self._draw_fake_terms, step, update), step)
+        found = self._descend(self.fake, self._draw_fake_terms, step, update)
         return {f"fake/{name}": value for name, value in found.items()}
 
     def update_student(self, step: int) -> Metrics:
         """Move the student by MMD + a DMD + b GAN (section 4.2)."""
-        found = self.student.descend(self._shares(self._draw_student_terms, step, STUDENT), step)
+        found = self._descend(self.student, self._draw_student_terms, step, STUDENT)
         return found | {"stage": self._draws(step, STUDENT)[0].stage(self.schedule).index}
+
+    def _descend(self, network: Network, terms: Callable[[Draw], LossTerms], step: int, update: str) -> Metrics:
+        """Update a network; count its FLOPs where none like it was counted before (compiled blocks do not tell)."""
+        draws = self._draws(step, update)
+        shares = [partial(terms, draw) for draw in draws]
+        like = update, draws[0].stage(self.schedule), draws[0].bucket(self.cache)
+        if like in self._flops or self.config.training.compile:
+            found = network.descend(shares, step)
+        else:
+            meter = FlopMeter()
+            found = network.descend(shares, step, meter)
+            self._flops[like] = meter.flops
+        self._spent += self._flops.get(like, 0)
+        return found
 
     def _draw_fake_terms(self, draw: Draw) -> LossTerms:
         if draw in self._order(draw.step):
@@ -125,17 +143,18 @@ class Trainer:
         never held together. What is returned has the gradient of their weighted sum, not its value.
         """
         x0 = self.generate(batch)
-        gradient, parts = torch.zeros_like(x0), dict[str, Tensor]()
+        gradient, parts = torch.zeros_like(x0), drift(x0.detach(), batch.real)
         for name in batch.sigma:
             slope, found = self.slope(name, x0, batch)
-            gradient, parts = gradient + slope, parts | found
+            gradient, parts = gradient + slope, parts | found | {f"slope_{name}": slope.norm()}
         return LossTerms((x0 * gradient).sum(), parts)
 
     def slope(self, name: str, x0: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient to x0 of one of the student's losses with its weight, and its parts."""
-        leaf = x0.detach().requires_grad_()
+        leaf, scaler = x0.detach().requires_grad_(), self.student.scaler
         terms = self._loss(name, leaf, batch)
-        return torch.autograd.grad(self.weights[name] * terms.total, leaf)[0], terms.parts
+        (slope,) = torch.autograd.grad(scaler.scale(self.weights[name] * terms.total), leaf)
+        return slope / scaler.get_scale(), terms.parts
 
     def _loss(self, name: str, x0: Tensor, batch: Batch) -> LossTerms:
         sigma, noise = batch.sigma[name], batch.noise[name]
@@ -145,9 +164,6 @@ class Trainer:
             uncond = batch.uncond if self.roles.teacher.guidance is None else None
             return self.dmd(x0, batch.cond, uncond, sigma, noise)
         return self.gan.generator(x0, batch.cond, sigma, noise)
-
-    def _shares(self, terms: Callable[[Draw], LossTerms], step: int, update: str) -> list[Callable[[], LossTerms]]:
-        return [partial(terms, draw) for draw in self._draws(step, update)]
 
     def _draws(self, step: int, update: str) -> list[Draw]:
         return [Draw(self.config.seed, step, update, places) for places in self.places]
@@ -163,6 +179,19 @@ class Trainer:
         order = [*self._order(draw.step), *self._order(draw.step + 1)]
         place = order.index(draw) + 1
         return self.loader.take(draw, order[place : place + 2])
+
+
+def drift(x0: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Return `contrast`, the spread of latents within channels, and `saturation`, the size of channels' means.
+
+    Both are ratios to those of real latents.
+    """
+    axes = tuple(range(2, x0.ndim))
+
+    def ratio(measure: Callable[[Tensor], Tensor]) -> Tensor:
+        return measure(x0).mean() / measure(real).mean()
+
+    return {"contrast": ratio(lambda x: x.std(axes)), "saturation": ratio(lambda x: x.mean(axes).abs())}
 
 
 def share_places(config: Config) -> list[range]:

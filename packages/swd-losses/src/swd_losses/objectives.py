@@ -73,13 +73,16 @@ class DMDObjective:
     guidance: float
 
     def __call__(self, x0: Latent, cond: Cond, uncond: Cond | None, sigma: Level, noise: Latent) -> LossTerms:
-        """Return the part `dmd`; `uncond=None` takes the teacher as it is, for guidance-distilled models."""
+        """Return the parts `dmd` and `gap`, the mean distance of the two scores' x0.
+
+        `uncond=None` takes the teacher as it is, for guidance-distilled models.
+        """
         with torch.no_grad():
             x_t = self.process.add_noise(x0, noise, sigma)
             x0_real = self._guided(x_t, sigma, cond, uncond)
             x0_fake = _x0(self.fake(x_t, sigma, cond))
         loss = dmd_loss(x0, x0_real, x0_fake)
-        return _terms(loss, dmd=loss)
+        return _terms(loss, dmd=loss, gap=(x0_fake - x0_real).abs().mean())
 
     def _guided(self, x_t: Tensor, sigma: Tensor, cond: Cond, uncond: Cond | None) -> Tensor:
         if uncond is None:
@@ -115,12 +118,14 @@ class GANObjective:
         return self.discriminate(fake_features, self.features(x0_real, cond, sigma, noise))
 
     def discriminate(self, fake_features: Float[Tensor, "n l c"], real_features: Float[Tensor, "n l c"]) -> LossTerms:
-        """Tell features apart: the part `discriminator`, and `gradient_penalty` if it has a weight."""
-        loss = discriminator_loss(self.head(real_features), self.head(fake_features))
+        """Tell features apart: parts `discriminator`, `accuracy`, and `gradient_penalty` if it has a weight."""
+        real, fake = self.head(real_features), self.head(fake_features)
+        loss = discriminator_loss(real, fake)
+        parts = {"discriminator": loss, "accuracy": torch.cat([real > 0, fake < 0]).float().mean()}
         if self.gradient_penalty == 0:
-            return _terms(loss, discriminator=loss)
+            return _terms(loss, **parts)
         penalty = gradient_penalty(self.head, real_features)
-        return _terms(loss + self.gradient_penalty * penalty, discriminator=loss, gradient_penalty=penalty)
+        return _terms(loss + self.gradient_penalty * penalty, **parts, gradient_penalty=penalty)
 
     def features(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> Float[Tensor, "b l c"]:
         """Noise a latent and run the fake model up to the block."""
@@ -157,7 +162,7 @@ class FakeObjective:
     weighting: Weighting = "x0"
 
     def __call__(self, x0_fake: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
-        """Return the parts `denoising`, `discriminator`, and `gradient_penalty` if it has a weight."""
+        """Return the part `denoising`, and those of `GANObjective.discriminate`."""
         gan, x0_fake = self.gan, x0_fake.detach()
         prediction = gan.fake(gan.process.add_noise(x0_fake, noise, sigma), sigma, cond, block=gan.block)
         denoising = denoising_loss(_x0(prediction), x0_fake, sigma, weighting=self.weighting)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
+import torch.distributed as dist
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
 from swd_models.denoiser import Denoiser
 from swd_models.lora import lora_config
@@ -33,6 +35,38 @@ def share_base(denoiser: Denoiser, lora: LoraConfig | int, *, fake: bool = True,
     lora = lora_config(denoiser, lora) if isinstance(lora, int) else lora
     student = _adapted_view(teacher, lora, seed)
     return Roles(teacher, student, _adapted_view(teacher, lora, seed + 1) if fake else None)
+
+
+def compile_blocks(roles: Roles, backend: str, num_sizes: int) -> None:
+    """Compile each block of each role by itself, in place, once for every shape that it meets.
+
+    Shapes are static: a schedule has few sizes. A kind of block meets each with and without adapters, with and without
+    gradients, and in two batch sizes (guidance in one pass), and torch.compile must be allowed as many versions.
+    """
+    versions = 32 * num_sizes
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, versions)
+    torch._dynamo.config.accumulated_recompile_limit = max(
+        torch._dynamo.config.accumulated_recompile_limit, 4 * versions
+    )
+    for role in (roles.teacher, roles.student, roles.fake):
+        for layer in role.layers if role else ():
+            layer.compile(backend=backend, dynamic=False)
+
+
+def shard_base(roles: Roles) -> None:
+    """Split the blocks of the frozen base over the processes (FSDP2), each gathered when it runs; adapters stay whole.
+
+    FSDP2 owns the tensors that it shards, one set for each view: a process holds 1/N of the blocks three times instead
+    of all of them once, which pays from four processes on (two views, with MMD alone: from three).
+
+    Raises:
+        ValueError: one process.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        raise ValueError("expected several processes to split the base over, got one: leave --training.shard-base out")
+    for role in (roles.teacher, roles.student, roles.fake):
+        for layer in role.layers if role else ():
+            fully_shard(layer, reshard_after_forward=True, ignored_params=set(adapter_parameters(layer)))
 
 
 def adapter_parameters(denoiser: nn.Module) -> list[nn.Parameter]:

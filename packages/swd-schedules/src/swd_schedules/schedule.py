@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from itertools import pairwise
+from math import sqrt
 
 _ENTRY = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?):(\d+(?:x\d+){0,2})")
 
@@ -119,6 +120,21 @@ class ScaleSchedule:
             return ScaleSchedule(self.timesteps[:1], self.sizes[-1:])
         kept = [round(i * last / (num_steps - 1)) for i in range(num_steps)]
         return ScaleSchedule(tuple(self.timesteps[i] for i in kept), tuple(self.sizes[i] for i in kept))
+
+    def reshaped(self, aspect: float, multiple: int = 1) -> "ScaleSchedule":
+        """Return the schedule of about the same areas in the shape `aspect`, width over height; frames stay.
+
+        Heights and widths are the multiples of `multiple` (what the model divides by) that are nearest.
+        """
+
+        def nearest(side: float) -> int:
+            return max(1, round(side / multiple)) * multiple
+
+        areas = (size[-2] * size[-1] for size in self.sizes)
+        sides = ((nearest(sqrt(area / aspect)), nearest(sqrt(area * aspect))) for area in areas)
+        return ScaleSchedule(
+            self.timesteps, tuple((*size[:-2], *hw) for size, hw in zip(self.sizes, sides, strict=True))
+        )
 
     def __str__(self) -> str:
         # Four digits keep the once- and the twice-shifted grid apart (895.7, 895.9).
