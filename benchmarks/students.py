@@ -10,66 +10,30 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.stats import t
 
 from benchmarks.provenance import fingerprint, machine, versions
+from benchmarks.studies import STUDIES, Claim, Study
 from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
-from swd_distill.config import Config, Data
+from swd_distill.config import Config
+from swd_distill.encode import encode
 from swd_distill.generate import generate
-from swd_distill.presets import PRESETS
 from swd_distill.run import run
 from swd_models.loading import quiet, resolve_model
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
-TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
-# `swd-spectral design runs/tiny/cache --smallest 8x8 --sizes 8x8 10x10 12x12 16x16 --out benchmarks/designed`
-DESIGNED = Path(__file__).parent / "designed"
-STUDENTS = {
-    "tiny": TINY,
-    # .57 of the cells of full scale, tiny's own schedule .55.
-    "tiny-designed": replace(TINY, schedule=str(DESIGNED / "smallest-sizes.json")),
-    # The sizes of tiny's own schedule.
-    "tiny-designed-timesteps": replace(TINY, schedule=str(DESIGNED / "lowest-timesteps.json")),
-    "tiny-long": LONG,
-    "tiny-long-mmd": replace(LONG, recipe=replace(LONG.recipe, dmd_weight=0.0, gan_weight=0.0)),
-}
-VIDEO_STUDENTS = {"tiny-video": PRESETS["tiny-video"]}
 NUM_PICTURED, PER_ROW = 32, 8
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is compared: a teacher's students by the names of their records, the first of them its own preset."""
-
-    page: str
-    title: str
-    students: Mapping[str, Config]
-
-    @property
-    def base(self) -> Config:
-        """Return the preset whose schedule and guidance the references have too."""
-        return next(iter(self.students.values()))
-
-    @property
-    def most_data(self) -> Data:
-        """Return the data settings of the student that sees the most samples."""
-        return max((student.data for student in self.students.values()), key=lambda data: data.num_images)
-
-
-STUDIES = {
-    "scenes": Study("students", "Students of the embedded teacher", STUDENTS),
-    "clips": Study("video-students", "Students of the embedded video teacher", VIDEO_STUDENTS),
-}
 
 
 def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
@@ -82,8 +46,18 @@ def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Confi
     shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
     if not config.images.is_dir():
         shutil.copytree(source.images, config.images)
+    generate(config)  # which notes how many of them are its own
+    if not config.cache.is_dir():
+        shutil.copytree(_shared_cache(config, work), config.cache)
     own = _timed(config.out, config.out / "lora", lambda: run(config))
     return config, own + shared * config.data.num_images / source.data.num_images
+
+
+def _shared_cache(config: Config, work: Path) -> Path:
+    """Encode a seed's images once for all schedules of the same sizes."""
+    sizes = "-".join(sorted({"x".join(map(str, size)) for size in config.scales.sizes}))
+    name = f"cache-{config.model}-{config.data.num_images}-{sizes}-{config.seed}"
+    return encode(replace(config, data=replace(config.data, images=config.images), out=work / name))
 
 
 def _timed(folder: Path, result: Path, work: Callable[[], object]) -> float:
@@ -200,6 +174,27 @@ def picture(rows: dict[str, Path], captions: Sequence[str], count: int) -> Image
     return canvas
 
 
+def verdicts(study: Study, rows: dict[str, list[Record]]) -> str:
+    """Judge a study's claims by the seeds: a 95 % interval of the paired difference tells, or leaves it open."""
+    lines = [
+        "| claim | difference | verdict |",
+        "|---|---|---|",
+        *(_verdict(claim, rows) for claim in study.claims if {claim.row, claim.other} <= rows.keys()),
+    ]
+    return "\n".join([*lines, "", ""]) if len(lines) > 2 else ""
+
+
+def _verdict(claim: Claim, rows: dict[str, list[Record]]) -> str:
+    one, other = ([record["scores"]["all_right"] for record in rows[name]] for name in (claim.row, claim.other))
+    difference = np.subtract(one, other)
+    mean, num = float(difference.mean()), len(difference)
+    half = float(t.ppf(0.975, num - 1) * difference.std(ddof=1) / math.sqrt(num)) if num > 1 else math.inf
+    low, high = mean - half + claim.margin, mean + half + claim.margin
+    verdict = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided at this size"
+    margin = f", margin {claim.margin:g}" if claim.margin else ""
+    return f"| {claim.text} | {mean:+.3f} ± {half:.3f}{margin} | {verdict} |"
+
+
 def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace) -> Path:
     """Write the table and the pictures; return the page."""
     base, store = study.base, args.out / study.page
@@ -227,7 +222,7 @@ Schedule: {base.scales}.{notes}
 
 {table({name: [record["scores"] for record in records] for name, records in rows.items()})}
 
-Minutes in all, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
+{verdicts(study, rows)}Minutes in all, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
 
 ![samples]({study.page}.png)
 """)

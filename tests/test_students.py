@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import students
+from benchmarks.studies import Claim
 
 
 @pytest.fixture
@@ -80,3 +81,29 @@ def test_sheets_keep_every_pixel(tmp_path):
     assert [[frame.tobytes() for frame in video] for video in videos] == [
         [frame.tobytes() for frame in video] for video in (images, images[::-1])
     ]
+
+
+def _rows(**scores):
+    return {f"student, {name}": [{"scores": {"all_right": s}} for s in seeds] for name, seeds in scores.items()}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "margin", "verdict"),
+    [
+        ((0.90, 0.91, 0.92), (0.80, 0.81, 0.83), 0.0, "reproduced"),
+        ((0.80, 0.81, 0.83), (0.90, 0.91, 0.92), 0.0, "not reproduced"),
+        ((0.90, 0.80, 0.85), (0.84, 0.86, 0.85), 0.0, "undecided at this size"),
+        ((0.90, 0.91, 0.92), (0.91, 0.92, 0.93), 0.02, "reproduced"),
+        ((0.9,), (0.1,), 0.0, "undecided at this size"),
+    ],
+)
+def test_a_claim_is_judged_by_the_interval_of_the_paired_difference(one, other, margin, verdict):
+    study = replace(students.STUDIES["scenes"], claims=(Claim("better", "one", "other", margin),))
+    assert students.verdicts(study, _rows(one=one, other=other)).rstrip().endswith(f"| {verdict} |")
+
+
+def test_every_claim_names_rows_of_its_study_and_every_schedule_fits():
+    for study in students.STUDIES.values():
+        assert all({claim.better, claim.worse} <= study.students.keys() for claim in study.claims)
+        for config in study.students.values():
+            config.check()

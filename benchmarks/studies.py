@@ -1,0 +1,153 @@
+"""What is compared with what: students of the embedded teachers, and the paper's claims about them in miniature."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from swd_distill.config import Config, Data
+from swd_distill.presets import PRESETS
+
+TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
+SHORT = replace(TINY, training=replace(TINY.training, iterations=350, sample_every=350))
+FULL = replace(LONG, data=TINY.data, training=SHORT.training)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one row is better than another, or as good to within `margin` of the share that is all right."""
+
+    text: str
+    better: str
+    worse: str
+    margin: float = 0.0
+
+    @property
+    def row(self) -> str:
+        """Return the row of the one."""
+        return f"student, {self.better}"
+
+    @property
+    def other(self) -> str:
+        """Return the row of the other."""
+        return f"student, {self.worse}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared: a teacher's students by the names of their records, the first of them its base."""
+
+    page: str
+    title: str
+    students: Mapping[str, Config]
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def base(self) -> Config:
+        """Return the preset whose schedule and guidance the references have too."""
+        return next(iter(self.students.values()))
+
+    @property
+    def most_data(self) -> Data:
+        """Return the data settings of the student that sees the most samples."""
+        return max((student.data for student in self.students.values()), key=lambda data: data.num_images)
+
+
+def _losses(base: Config, **recipe: Any) -> Config:
+    return replace(base, recipe=replace(base.recipe, **recipe))
+
+
+# `swd-spectral design runs/tiny/cache --smallest 8x8 --sizes 8x8 10x10 12x12 16x16 --out benchmarks/designed`
+DESIGNED = Path(__file__).parent / "designed"
+SCENES = Study(
+    "students",
+    "Students of the embedded teacher",
+    {
+        "tiny": TINY,
+        # .57 of the cells of full scale, tiny's own schedule .55.
+        "tiny-designed": replace(TINY, schedule=str(DESIGNED / "smallest-sizes.json")),
+        # The sizes of tiny's own schedule.
+        "tiny-designed-timesteps": replace(TINY, schedule=str(DESIGNED / "lowest-timesteps.json")),
+        "tiny-long": LONG,
+        "tiny-long-mmd": _losses(LONG, dmd_weight=0.0, gan_weight=0.0),
+    },
+)
+CLIPS = Study("video-students", "Students of the embedded video teacher", {"tiny-video": PRESETS["tiny-video"]})
+
+# Tables 4, 7 and 9. MMD alone, half of tiny's training: what is compared is the schedule.
+SCHEDULES = Study(
+    "schedules",
+    "Schedules (tables 4, 7 and 9)",
+    {
+        "scale-wise, 4 steps": SHORT,
+        "full scale, 4 steps": replace(SHORT, schedule="tiny-4-full"),
+        "full scale, 2 steps": replace(SHORT, schedule="1000:16x16,737:16x16"),
+        "scale-wise, 2 steps": replace(SHORT, schedule="1000:8x8,602:16x16"),
+        "constant 8, then 16": replace(SHORT, schedule="1000:8x8,896:8x8,737:8x8,602:16x16"),
+        "constant 12, then 16": replace(SHORT, schedule="1000:12x12,896:12x12,737:12x12,602:16x16"),
+        "lower timesteps": replace(SHORT, schedule="1000:8x8,750:10x10,500:12x12,250:16x16"),
+    },
+    (
+        Claim(
+            "At equal steps, scale-wise is as good as full scale (tables 4 and 7)",
+            "scale-wise, 4 steps", "full scale, 4 steps", margin=0.02,
+        ),
+        Claim(
+            "At about equal cost, scale-wise in 4 steps is better than full scale in 2",
+            "scale-wise, 4 steps", "full scale, 2 steps",
+        ),
+        Claim("Growing is better than staying small (table 9)", "scale-wise, 4 steps", "constant 8, then 16"),
+        Claim("Shifted timesteps are better than lower ones", "scale-wise, 4 steps", "lower timesteps"),
+    ),
+)  # fmt: skip
+
+# Table 6, and the choices in which paper and authors' code differ. Adam does not care about the scale of a loss alone.
+LOSSES = Study(
+    "losses",
+    "Losses (table 6)",
+    {
+        "MMD alone": SHORT,
+        "MMD + DMD + GAN": FULL,
+        "DMD + GAN": _losses(FULL, mmd_weight=0.0),
+        "MMD alone, RBF kernel": _losses(SHORT, mmd_kernel="rbf"),
+        "MMD alone, pseudo-Huber": _losses(SHORT, mmd_kernel="huber"),
+        "MMD alone, mean over the batch (B)": _losses(SHORT, mmd_pooling="batch"),
+        "MMD alone, clean (C)": _losses(SHORT, mmd_noised=False),
+        "MMD alone, features of the fake model": _losses(SHORT, mmd_features="fake", fake_updates=1),
+    },
+    (
+        Claim("With MMD the full loss is better than without", "MMD + DMD + GAN", "DMD + GAN"),
+        Claim("MMD alone is as good as the full loss", "MMD alone", "MMD + DMD + GAN", margin=0.02),
+        Claim(
+            "The linear kernel is as good as RBF", "MMD alone", "MMD alone, RBF kernel", margin=0.02,
+        ),
+        Claim("Means of images are better than of the batch (B)", "MMD alone", "MMD alone, mean over the batch (B)"),
+        Claim("Noised features are better than clean ones (C)", "MMD alone", "MMD alone, clean (C)"),
+    ),
+)  # fmt: skip
+
+# What no table of the paper shows: what the cheaper, approximate ways cost in quality.
+LEVERS = Study(
+    "levers",
+    "Cheaper iterations (in no table)",
+    {
+        "2 fake updates": FULL,
+        "5 fake updates": _losses(FULL, fake_updates=5),
+        "1 fake update": _losses(FULL, fake_updates=1),
+        "2 fake updates, one rollout": replace(FULL, training=replace(FULL.training, reuse_rollout=True)),
+    },
+    (
+        Claim("Two fake updates are as good as five", "2 fake updates", "5 fake updates", margin=0.02),
+        Claim(
+            "One rollout for all fake updates is as good", "2 fake updates, one rollout", "2 fake updates", margin=0.02
+        ),
+    ),
+)
+
+STUDIES = {
+    "scenes": SCENES,
+    "clips": CLIPS,
+    "schedules": SCHEDULES,
+    "losses": LOSSES,
+    "levers": LEVERS,
+}
