@@ -71,7 +71,7 @@ def workspace(session: nox.Session) -> None:
     )
 
 
-@nox.session(default=False)
+@nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes: kills at many instants."""
     _sync(session, "--group", "test")

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -226,3 +227,29 @@ def test_a_lora_goes_over_another_base_of_its_family(cli, video_run, tmp_path):
 def test_another_base_of_another_family_is_refused(refused, video_run, tmp_path):
     error = refused(video_run, CIRCLE, "--model", "random-flux", "--out", tmp_path / "a.mp4")
     assert "expected a LoRA for flux, got one for wan" in error
+
+
+def test_a_file_of_prompts_fills_a_folder_and_again_only_what_is_missing(cli, run, tmp_path):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "images"
+    prompts.write_text(f"{CIRCLE}\n{CROSS}\n{CIRCLE}\n")
+    command = (run, "--prompts-file", prompts, "--out", out, "--batch", "2", "--seed", "5")
+    assert "3 image(s), 3 of them new" in cli(*command)
+    rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == [CIRCLE, CROSS, CIRCLE]
+    before = [(out / row["file_name"]).read_bytes() for row in rows]
+    (out / rows[1]["file_name"]).unlink()
+    assert "3 image(s), 1 of them new" in cli(*command)
+    assert [(out / row["file_name"]).read_bytes() for row in rows] == before
+    cli(run, CIRCLE, "--seed", "7", "--out", tmp_path / "one.png")
+    one, third = (np.asarray(Image.open(path)).astype(int) for path in (tmp_path / "one.png", out / "000002.png"))
+    assert np.abs(one - third).max() <= 1
+
+
+def test_a_folder_of_other_prompts_and_two_kinds_of_prompts_are_refused(refused, run, tmp_path):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "images"
+    prompts.write_text(f"{CIRCLE}\n")
+    out.mkdir()
+    (out / "metadata.jsonl").write_text('{"file_name": "000000.png", "text": "another"}\n')
+    assert "expected samples of these prompts in" in refused(run, "--prompts-file", prompts, "--out", out)
+    assert "got prompts too" in refused(run, CIRCLE, "--prompts-file", prompts, "--out", out)
+    assert "expected --prompts-file with --out FOLDER" in refused(run, "--prompts-file", prompts)

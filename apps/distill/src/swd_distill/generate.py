@@ -9,11 +9,11 @@ from swd_distill.buckets import schedules_of
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.files import claim, write_text
-from swd_distill.prompts import read_prompts
 from swd_distill.samples import Size
 from swd_distill.streams import stream
 from swd_models.loading import load_teacher, resolve_model
 from swd_sample.media import save_media
+from swd_sample.prompts import read_prompts
 
 
 def generate(config: Config) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from swd_distill.prompts import COLUMNS
 from swd_distill.samples import Sample, Source
+from swd_sample.prompts import COLUMNS
 
 TEXTS = (*COLUMNS, "txt")  # the last is that of tars in WebDataset's form
 

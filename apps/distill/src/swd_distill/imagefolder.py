@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from swd_distill.prompts import read_csv, read_jsonl
 from swd_distill.samples import Sample
 from swd_models.video import read_frames
+from swd_sample.prompts import read_csv, read_jsonl
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 

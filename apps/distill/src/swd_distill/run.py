@@ -13,7 +13,6 @@ from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import encode
 from swd_distill.generate import generate, prompts_of
-from swd_distill.prompts import read_prompts
 from swd_distill.sources import open_source
 from swd_distill.train import claimed, train
 from swd_distill.trainer import share_places
@@ -21,6 +20,7 @@ from swd_models.loading import load_teacher, resolve_model
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
+from swd_sample.prompts import read_prompts
 
 Sampler = Callable[[list[str], int], list[Media]]
 NUM_COMPARED, COMPARISON_SEED = 8, 1000

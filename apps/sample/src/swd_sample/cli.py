@@ -24,7 +24,12 @@ class Options:
     source: tyro.conf.Positional[str]
     """A run folder of swd-distill, or the name of a preset, whose run is in runs/NAME."""
     prompts: tyro.conf.Positional[tuple[str, ...]]
-    """One or more prompts."""
+    """Prompts."""
+    prompts_file: Path | None = None
+    """Prompts of a file instead: .txt with one a line, .jsonl or .csv with a text column. Then --out is a folder, which
+    gets a file for each prompt and metadata.jsonl; those that are there are kept."""
+    batch: int = 8
+    """Prompts of the file at a time."""
     lora: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """A LoRA file or folder, instead of the run's."""
     model: str | None = None
@@ -41,6 +46,8 @@ class Options:
 
 def sample(options: Options) -> str:
     """Load, sample, write; return the line for the user."""
+    if options.prompts_file is not None:
+        return _sample_file(options, options.prompts_file)
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
         raise ValueError('expected at least one prompt that is not empty: swd-sample tiny "a big red circle ..."')
     if options.out is not None:
@@ -57,6 +64,23 @@ def sample(options: Options) -> str:
 
     save_media(media[0] if len(media) == 1 else grid_of(media, options.prompts), out, playable=True)
     return f"{out}: {len(media)} {'video' if is_video else 'image'}(s), {seconds:.3f} s each, {schedule}"
+
+
+def _sample_file(options: Options, prompts_file: Path) -> str:
+    """Sample each prompt of a file into a folder."""
+    from swd_sample.prompts import read_prompts
+
+    if options.prompts or options.out is None or options.out.is_file():
+        given = "prompts too" if options.prompts else f"--out {options.out}"
+        raise ValueError(f"expected --prompts-file with --out FOLDER and no other prompts, got {given}")
+    prompts = read_prompts(prompts_file)
+    pipe = _load(options)
+    schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
+    from swd_sample.folder import sample_folder
+
+    is_video = len(schedule.sizes[-1]) == 3
+    made = sample_folder(pipe, prompts, options.out, schedule=schedule, seed=options.seed, batch=options.batch)
+    return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 
 def _load(options: Options) -> "SwDPipeline":

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from swd_distill.prompts import read_prompts
+from swd_sample.prompts import read_prompts
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""A folder of samples in Hugging Face's `imagefolder` form: what evaluation and studies take."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from swd_sample.media import save_media
+from swd_sample.pipeline import SwDPipeline
+from swd_schedules import ScaleSchedule
+
+
+def sample_folder(
+    pipe: SwDPipeline, prompts: Sequence[str], folder: Path, *, schedule: ScaleSchedule, seed: int, batch: int
+) -> int:
+    """Sample prompt i from seed + i into a file of its own where there is none; return how many were made.
+
+    Raises:
+        ValueError: the folder holds samples of other prompts.
+    """
+    suffix = ".mp4" if len(schedule.sizes[-1]) == 3 else ".png"
+    files = [folder / f"{i:06d}{suffix}" for i in range(len(prompts))]
+    lines = (json.dumps({"file_name": file.name, "text": text}) for file, text in zip(files, prompts, strict=True))
+    metadata, text = folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines)
+    if metadata.is_file() and metadata.read_text(encoding="utf-8") != text:
+        raise ValueError(f"expected samples of these prompts in {folder}, got others: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata.write_text(text, encoding="utf-8")
+    # Whole batches of neighbours, as an unbroken run has them: the rounding of a sample depends on its batch.
+    starts = [i for i in range(0, len(files), batch) if not all(file.is_file() for file in files[i : i + batch])]
+    made = 0
+    for start in tqdm(starts, desc="sample", unit="batch"):
+        few = slice(start, start + batch)
+        for media, file in zip(pipe(prompts[few], seed=seed + start, schedule=schedule), files[few], strict=True):
+            if not file.is_file():
+                save_media(media, file)
+                made += 1
+    return made
