@@ -1,0 +1,86 @@
+"""A folder for a study: public/ with the page and its media, and beside it the key, the tokens, later the votes."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from swd_eval.study.page import render_page
+from swd_eval.study.pairs import KEY, PUBLIC, RATERS, Key, draw_items, draw_pairs
+from swd_eval.study.sources import Item, kind_of, read_items
+
+
+def build_study(
+    runs: Sequence[Path],
+    out: Path,
+    prompts: Path | None = None,
+    *,
+    num_prompts: int = 128,
+    per_prompt: int = 2,
+    num_raters: int = 3,
+    seed: int | None = None,
+) -> str:
+    """Write a study, whole or not at all, and return what to do with it."""
+    if out.exists():
+        raise ValueError(f"expected a new folder as --out, got {out}, which exists: votes may be in it")
+    if min(num_prompts, per_prompt, num_raters) < 1:
+        raise ValueError("expected --num-prompts, --per-prompt and --raters of at least 1")
+    seed = secrets.randbits(53) if seed is None else seed
+    items = draw_items(read_items(runs, prompts), seed, num_prompts, per_prompt)
+    kind = kind_of(items)
+    suffix = ".png" if kind == "image" else items[0].files[0].suffix.lower()
+    pairs = draw_pairs(items, seed, suffix)
+    key = Key(secrets.token_hex(6), kind, seed, _names(runs), tuple(pairs))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    try:
+        _write(temporary, key, items, num_raters)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return (
+        f"{len(pairs)} pairs of {key.runs[0]} against {', '.join(key.runs[1:])}; tokens in {out / RATERS}\n"
+        f"next: swd-eval study serve {out}, or give raters the folder {out / PUBLIC}"
+    )
+
+
+def _write(folder: Path, key: Key, items: Sequence[Item], num_raters: int) -> None:
+    media = folder / PUBLIC / "media"
+    media.mkdir(parents=True)
+    files = {item.name: item.files for item in items}
+    for pair in key.pairs:  # in the order shown, so that not even the times of the files tell
+        for run, name in zip(pair.runs, pair.media, strict=True):
+            _copy(files[pair.item][run], media / name, key.kind)
+    (folder / PUBLIC / "index.html").write_text(render_page(key), encoding="utf-8")
+    (folder / KEY).write_text(key.to_json(), encoding="utf-8")
+    tokens = [secrets.token_urlsafe(9) for _ in range(num_raters)]
+    (folder / RATERS).write_text("\n".join(tokens) + "\n")
+
+
+def _copy(source: Path, target: Path, kind: str) -> None:
+    """Save images again: format, EXIF and text chunks (prompts, model names) would tell the models apart."""
+    if kind == "video":
+        shutil.copyfile(source, target)
+        return
+    try:
+        with Image.open(source) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except OSError as error:
+        raise ValueError(f"expected an image, got {source}: {error}") from error
+    image.save(target)
+
+
+def _names(runs: Sequence[Path]) -> tuple[str, ...]:
+    """Call runs by their folders, with as many parents as tell them apart: a/images, b/images."""
+    parts = [run.resolve().parts for run in runs]
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"expected different folders, got one twice: {', '.join(map(str, runs))}")
+    return next(
+        names
+        for depth in range(1, max(map(len, parts)) + 1)
+        for names in [tuple("/".join(part[-depth:]) for part in parts)]
+        if len(set(names)) == len(names)
+    )

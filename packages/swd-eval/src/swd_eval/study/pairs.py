@@ -1,0 +1,78 @@
+"""Which two images are shown together and on which side: the key of a study, which raters never see."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+from swd_eval.study.sources import Item
+
+PUBLIC, KEY, RATERS, VOTES = "public", "key.json", "raters.txt", "votes.sqlite"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of one prompt: `runs` are the numbers of the runs shown as image 1 and image 2."""
+
+    id: str
+    prompt: str
+    item: str
+    runs: tuple[int, int]
+    media: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Key:
+    """All that the analysis knows and a rater must not."""
+
+    study: str
+    kind: str
+    seed: int
+    runs: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+
+    def to_json(self) -> str:
+        """Return the text of key.json."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> "Key":
+        """Read the key of a study's folder."""
+        path = folder / KEY
+        if not path.is_file():
+            raise ValueError(f"expected a study, got {folder} without {KEY}: make one with `swd-eval study build`")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found.pop("pairs")
+        pairs = [Pair(**row | {"runs": tuple(row["runs"]), "media": tuple(row["media"])}) for row in rows]
+        return cls(**found | {"runs": tuple(found["runs"]), "pairs": tuple(pairs)})
+
+
+def draw_items(items: Sequence[Item], seed: int, num_prompts: int, per_prompt: int) -> list[Item]:
+    """Return at most `per_prompt` items of at most `num_prompts` prompts, which the seed draws."""
+    grouped: dict[str, list[Item]] = {}
+    for item in items:
+        grouped.setdefault(item.prompt, []).append(item)
+    prompts = list(grouped)
+    if len(prompts) > num_prompts:
+        chosen = set(random.Random(f"prompts {seed}").sample(prompts, num_prompts))
+        prompts = [prompt for prompt in prompts if prompt in chosen]
+    return [item for prompt in prompts for item in islice(grouped[prompt], per_prompt)]
+
+
+def draw_pairs(items: Sequence[Item], seed: int, suffix: str) -> list[Pair]:
+    """Pair the first run with each other one, in random order, on each side equally often.
+
+    Each pair has names of its own: an image of the first run under one name in two pairs would give it away.
+    """
+    rng = random.Random(f"pairs {seed}")
+    pairs = []
+    for other in range(1, len(items[0].files)):
+        sides = [(0, other) if index % 2 else (other, 0) for index in range(len(items))]
+        rng.shuffle(sides)
+        for item, runs in zip(items, sides, strict=True):
+            names = (f"{rng.randbytes(8).hex()}{suffix}", f"{rng.randbytes(8).hex()}{suffix}")
+            pairs.append(Pair(rng.randbytes(6).hex(), item.prompt, item.name, runs, names))
+    rng.shuffle(pairs)
+    return pairs

@@ -1,0 +1,101 @@
+"""`swd-eval study report`: a table, its numbers as JSON, and a chart like figure 6 of the paper."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from scipy.stats import binomtest
+
+from swd_eval.study.criteria import CRITERIA
+from swd_eval.study.pairs import VOTES, Key
+from swd_eval.study.tally import Result, first_image_votes, tally
+from swd_eval.study.votes import Votes
+
+NAMES = {criterion.id: criterion.name for criterion in CRITERIA}
+
+
+def write_report(folder: Path, out: Path) -> str:
+    """Write table.md, results.json and, with matplotlib, preferences.png; return the table."""
+    key = Key.read(folder)
+    votes = Votes(folder / VOTES, [pair.id for pair in key.pairs])
+    answers = votes.answers()
+    votes.close()
+    results = tally(key, answers)
+    first, chosen = first_image_votes(answers)
+    side = binomtest(first, chosen).pvalue if chosen else 1.0
+    table = render_table(key, results)
+    if chosen:
+        table += f"\nImage 1 was chosen in {first / chosen:.0%} of {chosen} choices (sign test: p = {_p(side)}).\n"
+    numbers = {
+        "study": key.study,
+        "run": key.runs[0],
+        "raters": len({answer.rater for answer in answers}),
+        "votes": len(answers),
+        "first_image": {"votes": first, "of": chosen, "p_value": float(side)},
+        "results": [asdict(result) for result in results],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / "results.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+    _write(out / "table.md", table)
+    return f"{table}\n{_chart(key.runs[0], results, out)}"
+
+
+def _chart(run: str, results: Sequence[Result], out: Path) -> str:
+    """Draw the chart if matplotlib is there; return what to tell the user."""
+    if find_spec("matplotlib") is None:
+        return f"wrote {out}; no chart, for matplotlib is missing: install swd-eval[plot]"
+    from swd_eval.study.plot import plot_preferences
+
+    temporary = out / f"preferences.{os.getpid()}.tmp.png"
+    plot_preferences(run, results).savefig(temporary)
+    temporary.replace(out / "preferences.png")
+    return f"wrote {out}"
+
+
+def render_table(key: Key, results: Sequence[Result]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [
+        f"# {_cell(key.runs[0])} against {', '.join(map(_cell, key.runs[1:]))}",
+        "",
+        "Majority of three raters a pair; without a majority a tie. In brackets 95 % Wilson intervals; p: two-sided",
+        "sign test of wins against losses, each on its own; alpha: Krippendorff's, of the raters.",
+        "",
+        "| against | criterion | pairs | win % | tie % | loss % | p | alpha | incomplete |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        parts = [
+            _cell(result.other),
+            NAMES[result.criterion],
+            str(result.num_pairs),
+            _share(result.wins, result.num_pairs, result.win_interval),
+            _share(result.ties, result.num_pairs, result.tie_interval),
+            _share(result.losses, result.num_pairs, result.loss_interval),
+            _p(result.p_value),
+            "-" if result.alpha is None else f"{result.alpha:.2f}",
+            str(result.incomplete),
+        ]
+        lines.append(f"| {' | '.join(parts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _share(count: int, total: int, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{100 * count / total:.0f} [{100 * low:.0f}, {100 * high:.0f}]" if total else "-"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,164 @@
+"""Votes in SQLite: on disk before they are acknowledged, each counted once however often it is sent."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from swd_eval.study.assignment import LEASE_SECONDS, Assignment, choose, may_answer, num_left
+from swd_eval.study.criteria import CRITERIA, FIRST, SECOND, TIE
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS votes (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, rater TEXT NOT NULL, pair TEXT NOT NULL, criterion TEXT NOT NULL,
+  answer INTEGER NOT NULL, received REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS votes_of_rater ON votes (rater, pair, criterion, seq);
+CREATE TABLE IF NOT EXISTS assignments (
+  pair TEXT NOT NULL, rater TEXT NOT NULL, expires REAL NOT NULL, finished INTEGER NOT NULL, PRIMARY KEY (pair, rater)
+) STRICT;
+"""
+# Of several answers of a rater to a question the last one counts, in the place of the first.
+ANSWERS = """
+SELECT rater, pair, criterion, answer FROM (
+  SELECT rater, pair, criterion, answer, seq, MIN(seq) OVER question AS first, MAX(seq) OVER question AS last FROM votes
+  WHERE rater = ?1 OR ?1 IS NULL WINDOW question AS (PARTITION BY rater, pair, criterion)
+) WHERE seq = last ORDER BY first
+"""
+FIELDS = {"id": str, "rater": str, "pair": str, "criterion": str, "answer": int}
+
+
+class RefusedError(ValueError):
+    """A vote that was understood and is not taken."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One answer of one rater; sending it again under its id changes nothing, another id replaces the answer."""
+
+    id: str
+    rater: str
+    pair: str
+    criterion: str
+    answer: int
+
+    @classmethod
+    def parse(cls, found: Any) -> "Vote":
+        """Read a vote from decoded JSON."""
+        if not isinstance(found, dict) or any(type(found.get(name)) is not kind for name, kind in FIELDS.items()):
+            raise ValueError(f"expected an object with {', '.join(FIELDS)}")
+        vote = cls(**{name: found[name] for name in FIELDS})
+        if not 8 <= len(vote.id) <= 64 or not 1 <= len(vote.rater) <= 64:
+            raise ValueError("expected an id of 8 to 64 and a rater of 1 to 64 characters")
+        if vote.criterion not in {criterion.id for criterion in CRITERIA} or vote.answer not in {TIE, FIRST, SECOND}:
+            raise ValueError("expected a known criterion and an answer of 0, 1 or 2")
+        return vote
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What counts of a rater's votes on one question."""
+
+    rater: str
+    pair: str
+    criterion: str
+    answer: int
+
+
+class Votes:
+    """The votes and assignments of one study, for many threads, and for other processes at the same file."""
+
+    def __init__(self, path: Path, pairs: Sequence[str], clock: Callable[[], float] = time.time) -> None:
+        self.pairs, self.clock, self._lock = pairs, clock, Lock()
+        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(TABLES)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def add(self, vote: Vote) -> dict[str, Any]:
+        """Take a vote; return where its rater stands, once all is on disk.
+
+        Raises:
+            RefusedError: the pair is not this rater's, or other votes came under this id.
+        """
+        with self._transaction():
+            if not self._is_repeated(vote):
+                assignments = self._assignments()
+                if not may_answer(assignments, vote.pair, vote.rater, self.clock()):
+                    raise RefusedError("this pair was given to others")
+                self._insert(vote)
+            return self._stand(vote.rater)
+
+    def stand(self, rater: str) -> dict[str, Any]:
+        """Give a rater a pair, and return it, how many are left at most, and whether to wait for others."""
+        with self._transaction():
+            return self._stand(rater)
+
+    def take(self, votes: Sequence[Vote]) -> int:
+        """Take votes given elsewhere, on whichever pairs, all or none; return how many are new."""
+        with self._transaction():
+            new = 0
+            for vote in votes:
+                if not self._is_repeated(vote):
+                    self._insert(vote)
+                    new += 1
+            return new
+
+    def answers(self, rater: str | None = None) -> list[Answer]:
+        """Return the answers that count, of one rater or all, in the order in which they were first given."""
+        with self._lock:
+            return [Answer(*row) for row in self._db.execute(ANSWERS, (rater,))]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _is_repeated(self, vote: Vote) -> bool:
+        query = "SELECT rater, pair, criterion, answer FROM votes WHERE id = ?"
+        row = self._db.execute(query, (vote.id,)).fetchone()
+        if row and row != (vote.rater, vote.pair, vote.criterion, vote.answer):
+            raise RefusedError(f"another vote came under the id {vote.id}")
+        return row is not None
+
+    def _insert(self, vote: Vote) -> None:
+        columns = (vote.id, vote.rater, vote.pair, vote.criterion, vote.answer, self.clock())
+        self._db.execute(
+            "INSERT INTO votes (id, rater, pair, criterion, answer, received) VALUES (?, ?, ?, ?, ?, ?)", columns
+        )
+        question = "SELECT COUNT(DISTINCT criterion) FROM votes WHERE rater = ? AND pair = ?"
+        (answered,) = self._db.execute(question, (vote.rater, vote.pair)).fetchone()
+        self._lease(vote.pair, vote.rater, finished=answered == len(CRITERIA))
+
+    def _stand(self, rater: str) -> dict[str, Any]:
+        assignments = self._assignments()
+        pair = choose(self.pairs, assignments, rater, self.clock())
+        left = num_left(self.pairs, assignments, rater)
+        if pair is not None:
+            self._lease(pair, rater, finished=False)
+        return {"pair": pair, "left": left, "wait": pair is None and left > 0}
+
+    def _lease(self, pair: str, rater: str, *, finished: bool) -> None:
+        self._db.execute(
+            "INSERT INTO assignments VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET expires = excluded.expires, "
+            "finished = MAX(finished, excluded.finished)",
+            (pair, rater, self.clock() + LEASE_SECONDS, finished),
+        )
+
+    def _assignments(self) -> list[Assignment]:
+        rows = self._db.execute("SELECT pair, rater, expires, finished FROM assignments").fetchall()
+        return [Assignment(pair, rater, expires, bool(finished)) for pair, rater, expires, finished in rows]

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from PIL import Image
+
+from swd_eval.diagnostics import diversity, radial_power, spectrum_distance, tone_of
+
+
+def test_tones_of_flat_and_striped_images_are_known():
+    assert tone_of(Image.new("RGB", (8, 8), (255, 0, 0))).tolist() == pytest.approx([0.2126, 0, 1], abs=1e-6)
+    assert tone_of(Image.new("RGB", (8, 8), (51, 51, 51))).tolist() == pytest.approx([0.2, 0, 0], abs=1e-6)
+    assert tone_of(Image.new("RGB", (8, 8))).tolist() == [0, 0, 0]
+    half = Image.new("RGB", (8, 8))
+    half.paste((255, 255, 255), (0, 0, 4, 8))
+    assert tone_of(half).tolist() == pytest.approx([0.5, 0.5, 0])
+
+
+def test_radial_power_of_white_noise_is_one_and_of_a_wave_is_where_it_is():
+    noise = torch.randn(400, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert (radial_power(noise).mean(0)[4:40] - 1).abs().max() < 0.05
+    wave = torch.cos(2 * torch.pi * 5 * torch.arange(64) / 64).expand(1, 64, 64)
+    assert radial_power(wave)[0].argmax() == 5
+
+
+def test_radial_power_is_that_of_swd_spectral():
+    spectral = pytest.importorskip("swd_spectral")
+    x = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(radial_power(x).mean(0), spectral.rapsd(x[:, None]).power)
+
+
+def test_spectra_of_twice_the_amplitude_are_six_decibels_apart():
+    power = torch.rand(4, 182, generator=torch.Generator().manual_seed(0)) + 0.1
+    assert spectrum_distance(4 * power, power) == pytest.approx(6.0206, abs=1e-4)
+    assert spectrum_distance(power, power) == 0
+
+
+def test_diversity_is_the_mean_cosine_distance_of_a_prompts_pairs():
+    features = torch.tensor([[1.0, 0], [0, 2], [-1, 0], [3, 3], [1, 1], [5, 0]])
+    prompts = ["a", "a", "a", "b", "b", "alone"]
+    assert diversity(features, prompts).tolist() == pytest.approx([(1 + 2 + 1) / 3, 0], abs=1e-9)

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+EXTRAS = (
+    "scipy", "nltk", "transformers", "safetensors", "huggingface_hub", "efficientnet_lite_pytorch", "pyarrow", "pandas",
+    "torchvision", "torch_fidelity", "skimage", "tyro", "matplotlib",
+)  # fmt: skip
+MODULES = (
+    "clip_scores", "collect", "compare", "detectors", "diagnostics", "features", "fetch", "fid", "geneval",
+    "geneval_run", "hpsv3", "image_reward", "images", "inception", "kid", "latency", "metrics", "modes", "prompts",
+    "reference", "results", "vbench", "weights",
+)  # fmt: skip
+
+
+def output_of(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_metrics_import_with_torch_numpy_and_pillow_alone():
+    blocked = f"import sys, torch\nfor name in {EXTRAS}: sys.modules[name] = None\n"
+    imports = "".join(f"import swd_eval.{name}\n" for name in MODULES)
+    run = """
+from pathlib import Path
+try:
+    swd_eval.images.evaluate_images(Path("."), Path("out"), ["fid"])
+except ValueError as error:
+    print(error)
+"""
+    assert output_of(blocked + imports + run).startswith("expected --metrics among pickscore")
+
+
+def test_a_metric_without_its_extra_says_which():
+    code = """
+from pathlib import Path
+from swd_eval import measure
+measure.find_spec = lambda name: None
+from swd_eval.features import open_space
+from swd_eval.hpsv3 import hpsv3
+for run in (lambda: open_space("lite0", Path("."), "cpu"), lambda: hpsv3(Path("."), "cpu")):
+    try:
+        run()
+    except ValueError as error:
+        print(error)
+"""
+    assert output_of(code).splitlines() == [
+        "expected the extra lite0, got no module efficientnet_lite_pytorch: install swd-eval[lite0]",
+        "expected the extra clip, got no module transformers: install swd-eval[clip]",
+    ]
