@@ -78,6 +78,16 @@ def slow(session: nox.Session) -> None:
     session.run("pytest", "-m", "slow", *session.posargs)
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Time sampling, training and what both take beyond their networks, in short, on what this machine has."""
+    _sync(session, "--group", "benchmarks")
+    out = session.create_tmp()
+    session.run("python", "-m", "benchmarks.latency", "--runs", "3", "--out", out)
+    session.run("python", "-m", "benchmarks.overhead", "--runs", "3", "--out", out)
+    session.run("python", "-m", "benchmarks.training", "--repeats", "1", "--out", out)
+
+
 def _sync(session: nox.Session, *groups: str) -> None:
     environment = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
     session.run_install(

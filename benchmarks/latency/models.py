@@ -1,0 +1,137 @@
+"""What a prompt runs through on its way to pixels: text encoders, denoiser, decoder; of full size, or tiny."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny
+from huggingface_hub import hf_hub_download
+from torch import Tensor, nn
+
+from benchmarks.latency.encoders import RandomText
+from swd_models import Denoiser, load_denoiser, load_latents, load_text
+from swd_models.loading import empty_denoiser, resolve_model
+from swd_models.parts import ImageLatents
+from swd_sample.presets import SOURCES
+
+TINY_VAES = {
+    "sd3": "madebyollin/taesd3",
+    "flux": "madebyollin/taef1",
+    "sdxl": "madebyollin/taesdxl",
+}  # Wan's, TAEHV, is in no library: a random AutoencoderTiny decodes its frames one by one
+STD = 0.02
+PROMPT = "a fox and a hare at a lake in the mountains, early morning, fog, photograph"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Parts on a device.
+
+    Attributes:
+        weights: Where the denoiser's and the decoder's are from.
+        text: `text(count)` encodes so many prompts.
+        decode: Latents to pixels.
+        modules: What torch.compile gets, by part.
+    """
+
+    denoiser: Denoiser
+    text: Callable[[int], dict[str, Tensor]]
+    decode: Callable[[Tensor], Tensor]
+    weights: str
+    modules: Mapping[str, list[Any]]
+
+    def compile(self) -> None:
+        """Compile each module, in place, once for every shape that it meets."""
+        torch._dynamo.config.recompile_limit = 64  # sizes of all rows
+        for module in (module for modules in self.modules.values() for module in modules):
+            module.compile(dynamic=False)
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Return the number of parameters of each part."""
+        return {
+            name: sum(parameter.numel() for module in modules for parameter in module.parameters())
+            for name, modules in self.modules.items()
+        }
+
+
+def tiny(model: str) -> Model:
+    """Load a tiny pipeline on the CPU: its own text encoders and autoencoder, which is tiny already."""
+    denoiser, text, latents = load_denoiser(model), load_text(model), load_latents(model)
+    modules = {"text": _encoders(text.pipe), "denoiser": [denoiser], "decoder": [latents.vae.decoder]}
+    weights = "trained" if model == "embedded" else "random"
+    prompt = (Path(resolve_model(model)) / "prompts.txt").read_text().splitlines()[0]
+    return Model(denoiser, lambda count: text([prompt] * count), latents.decode, weights, modules)
+
+
+def full_size(name: str, device: torch.device, dtype: torch.dtype = torch.float16) -> Model:
+    """Load a preset's model from the hub if that answers, else build it with random weights on the device."""
+    model = SOURCES[name].model
+    if not _answers(model):
+        return random_model(empty_denoiser(model), device, dtype)
+    denoiser, text = load_denoiser(model, dtype=dtype).to(device), load_text(model, dtype=dtype).to(device)
+    vae, origin = _tiny_vae(denoiser, device, dtype)
+    modules = {"text": _encoders(text.pipe), "denoiser": [denoiser], "decoder": [vae.decoder]}
+    return Model(denoiser, lambda count: text([PROMPT] * count), partial(_decode, vae), f"hub, {origin}", modules)
+
+
+def random_model(empty: Denoiser, device: torch.device, dtype: torch.dtype = torch.float16) -> Model:
+    """Fill a denoiser of the meta device, and build text encoders and a decoder that fit it."""
+    with torch.device("meta"):
+        text = RandomText(empty.family, empty.cond_shapes)
+    denoiser = materialise(empty, device, dtype)
+    encoders: RandomText = materialise(text, device, dtype)
+    vae, decode = random_decoder(denoiser.num_channels, device, dtype)
+    parts = [*encoders.clips, *([encoders.t5] if encoders.t5 else [])]
+    modules = {"text": parts, "denoiser": [denoiser], "decoder": [vae.decoder]}
+    return Model(denoiser, encoders, decode, "random", modules)
+
+
+def random_decoder(channels: int, device: torch.device, dtype: torch.dtype) -> tuple[Any, Callable[[Tensor], Tensor]]:
+    """Build a TinyVAE; return it, and how it decodes."""
+    vae = materialise(AutoencoderTiny(latent_channels=channels), device, dtype)
+    return vae, partial(_decode, vae)
+
+
+def materialise(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Give a module of the meta device memory on another, and random numbers small enough to stay finite in float16."""
+    module = module.eval().requires_grad_(False).to(dtype).to_empty(device=device)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            nn.init.normal_(tensor, std=STD)
+        else:
+            tensor.copy_(torch.arange(tensor.numel()).view_as(tensor))  # positions of tokens
+    return module
+
+
+def _decode(vae: AutoencoderTiny, latents: Tensor) -> Tensor:
+    """Decode images, or videos one by one, each latent frame but the first four times."""
+    images = ImageLatents(vae)
+    if latents.ndim == 4:
+        return images.decode(latents)
+    times = torch.tensor([1, *[4] * (latents.shape[2] - 1)], device=latents.device)
+    frames = [video.transpose(0, 1).repeat_interleave(times, 0) for video in latents]
+    return torch.stack([images.decode(each).transpose(0, 1) for each in frames])
+
+
+def _tiny_vae(denoiser: Denoiser, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
+    name = TINY_VAES.get(denoiser.family)
+    if name and _answers(name, "config.json"):
+        return AutoencoderTiny.from_pretrained(name, torch_dtype=dtype).to(device), "TinyVAE too"
+    return random_decoder(denoiser.num_channels, device, dtype)[0], "TinyVAE random"
+
+
+def _encoders(pipe: Any) -> list[Any]:
+    return [part for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None]
+
+
+def _answers(model: str, file: str = "model_index.json") -> bool:
+    """Tell whether the hub, or its cache, has a model for us."""
+    try:
+        hf_hub_download(model, file)
+    except OSError:  # not found, gated, offline
+        return False
+    return True
