@@ -75,7 +75,7 @@ def workspace(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes: kills at many instants."""
     _sync(session, "--group", "test")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-m", "slow", "apps", *session.posargs)
 
 
 @nox.session(default=False)
