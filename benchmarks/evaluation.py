@@ -1,8 +1,8 @@
 """`swd-eval images` on 500 samples of the embedded teacher and of a student, without a download.
 
-`uv run --group benchmarks python -m benchmarks.evaluation RUN` makes the folders in runs/evaluation, measures each against
-samples of the teacher from other seeds, and writes benchmarks/results/evaluation.md, .json and .png. Blurred and noisy
-samples show what the distances see.
+`uv run --group benchmarks python -m benchmarks.evaluation RUN` makes the folders in runs/evaluation, measures each
+against samples of the teacher from other seeds, and writes benchmarks/results/evaluation.md, .json and .png. Blurred and
+noisy samples show what the distances see.
 """
 
 import argparse
@@ -127,8 +127,8 @@ def page(rows: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> str
     body = "\n".join(lines)
     return f"""# 500 samples, measured
 
-`uv run --group benchmarks python -m benchmarks.evaluation RUN`. `swd-eval images` without a download; the reference is the
-teacher's samples of the same unseen prompts from other seeds. Student: `{about["student"]}`. {about["machine"]}.
+`uv run --group benchmarks python -m benchmarks.evaluation RUN`. `swd-eval images` without a download; the reference is
+the teacher's samples of the same unseen prompts from other seeds. Student: `{about["student"]}`. {about["machine"]}.
 
 | | {" | ".join(heads)} |
 |---{"|---" * len(heads)}|
