@@ -1,8 +1,8 @@
 """`swd-eval images` on 500 samples of the embedded teacher and of a student, without a download.
 
 `uv run --group benchmarks python -m benchmarks.evaluation RUN` makes the folders in runs/evaluation, measures each
-against samples of the teacher from other seeds, and writes benchmarks/results/evaluation.md, .json and .png. Blurred and
-noisy samples show what the distances see.
+against samples of the teacher from other seeds, and writes evaluation.md, .json and .png in benchmarks/results. Blurred
+and noisy samples show what the distances see.
 """
 
 import argparse
