@@ -38,7 +38,7 @@ class SD3Denoiser(Denoiser):
     @property
     def layers(self) -> Sequence[nn.Module]:
         """Return the blocks in the order in which they run."""
-        return self.backbone.transformer_blocks  # type: ignore[no-any-return]
+        return tuple(self.backbone.transformer_blocks)
 
     @property
     def cond_shapes(self) -> dict[str, tuple[int, ...]]:

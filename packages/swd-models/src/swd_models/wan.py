@@ -41,7 +41,7 @@ class WanDenoiser(Denoiser):
     @property
     def layers(self) -> Sequence[nn.Module]:
         """Return the blocks in the order in which they run."""
-        return self.backbone.blocks  # type: ignore[no-any-return]
+        return tuple(self.backbone.blocks)
 
     @property
     def cond_shapes(self) -> dict[str, tuple[int, ...]]:
