@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
@@ -34,9 +34,9 @@ class Latents(Protocol):
 
 
 class ImageLatents:
-    """Latents of a pipeline's `AutoencoderKL`."""
+    """Latents of a pipeline's `AutoencoderKL`; the TinyVAE in its place decodes alone."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL | AutoencoderTiny) -> None:
         self.vae = vae.eval().requires_grad_(False)
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
