@@ -19,10 +19,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.latency.encoding import Kept, parts
+from benchmarks.encoding import Kept, parts
 from benchmarks.latency.models import tiny
-from benchmarks.latency.record import of, provenance, write
 from benchmarks.latency.rows import TINY, schedules
+from benchmarks.provenance import of, provenance, write
 from swd_distill.batches import Draw
 from swd_distill.presets import PRESETS
 from swd_distill.trainer import Trainer

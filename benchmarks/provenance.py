@@ -1,12 +1,19 @@
-"""What a number was measured with: machine, versions, weights."""
+"""What a number was measured with: machine, versions, weights, commit, seed; and the record and page of it."""
 
 import hashlib
+import json
 import os
 import platform
+import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
+
+SEED = 0
+ROOT = Path(__file__).parents[1]
 
 
 def machine() -> str:
@@ -29,3 +36,45 @@ def fingerprint(folder: Path) -> str:
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what numbers measured here and now are of."""
+    return {
+        "config": dict(config),
+        "seed": SEED,
+        "commit": commit(),
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def commit() -> str:
+    """Return the commit of the sources, with "-dirty" where they differ from it; "unknown" outside of a checkout."""
+    head = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--", "packages", "apps", "benchmarks", ":!benchmarks/results")
+    return f"{head}-dirty" if head and changed else head or "unknown"
+
+
+def _git(*command: str) -> str:
+    found = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def of(record: Mapping[str, Any]) -> str:
+    """Say what a record is of, in a line."""
+    which = ", ".join(" ".join(item) for item in record["versions"].items())
+    head, _, changed = record["commit"].partition("-")
+    source = f"commit {head[:12]}" + (" with changes" if changed else "")
+    return f"{record['machine']}, {record['threads']} thread(s); {source}; {which}."
+
+
+def write(record: Mapping[str, Any], page: str, path: Path) -> None:
+    """Write PATH.json and PATH.md, whole or not at all; print the page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, text in {".json": json.dumps(record, indent=1) + "\n", ".md": page + "\n"}.items():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text)
+        temporary.replace(path.with_suffix(suffix))
+    print(page)

@@ -229,9 +229,9 @@ Schedule: {base.scales}.{notes}
     if 0 in args.seeds:
         sheets = {name: store / f"{_slug(name.removeprefix('student, '))}-0.png" for name in rows}
         picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png")
-        first, *_ = sheets
-        pair = {name: sheets[name] for name in (first, f"student, {base.name}") if name in sheets}
-        picture(pair, captions, NUM_PICTURED).save(args.out / f"teacher-and-{study.page.removesuffix('s')}.png")
+        if study is STUDIES["scenes"]:  # the README's
+            pair = {name: sheets[name] for name in (next(iter(sheets)), f"student, {base.name}") if name in sheets}
+            picture(pair, captions, NUM_PICTURED).save(args.out / "teacher-and-student.png")
     return path
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from benchmarks.cost import TABLE_5
-from benchmarks.latency.encoding import Encoding, Kept, parts
-from benchmarks.latency.record import of, provenance, write
+from benchmarks.encoding import Encoding, Kept, parts
+from benchmarks.provenance import of, provenance, write
 from swd_distill.batches import STUDENT, Batch, Draw
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype

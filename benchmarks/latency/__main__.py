@@ -17,9 +17,9 @@ from benchmarks.latency.bench import bench
 from benchmarks.latency.flops import step_flops
 from benchmarks.latency.models import full_size, tiny
 from benchmarks.latency.paper import TABLE_4, reckon
-from benchmarks.latency.record import provenance, write
 from benchmarks.latency.report import page
 from benchmarks.latency.rows import SCALEWISE, TINY, rows, schedules
+from benchmarks.provenance import provenance, write
 from swd_models.loading import quiet
 
 

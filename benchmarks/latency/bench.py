@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from benchmarks.latency.models import Model
-from benchmarks.latency.record import SEED
 from benchmarks.latency.rows import Row
 from benchmarks.latency.timing import busy_seconds, count_flops, peak_gib, sample, split_in_turn, time_in_turn
+from benchmarks.provenance import SEED
 from swd_distill.plan import DEVICES
 
 MOST_SPLITS = 10  # runs for the split by part, apart from those that are timed

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.latency.paper import TABLE_4
-from benchmarks.latency.record import of
 from benchmarks.latency.rows import INVENTED, TEACHER
+from benchmarks.provenance import of
 
 ROWS = ("full-4", "full-2", "scale-6", "scale-4", TEACHER)
 TITLES = {

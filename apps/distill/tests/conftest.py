@@ -2,6 +2,9 @@ import contextlib
 import io
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +82,33 @@ def refused(capsys):
         assert lines[-1].startswith("swd-distill: error: ")
         assert late or len(lines) == 1
         return lines[-1]
+
+    return call
+
+
+@pytest.fixture
+def two_workers():
+    """Run a command as two processes of one launch, a thread each; give what each wrote to stderr.
+
+    Fresh interpreters, as a launcher starts them: a fork of this one would hang in torch's thread pool.
+    """
+
+    def call(*command):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        command = [sys.executable, *map(str, command)]
+        workers = [subprocess.Popen(command, env=os.environ | launch | rank, **pipes) for rank in ranks]
+        try:
+            errors = [worker.communicate(timeout=240)[1] for worker in workers]
+        finally:
+            for worker in workers:
+                worker.kill()
+        assert [worker.returncode for worker in workers] == [0, 0], errors
+        return errors
 
     return call
 

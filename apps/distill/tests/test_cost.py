@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from swd_distill.batches import Draw
 from swd_distill.cost import Counted
-from swd_distill.estimate import Estimate, cache_gib, memory, mmd_alone
+from swd_distill.estimate import Estimate, cache_gib, mmd_alone
 from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
 from swd_losses import PAPER
@@ -119,7 +119,7 @@ def test_weights_and_cache_are_counted_in_bytes(configure, open_cache, tmp_path)
     trainer = build_trainer(config, open_cache())
     base = sum(parameter.numel() for parameter in trainer.roles.teacher.parameters())
     trained = sum(p.numel() for network in trainer.networks.values() for p in network.parameters)
-    found = memory(config, peak=2**30)
+    found = Estimate.of(config).memory(peak=2**30)
     assert found["base"] * 2**30 == 2 * base
     assert found["adapters and head"] * 2**30 == 4 * trained
     assert found["optimisers"] * 2**30 == 8 * trained

@@ -1,8 +1,4 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 
 from PIL import Image, ImageChops
 
@@ -66,28 +62,8 @@ def test_another_schedule_of_the_same_final_size_takes_the_same_images(cli, argv
     assert all(after[name] == item for name, item in before.items() if name != "metadata.jsonl")
 
 
-def test_two_processes_make_the_images_of_one(argv, finished, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Fresh interpreters, as a launcher starts them: a fork of this one would hang in torch's thread pool.
-    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "swd_distill", *map(str, argv("generate", tmp_path))]
-    workers = [
-        subprocess.Popen(
-            command,
-            env=os.environ | launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [worker.communicate(timeout=240)[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0, 0], errors
+def test_two_processes_make_the_images_of_one(two_workers, argv, finished, tmp_path):
+    errors = two_workers("-m", "swd_distill", *argv("generate", tmp_path))
     assert "3/3" in errors[0]  # half of the six
     assert _furthest(tmp_path / "images", finished / "images") <= 1
     assert (tmp_path / "images" / "metadata.jsonl").read_text() == (finished / "images" / "metadata.jsonl").read_text()

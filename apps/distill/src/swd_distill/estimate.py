@@ -22,6 +22,8 @@ class Estimate:
 
     config: Config
     costs: Mapping[Size, StageCost]
+    parameters: Mapping[str, int]
+    """As of `Counted.parameters`."""
 
     @classmethod
     def of(cls, config: Config, share: int = 1) -> Self:
@@ -32,7 +34,8 @@ class Estimate:
         counted, sizes = Counted(config), sorted(set(config.scales.sizes), key=math.prod)
         three = sizes if len(sizes) < 4 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
         found = {size: counted.at(size, share) for size in tqdm(three, desc="count", unit="size", leave=False)}
-        return cls(config, {size: found.get(size) or _follow(found, math.prod(size)) for size in sizes})
+        costs = {size: found.get(size) or _follow(found, math.prod(size)) for size in sizes}
+        return cls(config, costs, counted.parameters())
 
     @property
     def stages(self) -> list[StageCost]:
@@ -64,6 +67,22 @@ class Estimate:
         """Return what sampling costs scale-wise over as many steps at full scale (table 4)."""
         return sum(cost.forward for cost in self.stages) / (len(self.stages) * self.full.forward)
 
+    def memory(self, peak: int) -> dict[str, float]:
+        """Return the GiB of a process on a GPU by what holds them: the base is bfloat16, what is trained float32.
+
+        `peak` is that of a `StageCost` at the largest size.
+        """
+        numbers = self.parameters
+        trained = sum(count for name, count in numbers.items() if name != "base")
+        kept = {
+            "base": 2 * numbers["base"],
+            "adapters and head": 4 * trained,
+            "optimisers": 8 * trained,
+            "average": 4 * numbers["student"] if self.config.training.ema else 0,
+            "gradients and activations": peak,
+        }
+        return {name: size / GIB for name, size in kept.items()}
+
 
 def _follow(found: Mapping[Size, StageCost], cells: int) -> StageCost:
     """Return the cost at a number of cells of latents, on the parabola through three counted ones."""
@@ -84,23 +103,6 @@ def _follow(found: Mapping[Size, StageCost], cells: int) -> StageCost:
 def mmd_alone(config: Config) -> Config:
     """Return the config with MMD alone."""
     return replace(config, recipe=replace(config.recipe, dmd_weight=0.0, gan_weight=0.0))
-
-
-def memory(config: Config, peak: int) -> dict[str, float]:
-    """Return the GiB of a process on a GPU by what holds them: the base is bfloat16, what is trained float32.
-
-    `peak` is that of `StageCost` at the largest size.
-    """
-    numbers = Counted(config).parameters()
-    trained = sum(count for name, count in numbers.items() if name != "base")
-    kept = {
-        "base": 2 * numbers["base"],
-        "adapters and head": 4 * trained,
-        "optimisers": 8 * trained,
-        "average": 4 * numbers["student"] if config.training.ema else 0,
-        "gradients and activations": peak,
-    }
-    return {name: size / GIB for name, size in kept.items()}
 
 
 def cache_gib(config: Config) -> dict[str, float]:

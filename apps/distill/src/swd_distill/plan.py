@@ -79,14 +79,13 @@ def _flops(found: "Estimate") -> list[str]:
 
 def _memory(found: "Estimate", options: Plan) -> list[str]:
     from swd_distill.cost import Counted
-    from swd_distill.estimate import memory
 
     training, largest = options.training, options.scales.sizes[-1]
     other = replace(options, training=replace(training, gradient_checkpointing=not training.gradient_checkpointing))
     peaks = {options: found.full.peak(options), other: Counted(other).at(largest, options.share).peak(other)}
     lines = ["", "GiB a GPU"]
     for config, peak in peaks.items():
-        parts = memory(config, peak)
+        parts = found.memory(peak)
         total, which = sum(parts.values()), "with" if config.training.gradient_checkpointing else "without"
         fits = "fits" if total < options.memory else f"does not fit {options.memory:g}: raise --training.accumulate"
         detail = ", ".join(f"{name} {size:.2f}" for name, size in parts.items() if size)

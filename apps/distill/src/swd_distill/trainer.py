@@ -112,7 +112,8 @@ class Trainer:
             batch = self._take(draw)
             with torch.no_grad():
                 x0 = self.generate(batch)
-            self._rollouts[draw.places] = batch, x0
+            if self.config.training.reuse_rollout:
+                self._rollouts[draw.places] = batch, x0
         else:
             batch, x0 = self._rollouts[draw.places]
             batch = draw.noised(batch, self.recipe).to(self.device)

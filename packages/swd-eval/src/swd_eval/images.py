@@ -11,7 +11,7 @@ from torch import Tensor
 from swd_eval.collect import collect
 from swd_eval.fetch import fetch
 from swd_eval.fid import Statistics
-from swd_eval.files import claim, write_whole
+from swd_eval.files import claim, write_text
 from swd_eval.measure import Measure
 from swd_eval.metrics import (
     DISTANCES,
@@ -124,7 +124,7 @@ class _Run:
         for index, row in enumerate(rows):
             row |= {name: float(values[index]) for name, values in self.scores.items()}
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
 
 
 def _check(metrics: Sequence[str], samples: Sequence[Sample], reference: Reference | None) -> None:

@@ -66,7 +66,7 @@ def find_images(folder: Path) -> dict[str, Path]:
     if not found:
         raise ValueError(f"expected images in {folder}, got none")
     names = {path.relative_to(folder).as_posix(): path for path in found}
-    return {name: names[name] for name in sorted(names, key=_natural)}
+    return {name: names[name] for name in sorted(names, key=natural)}
 
 
 def _by_name(folder: Path, files: dict[str, Path], source: Path, rows: Sequence[tuple[str, str]]) -> list[Sample]:
@@ -79,7 +79,7 @@ def _by_name(folder: Path, files: dict[str, Path], source: Path, rows: Sequence[
         (folder, source, stems.keys() - texts.keys()),
     ):
         if names:
-            few = ", ".join(sorted(names, key=_natural)[:3]) + (" ..." if len(names) > 3 else "")
+            few = ", ".join(sorted(names, key=natural)[:3]) + (" ..." if len(names) > 3 else "")
             raise ValueError(
                 f"expected the same names in {here} and {there}, got {few} ({len(names)}) only in {here.name}: "
                 "to match in order, leave the names out of the prompts"
@@ -112,19 +112,33 @@ def _read_rows(source: Path) -> list[dict[str, Any]]:
 
 def _read_json(source: Path) -> list[dict[str, Any]]:
     """Read lines of objects, a list of them, or objects by name as MJHQ's meta_data.json."""
-    text = source.read_text(encoding="utf-8-sig")
-    lines = text.split("\n") if source.suffix.lower() == ".jsonl" else [text]
+    if source.suffix.lower() == ".jsonl":
+        return [row for _, row in read_jsonl(source)]
     try:
-        values = [json.loads(line) for line in lines if line.strip()]
+        whole: Any = json.loads(source.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"expected JSON in {source}, got {error}") from None
-    if source.suffix.lower() == ".json":
-        whole: Any = values[0] if values else []
-        by_name = isinstance(whole, dict)
-        values = [{"file_name": name} | row for name, row in whole.items()] if by_name else list(whole)
+    by_name = isinstance(whole, dict)
+    values = [{"file_name": name} | row for name, row in whole.items()] if by_name else list(whole)
     if not all(isinstance(row, dict) for row in values):
         raise ValueError(f"expected JSON objects in {source}, got something else")
     return values
+
+
+def read_jsonl(source: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return the objects of JSON lines, with the numbers of their lines."""
+    rows = []
+    for number, line in enumerate(source.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"expected JSON in line {number} of {source}, got {line[:40]!r}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"expected JSON objects in {source}, got {line[:40]!r} in line {number}")
+        rows.append((number, row))
+    return rows
 
 
 def _read_parquet(source: Path) -> list[dict[str, Any]]:
@@ -144,7 +158,7 @@ def _stem(name: str) -> str:
     return name.removesuffix(suffix) if suffix.lower() in IMAGES else name
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort 2.png before 10.png."""
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """Return a key that sorts 2.png before 10.png."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

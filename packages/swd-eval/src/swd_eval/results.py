@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from swd_eval.files import write_json, write_whole
+from swd_eval.files import write_json, write_text
 
 # Table 3's order; then what the paper does not have.
 ORDER = ("pickscore", "hpsv3", "image-reward", "fid", "geneval", "fd", "kid", "clip-score")
@@ -63,7 +63,7 @@ def write_results(out: Path, name: str, numbers: Sequence[Number], settings: dic
     table = render_table(name, ordered)
     rows = [asdict(each) | {"versions": made[each.metric]} for each in ordered]
     write_json(path, settings | {"numbers": rows})
-    write_whole(out / "table.md", lambda path: path.write_text(table, encoding="utf-8"))
+    write_text(out / "table.md", table)
     return table
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swd_eval.files import write_json, write_whole
+from swd_eval.files import write_json, write_text
 
 CATEGORIES = {
     "Creativity": ("Composition", "Diversity"),
@@ -53,7 +53,7 @@ def prepare(source: Path, out: Path) -> str:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for dimension in {video.dimension for video in videos}:
         (out / dimension).mkdir(parents=True, exist_ok=True)
-    write_whole(out / "videos.jsonl", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(out / "videos.jsonl", text)
     missing = [video.file_name for video in videos if not (out / video.file_name).is_file()]
     tail = f"; the first that is missing: {missing[0]}" if missing else ""
     return f"{len(videos) - len(missing)} of {len(videos)} videos are in {out}{tail}\nwrote {out / 'videos.jsonl'}"
@@ -90,7 +90,7 @@ def collect(source: Path, out: Path) -> str:
     columns = {"Total": total} | categories | {name.replace("_", " "): scores[name] for name in DIMENSIONS}
     lines = [columns, ["---"] * len(columns), [f"{value:.2f}" for value in columns.values()]]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    write_whole(out / "table.md", lambda path: path.write_text(table, encoding="utf-8"))
+    write_text(out / "table.md", table)
     return table
 
 

@@ -1,7 +1,5 @@
 """`swd-eval study report`: a table, its numbers as JSON, and a chart like figure 6 of the paper."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -9,6 +7,7 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
+from swd_eval.files import write_json, write_text, write_whole
 from swd_eval.study.criteria import CRITERIA
 from swd_eval.study.pairs import VOTES, Key
 from swd_eval.study.tally import Result, first_image_votes, tally
@@ -38,8 +37,8 @@ def write_report(folder: Path, out: Path) -> str:
         "results": [asdict(result) for result in results],
     }
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "results.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-    _write(out / "table.md", table)
+    write_json(out / "results.json", numbers)
+    write_text(out / "table.md", table)
     return f"{table}\n{_chart(key.runs[0], results, out)}"
 
 
@@ -49,9 +48,7 @@ def _chart(run: str, results: Sequence[Result], out: Path) -> str:
         return f"wrote {out}; no chart, for matplotlib is missing: install swd-eval[plot]"
     from swd_eval.study.plot import plot_preferences
 
-    temporary = out / f"preferences.{os.getpid()}.tmp.png"
-    plot_preferences(run, results).savefig(temporary)
-    temporary.replace(out / "preferences.png")
+    write_whole(out / "preferences.png", plot_preferences(run, results).savefig)
     return f"wrote {out}"
 
 
@@ -93,9 +90,3 @@ def _p(value: float) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -1,13 +1,11 @@
 """Runs as people have them: folders of images or videos, matched by file name to prompts."""
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+from swd_eval.prompts import IMAGES, natural, read_jsonl
+
 VIDEOS = {".mp4", ".webm"}
 METADATA = "metadata.jsonl"
 
@@ -36,7 +34,7 @@ def read_items(runs: Sequence[Path], prompts: Path | None = None) -> list[Item]:
     found = [_from_prompts(run, texts) if texts else _from_metadata(run) for run in runs]
     for run, other in zip(runs[1:], found[1:], strict=True):
         _check_equal(runs[0], found[0], run, other)
-    names = sorted(found[0], key=_natural)
+    names = sorted(found[0], key=natural)
     items = [Item(name, found[0][name][1], tuple(run[name][0] for run in found)) for name in names]
     kind_of(items)
     return items
@@ -53,7 +51,7 @@ def kind_of(items: Sequence[Item]) -> str:
 
 
 def _from_prompts(run: Path, prompts: Sequence[str]) -> dict[str, tuple[Path, str]]:
-    files = sorted(_media(run), key=lambda path: _natural(path.name))
+    files = sorted(_media(run), key=lambda path: natural(path.name))
     if not files or len(files) % len(prompts):
         raise ValueError(f"expected {len(prompts)} files (one a prompt) or a multiple in {run}, got {len(files)}")
     repeats = len(files) // len(prompts)
@@ -65,7 +63,7 @@ def _from_metadata(run: Path) -> dict[str, tuple[Path, str]]:
     if not path.is_file():
         raise ValueError(f"expected {METADATA} in {run}, got none: write it, or give --prompts FILE")
     pairs = []
-    for number, row in _read_jsonl(path):
+    for number, row in read_jsonl(path):
         name, text = row.get("file_name"), row.get("text")
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f"expected file_name and text in line {number} of {path}, got {sorted(row)}")
@@ -103,28 +101,10 @@ def _check_equal(first: Path, a: dict[str, tuple[Path, str]], second: Path, b: d
 
 def _read_prompts(path: Path) -> list[str]:
     if path.suffix == ".jsonl":
-        rows = [row.get("text", row.get("prompt")) for _, row in _read_jsonl(path)]
+        rows = [row.get("text", row.get("prompt")) for _, row in read_jsonl(path)]
     else:
         rows = [line.strip() or None for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
     texts = [row for row in rows if isinstance(row, str)]
     if not texts or len(texts) < len(rows):
         raise ValueError(f"expected a prompt in each line of {path}, got {len(rows) - len(texts)} lines without")
     return texts
-
-
-def _read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"expected JSON in line {number} of {path}, got {line[:40]!r}") from error
-            rows.append((number, row if isinstance(row, dict) else {}))
-    return rows
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort 2.png before 10.png."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

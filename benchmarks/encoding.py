@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.latency.encoders import RandomText
 from benchmarks.latency.models import materialise
-from benchmarks.latency.record import SEED
+from benchmarks.provenance import SEED
 from swd_distill.buckets import Bucket
 from swd_distill.cache import Cache
 from swd_distill.config import Config
