@@ -1,28 +1,27 @@
-"""A measure: one row of numbers for every image, from a model or from the pixels alone."""
+"""A measure: one row of numbers for every image or video, from a model or from the pixels alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-Prepare = Callable[[Image.Image], Any]
-"""From a picture to what the network takes; runs in threads."""
+Prepare = Callable[[Any], Any]
+"""From a picture (RGB) or a `video.Video` to what the network takes; runs in threads."""
 Run = Callable[[Sequence[Any], Sequence[str]], Tensor]
-"""From prepared pictures and their prompts to rows (B, K)."""
+"""From what was prepared and its prompts to rows (B, K)."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What is computed for each image, and with what."""
+    """What is computed for each image or video, and with what."""
 
     name: str
     about: dict[str, Any]
     """What a result must say of it: weights, preprocessing, dtype."""
     load: Callable[[], tuple[Prepare, Run]]
-    """Opens the model; called only where images are left to do."""
+    """Opens the model; called only where samples are left to do."""
     dim: int
     fields: tuple[str, ...] = ()
     """Names of the numbers, where they are scores and not features."""
