@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from benchmarks.provenance import fingerprint, machine, versions
 from benchmarks.teacher.checker import check
+from benchmarks.teacher.distances import spectral_distance
 from benchmarks.teacher.scenes import draw, random_scene
 from swd_models import load_denoiser, load_latents, load_text
 from swd_models.loading import quiet, resolve_model
 from swd_schedules import FlowMatching, downscale, shifted_grid, upscale
-from swd_spectral import rapsd
 
 MODEL, LOW, FULL, GUIDANCE = "embedded", (8, 8), (16, 16), 3.0
 TIMESTEPS = (200, 400, 600, 800)
@@ -69,13 +69,6 @@ def continue_sampling(denoise: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, 
         x0 = denoise(x_t, torch.full((len(x_t),), now))
         x_t = x0 + (then / now) * (x_t - x0)
     return x_t
-
-
-def spectral_distance(x: Tensor, y: Tensor) -> float:
-    """Return the mean distance of two densities in decibels."""
-    a, b = rapsd(x), rapsd(y)
-    weight = a.count / a.count.sum()
-    return float((weight * (10 * (a.power / b.power).log10()).abs()).sum())
 
 
 def patch_distance(x: Tensor, y: Tensor, side: int = 8) -> float:

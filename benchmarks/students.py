@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import t
 
-from benchmarks.provenance import fingerprint, machine, versions
+from benchmarks.provenance import commit, fingerprint, machine, versions
 from benchmarks.studies import STUDIES, Claim, Study
 from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
 from swd_distill.config import Config
@@ -81,7 +81,7 @@ def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
         record: Record = json.loads(path.read_text())
         if _covers(of, record["of"]):
             return record
-    record = {"of": of, **make(), "machine": machine(), "versions": versions()}
+    record = {"of": of, **make(), "commit": commit(), "machine": machine(), "versions": versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps(record, indent=1) + "\n")
     path.with_suffix(".tmp").replace(path)
@@ -177,22 +177,29 @@ def picture(rows: dict[str, Path], captions: Sequence[str], count: int) -> Image
 def verdicts(study: Study, rows: dict[str, list[Record]]) -> str:
     """Judge a study's claims by the seeds: a 95 % interval of the paired difference tells, or leaves it open."""
     lines = [
-        "| claim | difference | verdict |",
-        "|---|---|---|",
+        "| claim | all right: difference | verdict | kid x 1000: difference |",
+        "|---|---|---|---|",
         *(_verdict(claim, rows) for claim in study.claims if {claim.row, claim.other} <= rows.keys()),
     ]
     return "\n".join([*lines, "", ""]) if len(lines) > 2 else ""
 
 
 def _verdict(claim: Claim, rows: dict[str, list[Record]]) -> str:
-    one, other = ([record["scores"]["all_right"] for record in rows[name]] for name in (claim.row, claim.other))
-    difference = np.subtract(one, other)
-    mean, num = float(difference.mean()), len(difference)
-    half = float(t.ppf(0.975, num - 1) * difference.std(ddof=1) / math.sqrt(num)) if num > 1 else math.inf
+    mean, half = _difference(claim, rows, "all_right")
     low, high = mean - half + claim.margin, mean + half + claim.margin
     verdict = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided at this size"
     margin = f", margin {claim.margin:g}" if claim.margin else ""
-    return f"| {claim.text} | {mean:+.3f} ± {half:.3f}{margin} | {verdict} |"
+    kid, kid_half = _difference(claim, rows, "kid x 1000")
+    return f"| {claim.text} | {mean:+.3f} ± {half:.3f}{margin} | {verdict} | {kid:+.2f} ± {kid_half:.2f} |"
+
+
+def _difference(claim: Claim, rows: dict[str, list[Record]], column: str) -> tuple[float, float]:
+    """Return the mean difference of two rows, seed by seed, and half of its 95 % interval."""
+    one, other = ([record["scores"][column] for record in rows[name]] for name in (claim.row, claim.other))
+    difference = np.subtract(one, other)
+    num = len(difference)
+    half = float(t.ppf(0.975, num - 1) * difference.std(ddof=1) / math.sqrt(num)) if num > 1 else math.inf
+    return float(difference.mean()), half
 
 
 def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace) -> Path:
@@ -211,13 +218,17 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
         f"\n`{name}`: {scales}, {sum(map(math.prod, scales.sizes)) / cells:.2f} of those cells."
         for name, scales in others.items()
     )
-    command = "" if study is STUDIES["scenes"] else " --of clips"
+    chosen = next(name for name, other in STUDIES.items() if other is study)
+    command = "" if chosen == "scenes" else f" --of {chosen}"
     path = args.out / f"{study.page}.md"
     path.write_text(f"""# {study.title}
 
 `uv run --group benchmarks python -m benchmarks.students{command}`; seeds {", ".join(map(str, args.seeds))};
 {len(captions)} prompts that no training saw, every second with a held-out combination.
 Guidance {base.data.teacher_guidance:g} for teacher and undistilled model, none for students.
+`kid x 1000`, `fd` (features of EfficientNet-Lite0: no FID) and `spectrum` (dB) are distances to drawings of the same
+captions; all right is the share of samples in which a checker finds all that the caption says. After ±: the standard
+deviation over seeds.
 Schedule: {base.scales}.{notes}
 
 {table({name: [record["scores"] for record in records] for name, records in rows.items()})}
@@ -238,7 +249,7 @@ Schedule: {base.scales}.{notes}
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, score, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--of", choices=list(STUDIES), default="scenes", help="the teacher of scenes or of clips")
+    parser.add_argument("--of", choices=list(STUDIES), default="scenes", help="the study")
     parser.add_argument("--work", type=Path, default=Path("runs/students"), help="the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="table, pictures, records")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -138,9 +138,7 @@ LEVERS = Study(
     },
     (
         Claim("Two fake updates are as good as five", "MMD + DMD + GAN", "5 fake updates", margin=0.02),
-        Claim(
-            "One rollout for all fake updates is as good", "one rollout", "MMD + DMD + GAN", margin=0.02
-        ),
+        Claim("One rollout for all fake updates is as good", "one rollout", "MMD + DMD + GAN", margin=0.02),
     ),
 )
 

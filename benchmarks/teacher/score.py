@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.teacher import checker as scene_checker
+from benchmarks.teacher.distances import distances
 from benchmarks.video_teacher import checker as clip_checker
 from swd_models.loading import load_teacher, quiet, resolve_model
 from swd_models.parts import Media
@@ -23,6 +24,7 @@ from swd_schedules import ScaleSchedule
 Sampler = Callable[[Sequence[str], int], list[Media]]
 Scores = dict[str, float]
 BATCH, SEED = 32, 10_000
+JUDGED = ("kid x 1000", "all_right")
 CHECKERS = {"embedded": scene_checker, "embedded-video": clip_checker}
 
 
@@ -36,17 +38,23 @@ def unseen_prompts(model: str, count: int | None = None) -> list[str]:
 
 
 def score(sample: Sampler, captions: Sequence[str], name: str, seed: int = SEED, *, model: str = "embedded") -> Scores:
-    """Return the share of samples that are right: by attribute, altogether, and so for each split of the captions."""
-    checker, verdicts = CHECKERS[model], []
+    """Return the share of samples that are right: by attribute, altogether, and so for each split of the captions.
+
+    Before that, how far they are from drawings.
+    """
+    checker, samples = CHECKERS[model], []
     for start in tqdm(range(0, len(captions), BATCH), desc=name):
         few = captions[start : start + BATCH]
-        for item, caption in zip(sample(few, seed + start), few, strict=True):
-            verdicts.append(checker.check(np.asarray(item, np.float32) / 255, caption))
+        samples += sample(few, seed + start)
+    verdicts = [
+        checker.check(np.asarray(item, np.float32) / 255, caption)
+        for item, caption in zip(samples, captions, strict=True)
+    ]
     scores = {key: float(np.mean([getattr(v, key) for v in verdicts])) for key in vars(verdicts[0])}
     right = np.array([verdict.all_right for verdict in verdicts])
     splits = np.array([checker.parse(caption).split for caption in captions])
     scores |= {split: float(right[splits == split].mean()) for split in ("captions", "combinations")}
-    return scores | {"all_right": float(right.mean())}
+    return distances(samples, captions, model) | scores | {"all_right": float(right.mean())}
 
 
 def reference_samplers(model: str, schedule: ScaleSchedule, steps: int, guidance: float) -> dict[str, Sampler]:
@@ -75,18 +83,21 @@ def _sample_undistilled(
 
 
 def table(rows: Mapping[str, Sequence[Scores]]) -> str:
-    """Return a Markdown table: the mean over seeds and, of more than one, the standard deviation of all right."""
+    """Return a Markdown table: the mean over seeds and, of more than one, the standard deviation of what is judged."""
     columns = list(next(iter(rows.values()))[0])
     lines = [
         "| | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, seeds in rows.items():
-        cells = [f"{np.mean([scores[column] for scores in seeds]):.3f}" for column in columns]
-        if len(seeds) > 1:
-            cells[-1] += f" ± {np.std([scores['all_right'] for scores in seeds], ddof=1):.3f}"
+        cells = [_cell([scores[column] for scores in seeds], column in JUDGED) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(values: Sequence[float], spread: bool) -> str:
+    text = f"{np.mean(values):.3f}"
+    return f"{text} ± {np.std(values, ddof=1):.3f}" if spread and len(values) > 1 else text
 
 
 def main() -> None:
