@@ -245,6 +245,14 @@ def test_a_file_of_prompts_fills_a_folder_and_again_only_what_is_missing(cli, ru
     assert np.abs(one - third).max() <= 1
 
 
+def test_prompts_with_file_names_go_there(cli, run, tmp_path):
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "images"
+    prompts.write_text(json.dumps({"file_name": "00000/samples/0000.png", "text": CIRCLE}) + "\n")
+    cli(run, "--prompts-file", prompts, "--out", out)
+    assert Image.open(out / "00000" / "samples" / "0000.png").size == (64, 64)
+    assert json.loads((out / "metadata.jsonl").read_text())["file_name"] == "00000/samples/0000.png"
+
+
 def test_a_folder_of_other_prompts_and_two_kinds_of_prompts_are_refused(refused, run, tmp_path):
     prompts, out = tmp_path / "prompts.txt", tmp_path / "images"
     prompts.write_text(f"{CIRCLE}\n")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from swd_sample.prompts import read_prompts
+from swd_sample.prompts import read_file_names, read_prompts
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,26 @@ def test_a_bad_file_is_refused_and_its_line_named(tmp_path, name, text, message)
 def test_an_absent_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="which does not exist"):
         read_prompts(tmp_path / "p.txt")
+
+
+def test_file_names_of_prompts_are_kept_without_their_suffix(tmp_path):
+    (tmp_path / "p.csv").write_text("file_name,text\n00001/samples/0003.png,a cat\na.b.jpg,a dog\n")
+    assert read_file_names(tmp_path / "p.csv") == ["00001/samples/0003", "a.b"]
+    (tmp_path / "p.jsonl").write_text('{"text": "a cat"}\n')
+    (tmp_path / "p.txt").write_text("a cat\n")
+    assert read_file_names(tmp_path / "p.jsonl") is read_file_names(tmp_path / "p.txt") is None
+
+
+@pytest.mark.parametrize(
+    ("second", "got"),
+    [
+        ('{"text": "b"}', "in line 2 of .*, got None"),
+        ('{"file_name": "../b.png", "text": "b"}', r"got '\.\./b\.png'"),
+        ('{"file_name": "/b.png", "text": "b"}', "got '/b.png'"),
+        ('{"file_name": "a.jpg", "text": "b"}', "got that of line 1 again"),
+    ],
+)
+def test_file_names_that_are_no_use_are_refused(tmp_path, second, got):
+    (tmp_path / "p.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n' + second)
+    with pytest.raises(ValueError, match=got):
+        read_file_names(tmp_path / "p.jsonl")

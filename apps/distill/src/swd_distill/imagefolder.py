@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from swd_distill.samples import Sample
 from swd_models.video import read_frames
-from swd_sample.prompts import read_csv, read_jsonl
+from swd_sample.prompts import read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 
@@ -45,7 +44,7 @@ def read_imagefolder(folder: Path) -> list[tuple[Path, str]]:
     if found is None:
         raise ValueError(f"expected {' or '.join(METADATA)} in {folder}, got neither: run `swd-distill generate` first")
     pairs = []
-    for number, row in _rows(found):
+    for number, row in read_rows(found):
         name, text = row.get("file_name"), row.get("text")
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f"expected file_name and text in line {number} of {found}, got {sorted(map(str, row))}")
@@ -68,9 +67,3 @@ def _open_image(path: Path, count: int) -> list[Image.Image]:
 
 def _open_video(path: Path, count: int) -> list[Image.Image]:
     return read_frames(path, count)
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return the rows with their line numbers."""
-    text = path.read_text(encoding="utf-8-sig")
-    return read_csv(text) if path.suffix == ".csv" else read_jsonl(text, path)

@@ -27,7 +27,8 @@ class Options:
     """Prompts."""
     prompts_file: Path | None = None
     """Prompts of a file instead: .txt with one a line, .jsonl or .csv with a text column. Then --out is a folder, which
-    gets a file for each prompt and metadata.jsonl; those that are there are kept."""
+    gets a file for each prompt, by a column file_name if there is one, and metadata.jsonl; those that are there are
+    kept."""
     batch: int = 8
     """Prompts of the file at a time."""
     lora: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
@@ -68,18 +69,20 @@ def sample(options: Options) -> str:
 
 def _sample_file(options: Options, prompts_file: Path) -> str:
     """Sample each prompt of a file into a folder."""
-    from swd_sample.prompts import read_prompts
+    from swd_sample.prompts import read_file_names, read_prompts
 
     if options.prompts or options.out is None or options.out.is_file():
         given = "prompts too" if options.prompts else f"--out {options.out}"
         raise ValueError(f"expected --prompts-file with --out FOLDER and no other prompts, got {given}")
-    prompts = read_prompts(prompts_file)
+    prompts, names = read_prompts(prompts_file), read_file_names(prompts_file)
     pipe = _load(options)
     schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
     from swd_sample.folder import sample_folder
 
     is_video = len(schedule.sizes[-1]) == 3
-    made = sample_folder(pipe, prompts, options.out, schedule=schedule, seed=options.seed, batch=options.batch)
+    made = sample_folder(
+        pipe, prompts, options.out, schedule=schedule, seed=options.seed, batch=options.batch, names=names
+    )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 

@@ -12,16 +12,26 @@ from swd_schedules import ScaleSchedule
 
 
 def sample_folder(
-    pipe: SwDPipeline, prompts: Sequence[str], folder: Path, *, schedule: ScaleSchedule, seed: int, batch: int
+    pipe: SwDPipeline,
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    schedule: ScaleSchedule,
+    seed: int,
+    batch: int,
+    names: Sequence[str] | None = None,
 ) -> int:
     """Sample prompt i from seed + i into a file of its own where there is none; return how many were made.
+
+    Files are called 000000, 000001, ... or by `names`, which may lead into subfolders.
 
     Raises:
         ValueError: the folder holds samples of other prompts.
     """
     suffix = ".mp4" if len(schedule.sizes[-1]) == 3 else ".png"
-    files = [folder / f"{i:06d}{suffix}" for i in range(len(prompts))]
-    lines = (json.dumps({"file_name": file.name, "text": text}) for file, text in zip(files, prompts, strict=True))
+    names = [f"{name}{suffix}" for name in names or (f"{i:06d}" for i in range(len(prompts)))]
+    files = [folder / name for name in names]
+    lines = (json.dumps({"file_name": name, "text": text}) for name, text in zip(names, prompts, strict=True))
     metadata, text = folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines)
     if metadata.is_file() and metadata.read_text(encoding="utf-8") != text:
         raise ValueError(f"expected samples of these prompts in {folder}, got others: choose another --out")
@@ -34,6 +44,7 @@ def sample_folder(
         few = slice(start, start + batch)
         for media, file in zip(pipe(prompts[few], seed=seed + start, schedule=schedule), files[few], strict=True):
             if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
                 save_media(media, file)
                 made += 1
     return made

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
@@ -21,21 +21,48 @@ def read_prompts(path: Path) -> list[str]:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"expected prompts in a {', '.join(SUFFIXES)} file, got {path}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".txt":
+            prompts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        else:
+            prompts = [_prompt_of(row, number, path) for number, row in read_rows(path)]
     except UnicodeDecodeError as error:
         raise ValueError(f"expected UTF-8 text in {path}, got byte {error.start} that is not: re-save it") from error
-    if path.suffix == ".txt":
-        prompts = [line.strip() for line in text.splitlines() if line.strip()]
-    else:
-        rows = read_csv(text) if path.suffix == ".csv" else read_jsonl(text, path)
-        prompts = [_prompt_of(row, number, path) for number, row in rows]
     if not prompts:
         raise ValueError(f"expected at least one prompt in {path}, got none")
     return prompts
 
 
-def read_jsonl(text: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return the objects of a JSON-lines text with their line numbers; whatever is no object comes back empty."""
+def read_file_names(path: Path) -> list[str] | None:
+    """Return the file names that a .jsonl or .csv gives to its prompts, without suffix; None where it has none.
+
+    Raises:
+        ValueError: a name is missing, is there twice, or leads out of the folder.
+    """
+    if path.suffix == ".txt":
+        return None
+    rows = read_rows(path)
+    if not any("file_name" in row for _, row in rows):
+        return None
+    names: dict[str, int] = {}
+    for number, row in rows:
+        name = PurePosixPath(str(row.get("file_name") or "."))
+        stem = str(name.with_suffix("")) if name.name else ""
+        if not stem or name.is_absolute() or ".." in name.parts or stem in names:
+            what = f"that of line {names[stem]} again" if stem in names else repr(row.get("file_name"))
+            raise ValueError(f"expected a file_name within the folder in line {number} of {path}, got {what}")
+        names[stem] = number
+    return list(names)
+
+
+def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return the rows of a .csv, which has a header, or a .jsonl, with their line numbers.
+
+    Raises:
+        ValueError: a line is no JSON. What is JSON and no object comes back empty.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".csv":
+        return list(enumerate(csv.DictReader(io.StringIO(text)), start=2))
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand in a string
         if not line.strip():
@@ -46,11 +73,6 @@ def read_jsonl(text: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
             raise ValueError(f"expected JSON in line {number} of {path}, got {line[:40]!r}: {error.msg}") from error
         rows.append((number, row if isinstance(row, dict) else {}))
     return rows
-
-
-def read_csv(text: str) -> list[tuple[int, dict[str, Any]]]:
-    """Return the rows of a CSV text, which has a header, with their line numbers."""
-    return list(enumerate(csv.DictReader(io.StringIO(text)), start=2))
 
 
 def _prompt_of(row: dict[str, Any], number: int, path: Path) -> str:
