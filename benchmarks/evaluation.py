@@ -22,7 +22,7 @@ from benchmarks.teacher import checker
 from benchmarks.teacher.score import unseen_prompts
 from swd_distill.generate import generate
 from swd_distill.presets import PRESETS
-from swd_eval.images import evaluate_images
+from swd_eval.evaluate import evaluate
 from swd_models.loading import quiet, resolve_model
 from swd_sample import SwDPipeline
 from swd_sample.folder import sample_folder
@@ -95,7 +95,7 @@ def all_right(folder: Path) -> float:
 
 def measure(folder: Path, reference: Path, out: Path) -> dict[str, Any]:
     """Run `swd-eval images`; return its numbers by metric, and the checker's."""
-    evaluate_images(folder, out, METRICS, ref=reference, offline=True)
+    evaluate(folder, out, METRICS, ref=reference, offline=True)
     found = json.loads((out / "results.json").read_text())["numbers"]
     numbers = {number["metric"]: {key: number[key] for key in ("value", "interval")} for number in found}
     return numbers | {"all right": {"value": all_right(folder), "interval": None}}

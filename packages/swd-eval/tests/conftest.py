@@ -29,6 +29,24 @@ def write_run():
 
 
 @pytest.fixture
+def write_video():
+    """Write frames (T, H, W, 3) of uint8 without loss."""
+    av = pytest.importorskip("av")
+
+    def write(path, frames, fps=8):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(path, "w") as container:
+            stream = container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "rgb24"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def make_study(tmp_path):
     def make(num_pairs=10, num_runs=2, prompts=None, **settings):
         prompts = prompts or [f"prompt {index}" for index in range(num_pairs)]

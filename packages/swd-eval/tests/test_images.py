@@ -1,5 +1,4 @@
 import json
-import os
 import re
 
 import numpy as np
@@ -84,12 +83,13 @@ def test_a_run_that_broke_off_goes_on_and_ends_as_one_that_did_not(folders, caps
     error = fails(capsys, fake, "--ref", folders / "real", "--out", folders / "out")
     assert "expected an image in" in error
     assert "5.png" in error
-    kept = folders / "out" / "tone.jsonl"
-    assert len(kept.read_text().splitlines()) == 4
-    with kept.open("a") as file:
-        file.write('{"file_name": "4.png", "bright')  # as a process leaves it that is killed while it writes
+    kept = folders / "out" / "tone.parts"
+    assert (kept / "0.f32").stat().st_size == 4 * 3 * 4
+    assert not (kept / "4.f32").exists()
+    (kept / "4.99.tmp.f32").write_bytes(b"half")  # as a process leaves it that is killed while it writes
     broken.write_bytes(whole)
     run(fake, "--ref", folders / "real", "--out", folders / "out")
+    assert not kept.exists()
     assert (folders / "out" / "samples.jsonl").read_bytes() == (folders / "whole" / "samples.jsonl").read_bytes()
     assert results(folders / "out")["numbers"] == results(folders / "whole")["numbers"]
 
@@ -122,7 +122,7 @@ def test_results_of_a_run_that_broke_off_are_no_reference(folders, capsys):
     features = first / "lite0.f32"
     features.write_bytes(features.read_bytes()[: 4 * 4 * 1280])
     argv = (folders / "fake", "--ref", first, "--out", folders / "out", "--metrics", "fd-lite0")
-    assert "of 6 images in" in fails(capsys, *argv)
+    assert "of 6 samples in" in fails(capsys, *argv)
 
 
 def test_images_that_changed_are_not_mixed_with_old_scores(folders, capsys):
@@ -206,13 +206,31 @@ def test_fid_runs_in_each_mode_with_weights_from_the_users_folder(folders, capsy
     assert "got swd" in error
 
 
-def test_scores_that_are_not_finite_stop_a_run_and_the_finished_ones_stay(folders):
-    def run_scores(images, prompts):
-        return torch.tensor([[float("nan") if image == "2.png" else 1.0] for image in images])
+def test_scores_that_are_not_finite_stop_a_run_and_the_batches_before_them_stay(folders):
+    done, bad = [], [float("nan")]
 
-    names = iter(sorted(os.listdir(folders / "fake")))  # noqa: PTH208
-    measure = Measure("score", {}, lambda: (lambda image: next(names), run_scores), 1, ("score",))
+    def run_scores(images, prompts):
+        done.append(len(images))
+        return torch.tensor([[bad[0] if len(done) == 2 and place == 1 else 1.0] for place in range(len(images))])
+
+    measure = Measure("score", {}, lambda: (lambda image: image, run_scores), 1, ("score",))
     samples = read_samples(folders / "fake")
-    with pytest.raises(ValueError, match=r"expected finite score for 2.png, got \[nan\]"):
-        collect(measure, samples, folders / "out", batch=4, threads=1)
-    assert len((folders / "out" / "score.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(ValueError, match=r"expected finite score for 3.png, got \[nan\]"):
+        collect(measure, samples, folders / "out", batch=2)
+    assert not (folders / "out" / "score.jsonl").exists()
+    bad[0] = 1.0
+    assert collect(measure, samples, folders / "out", batch=2).tolist() == [[1.0]] * 6
+    assert done == [2, 2, 2, 2]  # the first batch was not done again
+
+
+def test_batches_of_another_size_are_done_again(folders):
+    def run_scores(images, prompts):
+        if len(images) == 2:
+            raise OSError("no space left")
+        return torch.full((len(images), 1), float(len(images)))
+
+    measure = Measure("score", {}, lambda: (lambda image: image, run_scores), 1)
+    samples = read_samples(folders / "fake")
+    with pytest.raises(OSError, match="no space"):
+        collect(measure, samples, folders / "out", batch=4)
+    assert collect(measure, samples, folders / "out", batch=3).tolist() == [[3.0]] * 6

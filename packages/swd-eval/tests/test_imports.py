@@ -3,12 +3,13 @@ import sys
 
 EXTRAS = (
     "scipy", "nltk", "transformers", "safetensors", "huggingface_hub", "efficientnet_lite_pytorch", "pyarrow", "pandas",
-    "torchvision", "torch_fidelity", "skimage", "tyro", "matplotlib",
+    "torchvision", "torch_fidelity", "skimage", "tyro", "matplotlib", "av", "accelerate",
 )  # fmt: skip
 MODULES = (
-    "clip_scores", "collect", "compare", "detectors", "diagnostics", "features", "fetch", "fid", "geneval",
-    "geneval_run", "hpsv3", "image_reward", "images", "inception", "kid", "latency", "metrics", "modes", "prompts",
-    "reference", "results", "vbench", "weights",
+    "clip_scores", "cogvlm", "collect", "compare", "detectors", "diagnostics", "evaluate", "features", "fetch", "fid",
+    "geneval", "geneval_prompts", "geneval_run", "hpsv3", "image_reward", "inception", "kid", "latency", "metrics",
+    "modes", "processes", "prompts", "qwen", "reference", "results", "vbench", "video", "video_reward", "vision_reward",
+    "weights",
 )  # fmt: skip
 
 
@@ -22,7 +23,7 @@ def test_metrics_import_with_torch_numpy_and_pillow_alone():
     run = """
 from pathlib import Path
 try:
-    swd_eval.images.evaluate_images(Path("."), Path("out"), ["fid"])
+    swd_eval.evaluate.evaluate(Path("."), Path("out"), ["fid"])
 except ValueError as error:
     print(error)
 """

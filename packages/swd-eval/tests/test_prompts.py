@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from swd_eval.prompts import find_images, read_samples
+from swd_eval.prompts import find_files, read_samples
 
 
 @pytest.fixture
@@ -19,7 +19,15 @@ def prompts_of(samples):
 
 
 def test_images_are_found_at_any_depth_in_natural_order(folder):
-    assert list(find_images(folder)) == ["2.JPG", "10.png", "deep/1.5.webp"]
+    assert list(find_files(folder, "images")) == ["2.JPG", "10.png", "deep/1.5.webp"]
+
+
+def test_videos_are_found_beside_images_and_have_prompts_of_their_own(folder, tmp_path):
+    for name in ("10.mp4", "2.webm"):
+        (folder / name).write_bytes(b"")
+    assert list(find_files(folder, "videos")) == ["2.webm", "10.mp4"]
+    (tmp_path / "p.csv").write_text("file_name,text\n2.mp4,two\n10.mp4,ten\n")
+    assert prompts_of(read_samples(folder, tmp_path / "p.csv", "videos")) == {"2.webm": "two", "10.mp4": "ten"}
 
 
 BY_NAME = {"2": "two", "10": "ten", "deep/1.5": "deep"}
@@ -88,5 +96,7 @@ def test_prompts_that_do_not_fit_are_refused(folder, tmp_path, name, text, messa
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected images in"):
         read_samples(tmp_path)
+    with pytest.raises(ValueError, match="expected videos in"):
+        read_samples(tmp_path, kind="videos")
     with pytest.raises(ValueError, match="expected a folder of images"):
         read_samples(tmp_path / "absent")

@@ -18,6 +18,13 @@ def test_columns_stand_as_in_table_3(tmp_path):
     assert head == f"| Model | {' | '.join(f'{name} ↑' for name in order)} |"
 
 
+def test_columns_of_videos_stand_as_in_table_2(tmp_path):
+    names = ("motion", "videoreward", "videoreward-vq", "visionreward")
+    write_results(tmp_path, "mine", [number(name) for name in names], {})
+    head = (tmp_path / "table.md").read_text().splitlines()[0]
+    assert head == "| Model | visionreward ↑ | videoreward ↑ | videoreward-vq ↑ | motion ↑ |"
+
+
 def test_a_number_that_is_made_again_replaces_the_old_one(tmp_path):
     write_results(tmp_path, "mine", [number("hpsv3", 1.0), number("geneval", 2.0)], {})
     write_results(tmp_path, "mine", [number("hpsv3", 3.0)], {})

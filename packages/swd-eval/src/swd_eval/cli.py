@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from swd_eval import commands
+from swd_eval.processes import is_main, together
 
 
 @dataclass(frozen=True)
@@ -110,22 +111,27 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], str]]] = {
     "images": (commands.Images, commands.images),
     "report": (commands.Compare, commands.report),
     "study": (Study, study),
+    "videos": (commands.Videos, commands.videos),
     "vbench": (commands.VBench, commands.vbench),
 }
 """Name of a command: its options, and what runs them and returns a text for the user."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `swd-eval`; a user's error is one line and exit code 2."""
+    """Run `swd-eval`; a user's error is one line and exit code 2. Of several processes the main one speaks."""
     kinds = [Annotated[options, tyro.conf.subcommand(name)] for name, (options, _) in COMMANDS.items()]
     choice: Any = Union[tuple(kinds)]  # noqa: UP007
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     options = tyro.cli(choice, prog="swd-eval", description=__doc__, args=argv, config=config)
     run = next(run for kind, run in COMMANDS.values() if isinstance(options, kind))
     try:
-        print(run(options))
+        with together():
+            text = run(options)
+        if is_main():
+            print(text)
     except (ValueError, OSError) as error:
         if os.environ.get("SWD_TRACEBACK"):
             raise
-        print(f"swd-eval: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if is_main():
+            print(f"swd-eval: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

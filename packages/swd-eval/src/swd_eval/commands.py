@@ -8,31 +8,55 @@ import tyro
 
 
 @dataclass(frozen=True)
-class Images:
-    """Measure a folder of images: distances to a reference, learned scores, diagnostics."""
+class Samples:
+    """What images and videos are measured with."""
 
     folder: tyro.conf.Positional[Path]
-    """Images, subfolders included."""
+    """Images or videos, subfolders included."""
     out: Path
     """Folder for results.json, table.md and samples.jsonl. The same folder again: goes on, or adds metrics."""
-    metrics: tuple[str, ...] = ("fd-lite0", "kid-lite0", "diagnostics")
-    """Also pickscore, hpsv3, image-reward, clip-score, and fid- or kid- with swd, torch-fidelity or clean."""
     prompts: Path | None = None
     """Prompts: .csv, .jsonl, .json, .parquet or .txt. Default: metadata.jsonl or .csv in the folder."""
     ref: Path | None = None
-    """Reference: statistics (.npz with mu and sigma), a folder of images, or a folder of results."""
+    """Reference: a folder of the same kind, a folder of results, or for images statistics (.npz with mu and sigma)."""
     weights: Path = Path("weights")
     """Folder of weights; what is on the Hugging Face hub is put there."""
     offline: bool = False
     """Load nothing: list the weights that are missing, with id and size."""
     device: str | None = None
     """Default: cuda if there is a GPU, else cpu."""
+
+
+@dataclass(frozen=True)
+class Images(Samples):
+    """Measure a folder of images: distances to a reference, learned scores, diagnostics."""
+
+    metrics: tuple[str, ...] = ("fd-lite0", "kid-lite0", "diagnostics")
+    """Also pickscore, hpsv3, image-reward, clip-score, and fid- or kid- with swd, torch-fidelity or clean."""
     batch: int = 16
     """Images at a time."""
 
 
 @dataclass(frozen=True)
-class GenEval:
+class Videos(Samples):
+    """Measure a folder of videos (.mp4, .webm): learned scores, diagnostics."""
+
+    metrics: tuple[str, ...] = ("diagnostics",)
+    """Also visionreward, videoreward."""
+    batch: int = 4
+    """Videos at a time."""
+
+
+@dataclass(frozen=True)
+class PrepareGenEval:
+    """Write a folder for each of GenEval's 553 prompts, and say which of its 4 images are there."""
+
+    out: Path
+    """Folder for 00000, 00001, ... with metadata.jsonl and samples, and prompts.jsonl, which lists all images."""
+
+
+@dataclass(frozen=True)
+class ScoreGenEval:
     """Check images for the objects, counts, colours and places that GenEval's prompts name."""
 
     folder: tyro.conf.Positional[Path]
@@ -45,6 +69,16 @@ class GenEval:
     """Load nothing: list the weights that are missing, with id and size."""
     device: str | None = None
     """Default: cuda if there is a GPU, else cpu."""
+
+
+@dataclass(frozen=True)
+class GenEval:
+    """GenEval: its prompts, and whether a detector finds in images what they name."""
+
+    action: (
+        Annotated[PrepareGenEval, tyro.conf.subcommand("prepare")]
+        | Annotated[ScoreGenEval, tyro.conf.subcommand("score")]
+    )
 
 
 @dataclass(frozen=True)
@@ -86,26 +120,28 @@ class VBench:
 
 def images(options: Images) -> str:
     """Measure a folder of images."""
-    from swd_eval.images import evaluate_images
+    from swd_eval.evaluate import evaluate
 
-    return evaluate_images(
-        options.folder,
-        options.out,
-        options.metrics,
-        prompts=options.prompts,
-        ref=options.ref,
-        weights=options.weights,
-        offline=options.offline,
-        device=options.device,
-        batch=options.batch,
-    )
+    return evaluate(**vars(options), kind="images")
+
+
+def videos(options: Videos) -> str:
+    """Measure a folder of videos."""
+    from swd_eval.evaluate import evaluate
+
+    return evaluate(**vars(options), kind="videos")
 
 
 def geneval(options: GenEval) -> str:
-    """Run GenEval with transformers' Mask2Former."""
+    """Prepare, or score with transformers' Mask2Former."""
+    if isinstance(options.action, PrepareGenEval):
+        from swd_eval.geneval_prompts import prepare
+
+        return prepare(options.action.out)
     from swd_eval.geneval_run import evaluate_folder
 
-    return evaluate_folder(options.folder, options.out, options.weights, offline=options.offline, device=options.device)
+    score = options.action
+    return evaluate_folder(score.folder, score.out, score.weights, offline=score.offline, device=score.device)
 
 
 def report(options: Compare) -> str:

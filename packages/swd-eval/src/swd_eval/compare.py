@@ -79,7 +79,7 @@ def _beside(metric: str, first: dict[str, Any], second: dict[str, Any]) -> str:
 def _samples(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "samples.jsonl"
     if not path.is_file():
-        raise ValueError(f"expected samples.jsonl in {folder}, got none: run swd-eval images first")
+        raise ValueError(f"expected samples.jsonl in {folder}, got none: run swd-eval images or videos first")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     return {str(Path(row["file_name"]).with_suffix("")): row for row in rows}
 
@@ -89,4 +89,5 @@ def _scores(samples: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _name(results: dict[str, Any]) -> str:
-    return f"{results['images']} ({results['num_images']} images)"
+    kind = "videos" if "videos" in results else "images"
+    return f"{results[kind]} ({results[f'num_{kind}']} {kind})"

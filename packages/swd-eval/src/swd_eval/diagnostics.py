@@ -1,7 +1,8 @@
-"""What a distilled model tends to lose, without a learned score: tone, detail, variety."""
+"""What a distilled model tends to lose, without a learned score: tone, detail, variety, motion."""
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import torch
 from PIL import Image
@@ -10,6 +11,7 @@ from torch.nn.functional import normalize
 
 from swd_eval.measure import Measure
 from swd_eval.modes import centre_crop, pixels_of
+from swd_eval.video import Video
 
 SIDE = 256
 TONES = ("brightness", "contrast", "saturation")
@@ -28,12 +30,39 @@ def spectrum() -> Measure:
     return Measure("spectrum", about, lambda: (_square_of, _spectra_of), int(_radii(SIDE).max()) + 1)
 
 
+def video_tone() -> Measure:
+    """Return the measure of brightness, contrast, saturation and motion, over all frames."""
+    about = tone().about | {"frames": "all", "motion": "mean absolute difference of luma from frame to frame"}
+    fields = (*TONES, "motion")
+    return Measure("tone", about, lambda: (video_tone_of, lambda rows, _: torch.stack(list(rows))), len(fields), fields)
+
+
+def video_spectrum() -> Measure:
+    """Return the measure of radial power spectra of the middle frames."""
+    of_images = spectrum()
+    return Measure(
+        "spectrum",
+        of_images.about | {"frames": "the middle one"},
+        lambda: (_middle_square_of, _spectra_of),
+        of_images.dim,
+    )
+
+
 def tone_of(image: Image.Image) -> Tensor:
     """Return brightness, contrast and saturation, each in [0, 1]."""
     pixels = pixels_of(image) / 255
     luma, high, low = _luma(pixels), pixels.amax(0), pixels.amin(0)
     saturation = torch.where(high > 0, (high - low) / high.clamp(min=1e-6), 0.0)
     return torch.stack([luma.mean(), luma.std(correction=0), saturation.mean()])
+
+
+def video_tone_of(video: Video) -> Tensor:
+    """Return the means over frames of brightness, contrast and saturation, and motion, each in [0, 1]."""
+    frames = [Image.fromarray(frame.numpy()) for frame in video.frames(range(video.num_frames))]
+    lumas = (_luma(pixels_of(frame) / 255) for frame in frames)
+    changes = [(after - before).abs().mean() for before, after in pairwise(lumas)]
+    motion = torch.stack(changes).mean() if changes else torch.tensor(0.0)
+    return torch.cat([torch.stack([tone_of(frame) for frame in frames]).mean(0), motion[None]])
 
 
 def radial_power(x: Tensor) -> Tensor:
@@ -72,6 +101,11 @@ def _luma(pixels: Tensor) -> Tensor:
 
 def _square_of(image: Image.Image) -> Tensor:
     return _luma(pixels_of(centre_crop(image, SIDE, Image.Resampling.LANCZOS)) / 255)
+
+
+def _middle_square_of(video: Video) -> Tensor:
+    [frame] = video.frames([video.num_frames // 2])
+    return _square_of(Image.fromarray(frame.numpy()))
 
 
 def _spectra_of(squares: Sequence[Tensor], _: Sequence[str]) -> Tensor:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swd_eval.measure import require
+from swd_eval.processes import is_main, together
 from swd_eval.weights import INCEPTION, Weights
 
 
 def fetch(wanted: Sequence[Weights], folder: Path, *, offline: bool) -> None:
-    """Make sure that all weights are in a folder.
+    """Make sure that all weights are in a folder; the main process loads them, and the others wait.
 
     Raises:
         ValueError: offline, or where they are not on the hub: the missing ones, each with its id and size.
@@ -18,9 +19,10 @@ def fetch(wanted: Sequence[Weights], folder: Path, *, offline: bool) -> None:
     if by_hand:
         names = "; ".join(f"{weights.id} ({weights.size}) as {folder / weights.name}" for weights in by_hand)
         raise ValueError(f"expected weights, got {len(by_hand)} missing: {names}")
-    for weights in missing:
-        require("clip", "huggingface_hub")
-        _download(weights, folder)
+    with together():
+        for weights in missing if is_main() else ():
+            require("clip", "huggingface_hub")
+            _download(weights, folder)
 
 
 def _download(weights: Weights, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`swd-eval geneval`: GenEval's folders, judged image by image."""
+"""`swd-eval geneval score`: GenEval's folders, judged image by image."""
 
 import json
 import shutil

@@ -16,14 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from swd_eval.measure import Measure, Prepare, Run, require
+from swd_eval.qwen import chat, hidden_states, load_tokenizer, load_trunk
 from swd_eval.weights import HPSV3, QWEN, read_state
 
 PIXELS = 256 * 28 * 28
 REWARD, IMAGE = "<|Reward|>", "<|image_pad|>"
-CHAT = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-    "<|vision_end|>{text}<|im_end|>\n<|im_start|>assistant\n"
-)
 
 
 class HPSv3(nn.Module):
@@ -31,16 +28,10 @@ class HPSv3(nn.Module):
 
     def __init__(self, state: Mapping[str, Tensor], config: Any, dtype: torch.dtype) -> None:
         super().__init__()
-        from transformers import Qwen2VLModel
-
         head = {name.removeprefix("rm_head."): value for name, value in state.items() if name.startswith("rm_head.")}
         if not head:
             raise ValueError("expected the weights of HPSv3, got others: give HPSv3.safetensors")
-        # As many words as its tokenizer has, which are fewer than in Qwen2-VL's own weights.
-        config.text_config.vocab_size = state["model.embed_tokens.weight"].shape[0]
-        trunk = Qwen2VLModel.from_pretrained(None, config=config, state_dict=rename(state), dtype=dtype)
-        # Also the frequencies of its positions, as the released code rounds them.
-        self.trunk = trunk.to(dtype)
+        self.trunk = load_trunk(state, config, dtype)
         widths = [head["0.weight"].shape[1], 1024, 16, 2]
         first, second, last = (nn.Linear(a, b) for a, b in pairwise(widths))
         self.head = nn.Sequential(first, nn.ReLU(), nn.Dropout(), second, nn.ReLU(), last)
@@ -48,11 +39,7 @@ class HPSv3(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor, pixels: Tensor, grid: Tensor, reward_token: int) -> Tensor:
         """Return the mean of the reward (B, 1); the model's second output is its spread."""
-        # One position a token, image or not: so the released model was trained, by transformers 4.45.
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand(3, *tokens.shape)
-        hidden = self.trunk(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, pixel_values=pixels, image_grid_thw=grid
-        ).last_hidden_state
+        hidden = hidden_states(self.trunk, tokens, mask, pixel_values=pixels, image_grid_thw=grid)
         rewards: Tensor = self.head(hidden[tokens == reward_token].float())
         return rewards[:, :1]
 
@@ -72,14 +59,12 @@ def hpsv3(weights: Path, device: str) -> Measure:
 
 def load_hpsv3(weights: Path, processor: Path, device: str, dtype: torch.dtype = torch.bfloat16) -> tuple[Prepare, Run]:
     """Load the released weights, and Qwen2-VL's configuration and tokenizer from a folder."""
-    from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLImageProcessorPil
+    from transformers import Qwen2VLConfig, Qwen2VLImageProcessorPil
 
     config = Qwen2VLConfig.from_pretrained(processor, local_files_only=True)
     network = HPSv3(read_state(weights), config, dtype).to(device).eval()
     pictures = Qwen2VLImageProcessorPil(min_pixels=PIXELS, max_pixels=PIXELS)
-    tokens = AutoTokenizer.from_pretrained(processor, local_files_only=True, padding_side="right")
-    tokens.add_special_tokens({"additional_special_tokens": [REWARD]})
-    reward = tokens.convert_tokens_to_ids(REWARD)
+    tokens, (reward,) = load_tokenizer(processor, [REWARD])
 
     def prepare(image: Image.Image) -> tuple[Tensor, Tensor]:
         prepared = pictures(image, return_tensors="pt")
@@ -98,13 +83,7 @@ def load_hpsv3(weights: Path, processor: Path, device: str, dtype: torch.dtype =
 
 def question(prompt: str, num_tokens: int) -> str:
     """Return what the model is asked of an image that takes so many tokens."""
-    return CHAT.format(text=_instruction().format(text_prompt=prompt)).replace(IMAGE, IMAGE * num_tokens, 1)
-
-
-def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the trunk's weights under transformers 5's names, without the language head."""
-    trunk = {name: value for name, value in state.items() if name.startswith(("model.", "visual."))}
-    return {name.replace("model.", "language_model.", 1) if name[0] == "m" else name: trunk[name] for name in trunk}
+    return chat(_instruction().format(text_prompt=prompt), IMAGE, num_tokens)
 
 
 @cache

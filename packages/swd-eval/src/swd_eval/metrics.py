@@ -1,4 +1,4 @@
-"""The metrics of images by name: which weights each needs, what it measures, and its numbers."""
+"""The metrics of images and videos by name: which weights each needs, what it measures, and its numbers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,29 +11,53 @@ from swd_eval.features import SPACES, open_space
 from swd_eval.fid import Statistics, bootstrap_interval, frechet_distance
 from swd_eval.kid import kernel_distance
 from swd_eval.measure import Measure
+from swd_eval.prompts import Kind
 from swd_eval.reference import Reference, read_statistics, stated_mode
 from swd_eval.results import Number, mean_of
-from swd_eval.weights import BERT, CLIP_H, CLIP_L, HPSV3, IMAGE_REWARD, INCEPTION, PICKSCORE, QWEN, Weights
+from swd_eval.weights import (
+    BERT,
+    CLIP_H,
+    CLIP_L,
+    HPSV3,
+    IMAGE_REWARD,
+    INCEPTION,
+    PICKSCORE,
+    QWEN,
+    QWEN_2B,
+    VIDEO_REWARD,
+    VISION_REWARD,
+    Weights,
+)
 
 Rows = Callable[[Measure], Tensor]
-"""Computes a measure for the images, or takes it from the disk."""
-SCORES: dict[str, tuple[Weights, ...]] = {
+"""Computes a measure for the samples, or takes it from the disk."""
+IMAGE_SCORES: dict[str, tuple[Weights, ...]] = {
     "pickscore": (PICKSCORE, CLIP_H),
     "clip-score": (CLIP_L,),
     "image-reward": (IMAGE_REWARD, BERT),
     "hpsv3": (HPSV3, QWEN),
 }
+VIDEO_SCORES: dict[str, tuple[Weights, ...]] = {
+    "visionreward": (VISION_REWARD,),
+    "videoreward": (VIDEO_REWARD, QWEN_2B),
+}
+SCORES = IMAGE_SCORES | VIDEO_SCORES
+PARTS = ("", "-vq", "-mq", "-ta")
+"""Of a score's fields those that are numbers; the others are for samples.jsonl alone."""
 DISTANCES = {f"{'fd' if mode == 'lite0' else 'fid'}-{mode}": mode for mode in SPACES} | {
     f"kid-{mode}": mode for mode in SPACES
 }
-METRICS = (*SCORES, *DISTANCES, "diagnostics")
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "images": (*IMAGE_SCORES, *DISTANCES, "diagnostics"),
+    "videos": (*VIDEO_SCORES, "diagnostics"),
+}
 
 
-def check_names(metrics: Sequence[str]) -> None:
-    """Raise ValueError for names that are no metrics, and for none."""
-    wrong = [name for name in metrics if name not in METRICS]
+def check_names(metrics: Sequence[str], kind: Kind) -> None:
+    """Raise ValueError for names that are no metrics of images or of videos, and for none."""
+    wrong = [name for name in metrics if name not in METRICS[kind]]
     if wrong or not metrics:
-        raise ValueError(f"expected --metrics among {', '.join(METRICS)}, got {', '.join(wrong) or 'none'}")
+        raise ValueError(f"expected --metrics among {', '.join(METRICS[kind])}, got {', '.join(wrong) or 'none'}")
 
 
 def weights_of(metrics: Sequence[str]) -> list[Weights]:
@@ -48,19 +72,28 @@ def open_score(metric: str, folder: Path, device: str) -> Measure:
     from swd_eval.clip_scores import clip_score, pickscore
     from swd_eval.hpsv3 import hpsv3
     from swd_eval.image_reward import image_reward
+    from swd_eval.video_reward import video_reward
+    from swd_eval.vision_reward import vision_reward
 
     builders: dict[str, Callable[[Path, str], Measure]] = {
         "pickscore": pickscore,
         "clip-score": clip_score,
         "image-reward": image_reward,
         "hpsv3": hpsv3,
+        "visionreward": vision_reward,
+        "videoreward": video_reward,
     }
     return builders[metric](folder, device)
 
 
-def score_number(metric: str, rows: Tensor, prompts: Sequence[str], measure: Measure) -> Number:
-    """Return the mean of a learned score."""
-    return mean_of(metric, rows[:, 0], prompts, better="higher", notes=measure.about)
+def score_numbers(metric: str, rows: Tensor, prompts: Sequence[str], measure: Measure) -> list[Number]:
+    """Return the mean of a learned score, and of its parts if it has some."""
+    names = [name for part in PARTS if (name := f"{metric}{part}") in measure.fields]
+    columns = [rows[:, measure.fields.index(name)] for name in names]
+    return [
+        mean_of(name, column, prompts, better="higher", notes=measure.about)
+        for name, column in zip(names, columns, strict=True)
+    ]
 
 
 def check_reference(metric: str, space: Measure, reference: Reference) -> None:
@@ -80,9 +113,17 @@ def distance_number(metric: str, rows: Tensor, space: Measure, reference: Refere
     return Number(metric, value, bootstrap_interval(again, rows, value), len(rows), "lower", about | notes)
 
 
-def diagnostic_numbers(rows: Rows, prompts: Sequence[str], reference: Reference | None) -> list[Number]:
-    """Return tone, its drift, and the distance of spectra, to a reference that has images."""
-    tone, spectrum = diagnostics.tone(), diagnostics.spectrum()
+def open_diagnostics(kind: Kind) -> tuple[Measure, Measure]:
+    """Return the measures of tone and of spectra."""
+    if kind == "videos":
+        return diagnostics.video_tone(), diagnostics.video_spectrum()
+    return diagnostics.tone(), diagnostics.spectrum()
+
+
+def diagnostic_numbers(
+    tone: Measure, spectrum: Measure, rows: Rows, prompts: Sequence[str], reference: Reference | None
+) -> list[Number]:
+    """Return tone, its drift, and the distance of spectra, to a reference that is no file of statistics."""
     tones, power = rows(tone), rows(spectrum)
     numbers = [mean_of(name, tones[:, place], prompts) for place, name in enumerate(tone.fields)]
     others = reference.rows(tone) if reference else None

@@ -1,4 +1,4 @@
-"""Images and their prompts: a folder, and the files of prompts that people have."""
+"""Images or videos and their prompts: a folder, and the files of prompts that people have."""
 
 import csv
 import hashlib
@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Kind = Literal["images", "videos"]
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+VIDEOS = {".mp4", ".webm"}
 METADATA = ("metadata.jsonl", "metadata.csv")
 TEXTS = ("text", "prompt", "caption", "captions")
 NAMES = ("file_name", "image", "file", "name")
@@ -17,24 +19,24 @@ NAMES = ("file_name", "image", "file", "name")
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, its path in its folder, and its prompt, which is empty where none was given."""
+    """An image or video, its path in its folder, and its prompt, which is empty where none was given."""
 
     name: str
     path: Path
     prompt: str
 
 
-def read_samples(folder: Path, prompts: Path | None = None) -> list[Sample]:
-    """Return the images of a folder in natural order, each with its prompt.
+def read_samples(folder: Path, prompts: Path | None = None, kind: Kind = "images") -> list[Sample]:
+    """Return the images or videos of a folder in natural order, each with its prompt.
 
     Prompts are rows of a .csv, .jsonl, .json, .parquet or .txt: by default the folder's own metadata. Rows with a file
-    name belong to that image, whatever its suffix. Without names rows go with images in order; with k times as many
-    images as rows, the first k images belong to the first row, and so on. Of a list of captions the first counts.
+    name belong to that file, whatever its suffix. Without names rows go with files in order; with k times as many
+    files as rows, the first k files belong to the first row, and so on. Of a list of captions the first counts.
 
     Raises:
-        ValueError: there are no images, or images and prompts do not fit.
+        ValueError: there are no files of this kind, or they and the prompts do not fit.
     """
-    files = find_images(folder)
+    files = find_files(folder, kind)
     source = prompts or next((folder / name for name in METADATA if (folder / name).is_file()), None)
     if source is None:
         return [Sample(name, path, "") for name, path in files.items()]
@@ -44,27 +46,28 @@ def read_samples(folder: Path, prompts: Path | None = None) -> list[Sample]:
     if all(name for name, _ in rows):
         return _by_name(folder, files, source, rows)
     if len(files) % len(rows):
-        raise ValueError(f"expected {len(rows)} images (one a prompt) or a multiple in {folder}, got {len(files)}")
+        raise ValueError(f"expected {len(rows)} {kind} (one a prompt) or a multiple in {folder}, got {len(files)}")
     each = len(files) // len(rows)
     return [Sample(name, path, rows[index // each][1]) for index, (name, path) in enumerate(files.items())]
 
 
-def digests(samples: Sequence[Sample]) -> dict[str, str]:
-    """Return digests of images and prompts, the former by names and sizes: reading all twice would double the time."""
+def digests(samples: Sequence[Sample], kind: Kind = "images") -> dict[str, str]:
+    """Return digests of files and prompts, the former by names and sizes: reading all twice would double the time."""
     rows = {
-        "images_sha256": [(sample.name, sample.path.stat().st_size) for sample in samples],
+        f"{kind}_sha256": [(sample.name, sample.path.stat().st_size) for sample in samples],
         "prompts_sha256": [sample.prompt for sample in samples],
     }
     return {name: hashlib.sha256(json.dumps(row).encode()).hexdigest() for name, row in rows.items()}
 
 
-def find_images(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder and its subfolders in natural order, by their paths in it."""
+def find_files(folder: Path, kind: Kind) -> dict[str, Path]:
+    """Return the images or videos of a folder and its subfolders in natural order, by their paths in it."""
     if not folder.is_dir():
-        raise ValueError(f"expected a folder of images, got {folder}")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGES]
+        raise ValueError(f"expected a folder of {kind}, got {folder}")
+    suffixes = IMAGES if kind == "images" else VIDEOS
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in suffixes]
     if not found:
-        raise ValueError(f"expected images in {folder}, got none")
+        raise ValueError(f"expected {kind} in {folder}, got none")
     names = {path.relative_to(folder).as_posix(): path for path in found}
     return {name: names[name] for name in sorted(names, key=natural)}
 
@@ -153,9 +156,9 @@ def _read_parquet(source: Path) -> list[dict[str, Any]]:
 
 
 def _stem(name: str) -> str:
-    """Drop the suffix of an image, and nothing else: names may have dots."""
+    """Drop the suffix of an image or video, and nothing else: names may have dots."""
     suffix = Path(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in IMAGES else name
+    return name.removesuffix(suffix) if suffix.lower() in IMAGES | VIDEOS else name
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:

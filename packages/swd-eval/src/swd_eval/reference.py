@@ -1,7 +1,8 @@
-"""What images are compared with: statistics in an .npz, a folder of images, or a folder of results."""
+"""What images or videos are compared with: statistics in an .npz, a folder of the kind, or a folder of results."""
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from swd_eval.collect import collect, stored
 from swd_eval.fid import Statistics
 from swd_eval.files import write_whole
 from swd_eval.measure import Measure
-from swd_eval.prompts import Sample, digests, find_images
+from swd_eval.prompts import Kind, Sample, digests, find_files
 from swd_eval.weights import checksum
 
 
@@ -24,7 +25,8 @@ class Reference:
 
     path: Path
     out: Path
-    """Where rows of a folder of images are kept, those of each folder by itself."""
+    """Where rows of a folder of images or videos are kept, those of each folder by itself."""
+    kind: Kind = "images"
     batch: int = 16
 
     def rows(self, measure: Measure) -> Tensor | None:
@@ -36,9 +38,9 @@ class Reference:
         if self.path.is_file():
             return None
         if (self.path / "results.json").is_file():
-            return stored(measure, self.path, results_of(self.path).get("num_images"))
+            return stored(measure, self.path, results_of(self.path).get(f"num_{self.kind}"))
         samples = self._samples()
-        return collect(measure, samples, self.out / digests(samples)["images_sha256"][:12], batch=self.batch)
+        return collect(measure, samples, self.out / self._digest(samples)[:12], batch=self.batch)
 
     def statistics(self, measure: Measure) -> Statistics:
         """Return mean and covariance of a space's features."""
@@ -51,13 +53,16 @@ class Reference:
         if self.path.is_file():
             sha256 = checksum(self.path)
         elif (self.path / "results.json").is_file():
-            sha256 = results_of(self.path).get("images_sha256")
+            sha256 = results_of(self.path).get(f"{self.kind}_sha256")
         else:
-            sha256 = digests(self._samples())["images_sha256"]
+            sha256 = self._digest(self._samples())
         return {"path": str(self.path.resolve()), "sha256": sha256}
 
     def _samples(self) -> list[Sample]:
-        return [Sample(name, path, "") for name, path in find_images(self.path).items()]
+        return [Sample(name, path, "") for name, path in find_files(self.path, self.kind).items()]
+
+    def _digest(self, samples: Sequence[Sample]) -> str:
+        return digests(samples, self.kind)[f"{self.kind}_sha256"]
 
 
 def read_statistics(path: Path, measure: Measure) -> Statistics:
@@ -102,6 +107,6 @@ def results_of(folder: Path) -> dict[str, Any]:
     """Read the results.json of a folder."""
     path = folder / "results.json"
     if not path.is_file():
-        raise ValueError(f"expected results.json in {folder}, got none: run swd-eval images first")
+        raise ValueError(f"expected results.json in {folder}, got none: run swd-eval images or videos first")
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results

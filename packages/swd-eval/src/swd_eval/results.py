@@ -13,9 +13,11 @@ from torch import Tensor
 
 from swd_eval.files import write_json, write_text
 
-# Table 3's order; then what the paper does not have.
-ORDER = ("pickscore", "hpsv3", "image-reward", "fid", "geneval", "fd", "kid", "clip-score")
-PACKAGES = ("swd-eval", "torch", "numpy", "pillow", "transformers", "efficientnet-lite-pytorch")
+# The order of tables 2 and 3; then what the paper does not have.
+ORDER = (
+    "visionreward", "videoreward", "pickscore", "hpsv3", "image-reward", "fid", "geneval", "fd", "kid", "clip-score",
+)  # fmt: skip
+PACKAGES = ("swd-eval", "torch", "numpy", "pillow", "transformers", "efficientnet-lite-pytorch", "av")
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
@@ -28,7 +30,7 @@ class Number:
     interval: tuple[float, float] | None
     """95 %, over the draw of images or prompts; None where it has no meaning."""
     num: int
-    """Images, or prompts, that it is over."""
+    """Images, videos or prompts that it is over."""
     better: Literal["higher", "lower", "neither"] = "neither"
     notes: dict[str, Any] = field(default_factory=dict)
 

@@ -51,6 +51,15 @@ CLIP_L = Weights("openai/clip-vit-large-patch14", "clip-vit-large-patch14", "abo
 IMAGE_REWARD = Weights("THUDM/ImageReward: ImageReward.pt", "ImageReward.pt", "about 1.8 GB")
 HPSV3 = Weights("MizzenAI/HPSv3: HPSv3.safetensors", "HPSv3.safetensors", "about 16 GB")
 QWEN = Weights("Qwen/Qwen2-VL-7B-Instruct", "Qwen2-VL-7B-Instruct", "about 11 MB", files=TEXTS)
+VIDEO_REWARD = Weights(
+    "KwaiVGI/VideoReward",
+    "VideoReward",
+    "about 5 GB",
+    "48375908e6112de9",  # of checkpoint-11352/model.pth
+    files=("model_config.json", "checkpoint-*/model.pth"),
+)
+QWEN_2B = Weights("Qwen/Qwen2-VL-2B-Instruct", "Qwen2-VL-2B-Instruct", "about 11 MB", files=TEXTS)
+VISION_REWARD = Weights("zai-org/VisionReward-Video", "VisionReward-Video", "about 25 GB")
 MASK2FORMER = Weights(
     "facebook/mask2former-swin-small-coco-instance", "mask2former-swin-small-coco-instance", "about 280 MB"
 )

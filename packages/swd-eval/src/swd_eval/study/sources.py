@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swd_eval.prompts import IMAGES, natural, read_jsonl
+from swd_eval.prompts import IMAGES, VIDEOS, natural, read_jsonl
 
-VIDEOS = {".mp4", ".webm"}
 METADATA = "metadata.jsonl"
 
 

@@ -1,0 +1,130 @@
+"""Two processes, or one after the other: the same files, and an end for all where one fails."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("accelerate")
+pytest.importorskip("efficientnet_lite_pytorch")
+NUM = 21
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Noise, of another seed in each folder, and prompts of the first."""
+    tmp_path = tmp_path_factory.mktemp("processes")
+    for seed, name in enumerate(("fake", "real")):
+        (tmp_path / name).mkdir()
+        for index in range(NUM):
+            pixels = np.random.default_rng([seed, index]).integers(0, 255, (160, 160, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "prompts.txt").write_text("".join(f"prompt {index}\n" for index in range(7)))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def start(folders):
+    """Start processes of one launch, each with one thread, as a launcher does."""
+    started = []
+
+    def call(out, num, *argv):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launch = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        given = ("--ref", folders / "real", "--prompts", folders / "prompts.txt", "--device", "cpu", "--batch", "2")
+        command = [sys.executable, "-m", "swd_eval", "images", folders / "fake", "--out", folders / out, *given, *argv]
+        workers = [
+            subprocess.Popen(
+                [str(word) for word in command],
+                env=os.environ | launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(num)
+        ]
+        started.extend(workers)
+        return workers
+
+    yield call
+    for worker in started:
+        worker.kill()
+        worker.communicate()
+
+
+def end(workers, code):
+    """Wait; give what each wrote to stdout and stderr."""
+    written = [worker.communicate(timeout=240) for worker in workers]
+    assert [worker.returncode for worker in workers] == [code] * len(workers), written
+    return written
+
+
+def errors(written):
+    return [[line for line in error.splitlines() if "error" in line or "Traceback" in line] for _, error in written]
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def of_one(folders, start):
+    """Give the files that one process writes."""
+    end(start("one", 1), 0)
+    return files(folders / "one")
+
+
+def test_two_processes_write_the_files_of_one(folders, start, of_one):
+    (main, _), (other, _) = end(start("two", 2), 0)
+    found = files(folders / "two")
+    assert {"results.json", "table.md", "samples.jsonl", "lite0.f32", "tone.jsonl"} <= found.keys()
+    assert found == of_one
+    assert found["table.md"].decode() in main
+    assert "fd-lite0" not in other
+
+
+def test_a_launch_of_which_one_is_killed_goes_on_with_another_number(folders, start, of_one):
+    workers = start("killed", 2)
+    parts = folders / "killed" / "lite0.parts"
+    while not list(parts.glob("*.f32")):
+        assert [worker.poll() for worker in workers] == [None, None]
+        time.sleep(0.005)
+    workers[1].kill()
+    _, error = workers[0].communicate(timeout=240)
+    assert workers[0].returncode == 2
+    assert "Traceback" not in error
+    [line] = [line for line in error.splitlines() if line.startswith("swd-eval: error: ")]
+    assert "got one that is gone" in line
+    assert 0 < len(list(parts.glob("*.f32"))) < 11
+    assert not (folders / "killed" / "lite0.f32").exists()
+    end(start("killed", 1), 0)
+    assert files(folders / "killed") == of_one
+
+
+def test_what_fails_in_one_process_ends_all_with_one_line(folders, start, of_one):
+    """Batch 1, of images 2 and 3, belongs to the process that does not speak."""
+    broken = folders / "fake" / "3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60].ljust(len(whole), b"\0"))
+    main, other = errors(end(start("broken", 2), 2))
+    assert other == []
+    assert len(main) == 1
+    assert "expected an image in" in main[0]
+    assert "3.png" in main[0]
+    broken.write_bytes(whole)
+    end(start("broken", 2), 0)
+    assert files(folders / "broken") == of_one
+
+
+def test_what_is_wrong_in_all_processes_is_said_once(start):
+    main, other = errors(end(start("out", 2, "--metrics", "fid"), 2))
+    assert other == []
+    assert len(main) == 1
+    assert "expected --metrics among" in main[0]
