@@ -93,6 +93,24 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What swd-eval (extra `eval`) measures of the student while it trains, in OUT/evaluation."""
+
+    metrics: tuple[str, ...] = ()
+    """As of `swd-eval images` or `videos`, for example fd-lite0 kid-lite0 diagnostics pickscore. Default: none."""
+    prompts: Path | None = None
+    """Prompts: .txt, .jsonl or .csv. Default: unseen ones where the model brings some, else the first of training."""
+    num: int = 128
+    """Prompts, a sample each."""
+    ref: Path | None = None
+    """Reference: images, results of swd-eval or an .npz. Default: the run's images."""
+    every: int = 1000
+    """Updates between evaluations; one comes after the last update too."""
+    weights: Path = Path("weights")
+    """Folder of the weights that metrics need; what is on the Hugging Face hub is put there."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A distillation run."""
 
@@ -106,6 +124,7 @@ class Config:
     """Losses and their weights."""
     data: Data = field(default_factory=Data)
     training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     out: Path = Path("runs")
     """The run folder; everything of the run is inside."""
     seed: int = 0
@@ -160,6 +179,8 @@ class Config:
             "training.rank": self.training.rank,
             "training.save-every": self.training.save_every,
             "training.sample-every": self.training.sample_every,
+            "evaluation.num": self.evaluation.num,
+            "evaluation.every": self.evaluation.every,
         }
         for name, value in positive.items():
             if value < 1:
@@ -183,3 +204,7 @@ class Config:
                 f"expected a folder of images, got {self.data.images}: check --data.images, where OWNER/NAME is a data "
                 "set of the hub"
             )
+        if self.evaluation.metrics:
+            from swd_distill.evaluation import check_evaluation
+
+            check_evaluation(self)

@@ -76,6 +76,11 @@ class Log:
             form = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
             tracker.log_images({"samples": pixels}, step=step, **form)
 
+    def evaluation(self, step: int, found: Metrics) -> None:
+        """Show what was measured of the student; it is on disk already."""
+        for tracker in self._trackers:
+            tracker.log(found, step=step)
+
     def flush(self) -> None:
         """Bring the file to the disk."""
         if self._on:

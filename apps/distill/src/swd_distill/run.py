@@ -12,15 +12,15 @@ from swd_distill.cache import MANIFEST
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import encode
+from swd_distill.evaluation import unseen_prompts
 from swd_distill.generate import generate, prompts_of
 from swd_distill.sources import open_source
 from swd_distill.train import claimed, train
 from swd_distill.trainer import share_places
-from swd_models.loading import load_teacher, resolve_model
+from swd_models.loading import load_teacher
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
-from swd_sample.prompts import read_prompts
 
 Sampler = Callable[[list[str], int], list[Media]]
 NUM_COMPARED, COMPARISON_SEED = 8, 1000
@@ -98,9 +98,8 @@ def _teacher(config: Config) -> Sampler:
 
 def _prompts_to_compare(config: Config) -> list[str]:
     """Return prompts that training has not seen where the model brings some, else the first that it has."""
-    unseen = Path(resolve_model(config.model)) / "prompts_test.txt"
-    if unseen.is_file():
-        return read_prompts(unseen)[:NUM_COMPARED]
+    if unseen := unseen_prompts(config.model):
+        return unseen[:NUM_COMPARED]
     if config.data.on_the_fly:
         return [sample.text for sample in open_source(config).read(0, NUM_COMPARED)]
     return list(json.loads((config.cache / MANIFEST).read_text())["captions"])

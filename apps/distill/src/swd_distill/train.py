@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -11,9 +12,10 @@ import torch
 
 from swd_distill.cache import Cache
 from swd_distill.checkpoints import load_checkpoint, save_checkpoint
-from swd_distill.config import Config
+from swd_distill.config import Config, Evaluation
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import fitting
+from swd_distill.evaluation import Evaluator
 from swd_distill.files import claim, only_one
 from swd_distill.live import Live
 from swd_distill.log import Log, peak_gib
@@ -41,6 +43,7 @@ def train(config: Config) -> Path:
     samples = state.is_main_process or training.shard_base  # no process can alone where the base is split
     cache = Live(config) if config.data.on_the_fly else Cache.open(config.cache, fitting(config))
     with claimed(config):
+        evaluator = Evaluator(config) if config.evaluation.metrics else None
         trainer = build_trainer(config, cache)
         start = load_checkpoint(config.out / "checkpoints", trainer)
         with Log(config, start) as log, Stopping(trainer.device) as stopping:
@@ -49,6 +52,8 @@ def train(config: Config) -> Path:
                 last, stop = step == total, stopping.asked()
                 if samples and (last or (not stop and step % training.sample_every == 0)):
                     log.picture(step, grid({"": sample(config, trainer)}, cache.captions))
+                if evaluator and (last or (not stop and step % config.evaluation.every == 0)):
+                    log.evaluation(step, evaluator.measure(step, trainer))
                 if last or stop or step % training.save_every == 0:
                     log.flush()
                     if state.is_main_process:
@@ -77,7 +82,7 @@ def iterate(trainer: Trainer, step: int) -> Metrics:
 @contextmanager
 def claimed(config: Config) -> Iterator[None]:
     """Write config.json, or check that the run folder belongs to a run of the same numbers; keep other runs out."""
-    no_matter = {"out", "dry_run", "data.batch"} | {
+    no_matter = {"out", "dry_run", "data.batch", *(f"evaluation.{each.name}" for each in fields(Evaluation))} | {
         f"training.{name}"
         for name in ("save_every", "sample_every", "keep", "accumulate", "max_skips", "trackers", "shard_base")
     }

@@ -28,15 +28,9 @@ def sample_folder(
     Raises:
         ValueError: the folder holds samples of other prompts.
     """
-    suffix = ".mp4" if len(schedule.sizes[-1]) == 3 else ".png"
-    names = [f"{name}{suffix}" for name in names or (f"{i:06d}" for i in range(len(prompts)))]
+    names = file_names(len(prompts), schedule, names)
     files = [folder / name for name in names]
-    lines = (json.dumps({"file_name": name, "text": text}) for name, text in zip(names, prompts, strict=True))
-    metadata, text = folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines)
-    if metadata.is_file() and metadata.read_text(encoding="utf-8") != text:
-        raise ValueError(f"expected samples of these prompts in {folder}, got others: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata.write_text(text, encoding="utf-8")
+    write_metadata(folder, names, prompts)
     # Whole batches of neighbours, as an unbroken run has them: the rounding of a sample depends on its batch.
     starts = [i for i in range(0, len(files), batch) if not all(file.is_file() for file in files[i : i + batch])]
     made = 0
@@ -48,3 +42,23 @@ def sample_folder(
                 save_media(media, file)
                 made += 1
     return made
+
+
+def file_names(num: int, schedule: ScaleSchedule, stems: Sequence[str] | None = None) -> list[str]:
+    """Return a name for each sample: `stems`, else 000000, 000001, ..., with the suffix of images or videos."""
+    suffix = ".mp4" if len(schedule.sizes[-1]) == 3 else ".png"
+    return [f"{stem}{suffix}" for stem in stems or [f"{i:06d}" for i in range(num)]]
+
+
+def write_metadata(folder: Path, names: Sequence[str], prompts: Sequence[str]) -> None:
+    """Make a folder, and write which file belongs to which prompt.
+
+    Raises:
+        ValueError: the folder holds samples of other prompts.
+    """
+    lines = (json.dumps({"file_name": name, "text": text}) for name, text in zip(names, prompts, strict=True))
+    metadata, text = folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines)
+    if metadata.is_file() and metadata.read_text(encoding="utf-8") != text:
+        raise ValueError(f"expected samples of these prompts in {folder}, got others: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata.write_text(text, encoding="utf-8")

@@ -41,12 +41,15 @@ def evaluate(
     kind: Kind = "images",
     prompts: Path | None = None,
     ref: Path | None = None,
+    ref_rows: Path | None = None,
     weights: Path = Path("weights"),
     offline: bool = False,
     device: str | None = None,
     batch: int = 16,
 ) -> str:
     """Compute metrics of images or videos into a folder, where each is done once; return the table.
+
+    What is computed of a folder that is the reference is kept in `ref_rows`, by default OUT/reference.
 
     In a launch of several processes all call it: each does its share, and the main one returns the table.
 
@@ -57,7 +60,7 @@ def evaluate(
     if kind == "videos":
         require("video", "av")
     samples = read_samples(folder, prompts, kind)
-    reference = Reference(ref, out / "reference", kind, batch) if ref else None
+    reference = Reference(ref, ref_rows or out / "reference", kind, batch) if ref else None
     _check(metrics, samples, reference, kind)
     fetch(weights_of(metrics), weights, offline=offline)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

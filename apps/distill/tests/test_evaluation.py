@@ -1,0 +1,96 @@
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+
+from swd_models.lora_files import FILES
+
+METRICS = ("--evaluation.metrics", "fd-lite0", "kid-lite0", "diagnostics")
+FEW = ("--evaluation.num", "3", "--evaluation.every", "2")
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished, cli, argv, tmp_path_factory):
+    """Train as the finished run did, and measure."""
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    for part in ("cache", "images"):
+        shutil.copytree(finished / part, folder / part)
+    cli(*argv("train", folder, *METRICS, *FEW))
+    return folder
+
+
+def numbers_of(folder, step):
+    found = json.loads((folder / "evaluation" / f"step-{step:06d}" / "results.json").read_text())
+    return {number["metric"]: number for number in found["numbers"]}
+
+
+def test_a_run_is_measured_now_and_then_and_at_its_end(evaluated):
+    steps = sorted(path.name for path in (evaluated / "evaluation").glob("step-*"))
+    assert steps == ["step-000002", "step-000003"]
+    second = numbers_of(evaluated, 2)
+    assert second["fd-lite0"]["value"] > 0
+    assert second["fd-lite0"]["num"] == 3
+    assert second["fd-lite0"]["notes"]["reference n"] == 6
+    assert {"kid-lite0", "brightness", "spectrum-distance"} <= second.keys()
+    lines = (evaluated / "evaluation" / "table.md").read_text().splitlines()
+    assert lines[0].startswith("| step | fd-lite0 | kid-lite0 |")
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 2", "| 3"]
+    assert f"{second['fd-lite0']['value']:.4g}" in lines[2]
+
+
+def test_samples_are_of_prompts_that_training_has_not_seen(evaluated):
+    rows = (evaluated / "evaluation" / "step-000003" / "samples" / "metadata.jsonl").read_text().splitlines()
+    unseen = [json.loads(row)["text"] for row in rows]
+    seen = (evaluated / "images" / "metadata.jsonl").read_text()
+    assert len(unseen) == 3
+    assert not [prompt for prompt in unseen if prompt in seen]
+
+
+def test_measuring_changes_nothing_of_the_run(evaluated, finished):
+    ours, without = (load_file(folder / "lora" / FILES["diffusers"]) for folder in (evaluated, finished))
+    assert ours.keys() == without.keys()
+    assert all(ours[name].equal(without[name]) for name in ours)
+
+
+def test_samples_are_what_the_run_samples_afterwards(evaluated):
+    import numpy as np
+    from PIL import Image
+
+    from swd_sample import SwDPipeline
+
+    folder = evaluated / "evaluation" / "step-000003" / "samples"
+    prompts = [json.loads(row)["text"] for row in (folder / "metadata.jsonl").read_text().splitlines()]
+    media = SwDPipeline.from_run(evaluated)(prompts, seed=1000)
+    for index, item in enumerate(media):
+        kept = Image.open(folder / f"{index:06d}.png")
+        assert np.abs(np.asarray(item, int) - np.asarray(kept, int)).max() <= 1
+
+
+def test_two_processes_measure_what_one_does(evaluated, argv, two_workers, tmp_path):
+    folder = tmp_path / "run"
+    for part in ("cache", "images"):
+        shutil.copytree(evaluated / part, folder / part)
+    two_workers("-m", "swd_distill", *argv("train", folder, *METRICS, *FEW, "--evaluation.num", "3"))
+    for step in (2, 3):
+        one, two = numbers_of(evaluated, step), numbers_of(folder, step)
+        assert one.keys() == two.keys()
+        for name in ("fd-lite0", "brightness", "spectrum-distance"):
+            assert two[name]["value"] == pytest.approx(one[name]["value"], rel=0.02, abs=0.02), name
+
+
+def test_a_reference_of_ones_own_and_prompts_of_ones_own(finished, encoded, cli, argv, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a big red circle at the left, green background\n")
+    flags = ("--evaluation.prompts", tmp_path / "prompts.txt", "--evaluation.ref", finished / "images")
+    cli(*argv("train", encoded, "--evaluation.metrics", "diagnostics", *flags))
+    assert numbers_of(encoded, 3)["brightness"]["num"] == 1
+
+
+def test_what_cannot_be_measured_is_refused_before_any_work(refused, argv, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    assert "expected --metrics among pickscore" in refused(argv("train", out, "--evaluation.metrics", "fvd"))
+    error = refused(argv("train", out, *METRICS, "--evaluation.ref", tmp_path / "none"))
+    assert f"expected a file or folder as --evaluation.ref, got {tmp_path}/none" in error
+    monkeypatch.setattr("swd_distill.evaluation.find_spec", lambda name: None)
+    assert "pip install 'swd-distill[eval]'" in refused(argv("train", out, *METRICS))
+    assert not out.exists()
