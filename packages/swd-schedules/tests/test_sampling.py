@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +22,8 @@ def shrink(x_t: Tensor, sigma: Tensor) -> Tensor:
 @pytest.mark.parametrize("process", [FlowMatching(), VariancePreserving()])
 def test_sampling_is_predict_upscale_renoise(process: FlowMatching | VariancePreserving) -> None:
     schedule = ScaleSchedule.square((1000.0, 700.0, 400.0), (4, 4, 6))
-    result = sample_scalewise(shrink, schedule, (2, 3), process=process, generator=seeded(), mode="dct")
+    schedule = replace(schedule, upscaler="dct")
+    result = sample_scalewise(shrink, schedule, (2, 3), process=process, generator=seeded())
     generator = seeded()
     x0 = shrink(torch.randn(2, 3, 4, 4, generator=generator), torch.ones(2))
     x_t = process.add_noise(x0, torch.randn(2, 3, 4, 4, generator=generator), 0.7)

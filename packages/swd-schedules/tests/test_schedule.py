@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -14,6 +15,22 @@ def test_stages_pair_each_timestep_with_its_own_size() -> None:
         Stage(2, 0.737, (8, 8), (16, 16)),
     )
     assert SCHEDULE.sigmas == (1.0, 0.896, 0.737)
+
+
+def test_an_upscaler_travels_with_the_schedule() -> None:
+    schedule = ScaleSchedule.parse("1000:8, 896:8, 737:16, dct")
+    assert schedule == replace(SCHEDULE, upscaler="dct")
+    assert ScaleSchedule.from_json(schedule.to_json()) == schedule
+    assert str(schedule) == "1000@8x8 -> 896@8x8 -> 737@16x16 (dct)"
+    for derived in (schedule.full_scale(), schedule.thin(2), schedule.thin(1), schedule.reshaped(2.0)):
+        assert derived.upscaler == "dct"
+    assert "upscaler" not in SCHEDULE.to_json()
+
+
+@pytest.mark.parametrize("read", [ScaleSchedule.parse, lambda text: replace(SCHEDULE, upscaler="lanczos")])
+def test_an_unknown_upscaler_is_refused(read) -> None:
+    with pytest.raises(ValueError, match="expected an upscaler of bicubic, bilinear, nearest, dct, got 'lanczos'"):
+        read("1000:8,896:16,lanczos")
 
 
 def test_full_scale_keeps_timesteps_at_the_final_size() -> None:

@@ -70,7 +70,9 @@ class Draw:
         stage, key = self.stage(bucket.schedule(schedule)), (self.seed, self.step, self.update, "sample")
         samples = [among[integer(len(among), *key, i)] for i in self.places]
         real, cond = cache.latents(samples, stage.target), cache.cond(samples)
-        upscaled = upscale(cache.latents(samples, stage.source), stage.target) if stage.index > 0 else None
+        upscaled = None
+        if stage.index > 0:
+            upscaled = upscale(cache.latents(samples, stage.source), stage.target, schedule.upscaler)
         uncond = {key: value.expand_as(cond[key]) for key, value in cache.uncond.items()}
         return self.noised(Batch(stage, upscaled, real, cond, uncond, {}, {}), recipe)
 

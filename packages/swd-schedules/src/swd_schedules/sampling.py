@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from swd_schedules.process import FlowMatching, Process
-from swd_schedules.resize import UpscaleMode, upscale
+from swd_schedules.resize import upscale
 from swd_schedules.schedule import ScaleSchedule, Stage
 
 _FLOW = FlowMatching()
@@ -21,7 +21,6 @@ def sample_scalewise(
     process: Process = _FLOW,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     on_stage: Callable[[Stage, Tensor], None] | None = None,
-    mode: UpscaleMode = "bicubic",
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "batch channels *size"]:
@@ -33,13 +32,12 @@ def sample_scalewise(
 
     Args:
         denoise: `denoise(x_t, sigma) -> x0`, with sigma `(batch,)` in float32 or wider.
-        schedule: Sizes and noise levels.
+        schedule: Sizes, noise levels and the upscaler.
         shape: Batch and channels.
         process: Forward process of the model.
         generator: Source of all noise; or one per sample, so that a sample is the same in every batch. Noise is drawn
             on the generator's device, then moved.
         on_stage: Called with every stage and its x0.
-        mode: Interpolation of `upscale`.
         device: Where to sample; by default the generator's device, else the CPU.
         dtype: Of the noise, so of x_t as well.
 
@@ -51,7 +49,9 @@ def sample_scalewise(
     x0: Tensor | None = None
     for stage in schedule.stages:
         noise = _draw((*shape, *stage.target), generator, device, dtype)
-        x_t = noise if x0 is None else process.add_noise(upscale(x0, stage.target, mode), noise, stage.sigma)
+        x_t = (
+            noise if x0 is None else process.add_noise(upscale(x0, stage.target, schedule.upscaler), noise, stage.sigma)
+        )
         sigma = torch.full(shape[:1], stage.sigma, dtype=torch.promote_types(dtype, torch.float32), device=x_t.device)
         x0 = denoise(x_t, sigma)
         if on_stage is not None:

@@ -2,9 +2,12 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import sqrt
+from typing import cast, get_args
+
+from swd_schedules.resize import UpscaleMode
 
 _ENTRY = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?):(\d+(?:x\d+){0,2})")
 
@@ -29,6 +32,7 @@ class ScaleSchedule:
         timesteps: Strictly falling, in (0, 1000].
         sizes: `(h, w)` or `(t, h, w)` in latent cells, never shrinking on any axis; sizes may repeat. Whether a model's
             patch divides them is for the model to check.
+        upscaler: What takes x0 to the next size, in sampling and in training.
 
     Raises:
         ValueError: A rule above is broken.
@@ -36,6 +40,7 @@ class ScaleSchedule:
 
     timesteps: tuple[float, ...]
     sizes: tuple[tuple[int, ...], ...]
+    upscaler: UpscaleMode = "bicubic"
 
     def __post_init__(self) -> None:
         _check_timesteps(self.timesteps)
@@ -45,6 +50,8 @@ class ScaleSchedule:
                 f"expected one size per timestep, got {len(self.timesteps)} timesteps and {len(self.sizes)} sizes; "
                 "repeat a size to stay on it"
             )
+        if self.upscaler not in get_args(UpscaleMode):
+            raise ValueError(f"expected an upscaler of {', '.join(get_args(UpscaleMode))}, got {self.upscaler!r}")
 
     @classmethod
     def square(cls, timesteps: tuple[float, ...], sizes: tuple[int, ...]) -> "ScaleSchedule":
@@ -53,9 +60,14 @@ class ScaleSchedule:
 
     @classmethod
     def parse(cls, text: str) -> "ScaleSchedule":
-        """Read the inline form `1000:8x8,896:10x10`; `1000:8` means a square, `1000:6x20x34` a video."""
+        """Read the inline form `1000:8x8,896:10x10`; `1000:8` means a square, `1000:6x20x34` a video.
+
+        An upscaler other than bicubic stands at the end: `1000:8,896:16,dct`.
+        """
         timesteps, sizes = [], []
-        for entry in text.split(","):
+        entries, _, last = text.rpartition(",")
+        named = bool(entries) and ":" not in last
+        for entry in (entries if named else text).split(","):
             match = _ENTRY.fullmatch(entry.strip())
             if match is None:
                 raise ValueError(
@@ -64,7 +76,7 @@ class ScaleSchedule:
             size = tuple(int(axis) for axis in match[2].split("x"))
             timesteps.append(float(match[1]))
             sizes.append(size if len(size) > 1 else size * 2)
-        return cls(tuple(timesteps), tuple(sizes))
+        return cls(tuple(timesteps), tuple(sizes), cast(UpscaleMode, last.strip()) if named else "bicubic")
 
     @classmethod
     def from_json(cls, text: str) -> "ScaleSchedule":
@@ -78,18 +90,21 @@ class ScaleSchedule:
             data = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{expected}, got {text[:60]!r}; check the syntax ({error})") from error
-        if not isinstance(data, dict) or set(data) != {"timesteps", "sizes"}:
-            raise ValueError(f"{expected}, got {text[:60]!r}; give exactly these two keys")
+        if not isinstance(data, dict) or set(data) - {"upscaler"} != {"timesteps", "sizes"}:
+            raise ValueError(f"{expected}, got {text[:60]!r}; give exactly these two keys, or upscaler too")
         timesteps, sizes = data["timesteps"], data["sizes"]
         if not _is_list_of((int, float), timesteps):
             raise ValueError(f"{expected}, got timesteps {timesteps!r}; give a list of numbers")
         if not (_is_list_of(list, sizes) and all(_is_list_of(int, size) for size in sizes)):
             raise ValueError(f"{expected}, got sizes {sizes!r}; give a list of lists of whole numbers")
-        return cls(tuple(float(t) for t in timesteps), tuple(tuple(size) for size in sizes))
+        return cls(
+            tuple(float(t) for t in timesteps), tuple(tuple(size) for size in sizes), data.get("upscaler", "bicubic")
+        )
 
     def to_json(self) -> str:
         """Write the schedule as one line of JSON; `from_json` gives back an equal one."""
-        return json.dumps({"timesteps": self.timesteps, "sizes": self.sizes})
+        upscaler = {} if self.upscaler == "bicubic" else {"upscaler": self.upscaler}  # so other readers read the rest
+        return json.dumps({"timesteps": self.timesteps, "sizes": self.sizes} | upscaler)
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -105,7 +120,7 @@ class ScaleSchedule:
 
     def full_scale(self) -> "ScaleSchedule":
         """Return the baseline of section 5: the same timesteps, all at the final size."""
-        return ScaleSchedule(self.timesteps, self.sizes[-1:] * len(self.sizes))
+        return replace(self, sizes=self.sizes[-1:] * len(self.sizes))
 
     def thin(self, num_steps: int) -> "ScaleSchedule":
         """Keep `num_steps` stages, evenly spread, with the first and the last; one is pure noise at the last size.
@@ -117,9 +132,9 @@ class ScaleSchedule:
         if not 1 <= num_steps <= last + 1:
             raise ValueError(f"expected 1 to {last + 1} steps, got {num_steps}; this schedule has no others")
         if num_steps == 1:
-            return ScaleSchedule(self.timesteps[:1], self.sizes[-1:])
+            return replace(self, timesteps=self.timesteps[:1], sizes=self.sizes[-1:])
         kept = [round(i * last / (num_steps - 1)) for i in range(num_steps)]
-        return ScaleSchedule(tuple(self.timesteps[i] for i in kept), tuple(self.sizes[i] for i in kept))
+        return replace(self, timesteps=tuple(self.timesteps[i] for i in kept), sizes=tuple(self.sizes[i] for i in kept))
 
     def reshaped(self, aspect: float, multiple: int = 1) -> "ScaleSchedule":
         """Return the schedule of about the same areas in the shape `aspect`, width over height; frames stay.
@@ -132,14 +147,12 @@ class ScaleSchedule:
 
         areas = (size[-2] * size[-1] for size in self.sizes)
         sides = ((nearest(sqrt(area / aspect)), nearest(sqrt(area * aspect))) for area in areas)
-        return ScaleSchedule(
-            self.timesteps, tuple((*size[:-2], *hw) for size, hw in zip(self.sizes, sides, strict=True))
-        )
+        return replace(self, sizes=tuple((*size[:-2], *hw) for size, hw in zip(self.sizes, sides, strict=True)))
 
     def __str__(self) -> str:
         # Four digits keep the once- and the twice-shifted grid apart (895.7, 895.9).
         steps = (f"{t:.4g}@{_size_text(size)}" for t, size in zip(self.timesteps, self.sizes, strict=True))
-        return " -> ".join(steps)
+        return " -> ".join(steps) + ("" if self.upscaler == "bicubic" else f" ({self.upscaler})")
 
 
 def _check_timesteps(timesteps: tuple[float, ...]) -> None:
