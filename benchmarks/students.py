@@ -138,7 +138,7 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
             make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
         for name in args.students or study.students:
-            path = store / f"{name}-{seed}.json"
+            path = store / f"{_slug(name)}-{seed}.json"
             config = replace(study.students[name], seed=seed).to_json() | {"out": None}
             make = partial(_train_and_measure, study, name, captions, seed, args.work, path.with_suffix(".png"))
             rows.setdefault(f"student, {name}", []).append(recorded(path, of | {"config": config}, make))

@@ -7,6 +7,7 @@ from typing import Any
 
 from swd_distill.config import Config, Data
 from swd_distill.presets import PRESETS
+from swd_losses import RELEASED
 
 TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
 SHORT = replace(TINY, training=replace(TINY.training, iterations=350, sample_every=350))
@@ -114,6 +115,8 @@ LOSSES = Study(
         "MMD alone, mean over the batch (B)": _losses(SHORT, mmd_pooling="batch"),
         "MMD alone, clean (C)": _losses(SHORT, mmd_noised=False),
         "MMD alone, features of the fake model": _losses(SHORT, mmd_features="fake", fake_updates=1),
+        # Their kernel is a mean as their other losses are: with it, their weights balance these.
+        "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=FULL.recipe.guidance, fake_updates=2)),
     },
     (
         Claim("With MMD the full loss is better than without", "MMD + DMD + GAN", "DMD + GAN"),
@@ -123,6 +126,12 @@ LOSSES = Study(
         ),
         Claim("Means of images are better than of the batch (B)", "MMD alone", "MMD alone, mean over the batch (B)"),
         Claim("Noised features are better than clean ones (C)", "MMD alone", "MMD alone, clean (C)"),
+        Claim(
+            "The teacher's features are as good as the fake model's", "MMD alone",
+            "MMD alone, features of the fake model", margin=0.02,
+        ),
+        Claim("Eq. 2 is as good as pseudo-Huber", "MMD alone", "MMD alone, pseudo-Huber", margin=0.02),
+        Claim("The paper's recipe is as good as the released one", "MMD + DMD + GAN", "released recipe", margin=0.02),
     ),
 )  # fmt: skip
 
@@ -142,10 +151,30 @@ LEVERS = Study(
     ),
 )
 
+
+def _upscaled(config: Config, upscaler: str) -> Config:
+    steps = zip(config.scales.timesteps, config.scales.sizes, strict=True)
+    entries = [f"{timestep}:{'x'.join(map(str, size))}" for timestep, size in steps]
+    return replace(config, schedule=",".join([*entries, upscaler]))
+
+
+# The paper upscales by bicubic and compares nothing. Of bilinear, nearest and dct each is trained with itself.
+UPSCALERS = Study(
+    "upscalers",
+    "Upscalers (in no table)",
+    {"bicubic": SHORT} | {name: _upscaled(SHORT, name) for name in ("bilinear", "nearest", "dct")},
+    (
+        Claim("Bicubic is better than bilinear", "bicubic", "bilinear"),
+        Claim("Bicubic is better than nearest", "bicubic", "nearest"),
+        Claim("Bicubic is as good as zero-padding the DCT", "bicubic", "dct", margin=0.02),
+    ),
+)
+
 STUDIES = {
     "scenes": SCENES,
     "clips": CLIPS,
     "schedules": SCHEDULES,
     "losses": LOSSES,
     "levers": LEVERS,
+    "upscalers": UPSCALERS,
 }

@@ -84,18 +84,20 @@ def _sample_undistilled(
 
 def table(rows: Mapping[str, Sequence[Scores]]) -> str:
     """Return a Markdown table: the mean over seeds and, of more than one, the standard deviation of what is judged."""
-    columns = list(next(iter(rows.values()))[0])
+    columns = list(dict.fromkeys(column for seeds in rows.values() for scores in seeds for column in scores))
     lines = [
         "| | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, seeds in rows.items():
-        cells = [_cell([scores[column] for scores in seeds], column in JUDGED) for column in columns]
+        cells = [_cell([scores.get(column) for scores in seeds], column in JUDGED) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float], spread: bool) -> str:
+def _cell(values: Sequence[float | None], spread: bool) -> str:
+    if None in values:  # measured before this column was
+        return "—"
     text = f"{np.mean(values):.3f}"
     return f"{text} ± {np.std(values, ddof=1):.3f}" if spread and len(values) > 1 else text
 
