@@ -42,7 +42,7 @@ def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Confi
     The teacher's samples of a seed are the same for every student: made once, copied, and counted for each.
     """
     config = replace(study.students[name], seed=seed, out=work / f"{name}-{seed}")
-    source = replace(study.base, data=study.most_data, seed=seed, out=work / f"{study.base.name}-teacher-{seed}")
+    source = replace(study.base, data=study.most_data, seed=seed, out=work / f"{study.base.model}-teacher-{seed}")
     shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
     if not config.images.is_dir():
         shutil.copytree(source.images, config.images)
