@@ -9,7 +9,6 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from benchmarks.provenance import fingerprint, machine, versions
 from benchmarks.teacher.checker import check
 from benchmarks.teacher.distances import spectral_distance
+from benchmarks.teacher.sampling import Denoise, euler, guided
 from benchmarks.teacher.scenes import draw, random_scene
 from swd_models import load_denoiser, load_latents, load_text
 from swd_models.loading import quiet, resolve_model
@@ -62,13 +62,9 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator)
 
 
-def continue_sampling(denoise: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, sigma: float) -> Tensor:
+def continue_sampling(denoise: Denoise, x_t: Tensor, sigma: float) -> Tensor:
     """Go on from a noise level by Euler steps along the teacher's 28-step grid."""
-    sigmas = [sigma, *(s for s in shifted_grid(28) if s < sigma - 1e-3)]
-    for now, then in pairwise(sigmas):
-        x0 = denoise(x_t, torch.full((len(x_t),), now))
-        x_t = x0 + (then / now) * (x_t - x0)
-    return x_t
+    return euler(denoise, x_t, [sigma, *(s for s in shifted_grid(28) if s < sigma - 1e-3)])
 
 
 def patch_distance(x: Tensor, y: Tensor, side: int = 8) -> float:
@@ -99,14 +95,7 @@ def measure(count: int, batch: int = 64, seed: int = 0) -> dict[str, dict[str, d
         images = []
         for start in tqdm(range(0, count, batch), desc=name):
             some = slice(start, start + batch)
-            few = {key: value[some] for key, value in cond.items()}
-            none = {key: value.expand_as(few[key]) for key, value in uncond.items()}
-
-            def denoise(
-                x: Tensor, level: Tensor, few: dict[str, Tensor] = few, none: dict[str, Tensor] = none
-            ) -> Tensor:
-                return torch.lerp(denoiser.denoise(x, level, none), denoiser.denoise(x, level, few), GUIDANCE)
-
+            denoise = guided(denoiser, {key: value[some] for key, value in cond.items()}, uncond, GUIDANCE)
             images.append(autoencoder.decode(continue_sampling(denoise, x_t[some], sigma)))
         return torch.cat(images)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.stats import t
 
 from benchmarks.provenance import commit, fingerprint, machine, versions
-from benchmarks.studies import STUDIES, Claim, Study
+from benchmarks.studies import STUDIES, Study
 from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
 from swd_distill.config import Config
 from swd_distill.encode import encode
@@ -134,11 +134,11 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
     rows: dict[str, list[Record]] = {}
     for seed in args.seeds:
         for name, sample in samplers.items():
-            path = store / f"{_slug(name)}-{seed}.json"
+            path = store / f"{slug(name)}-{seed}.json"
             make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
         for name in args.students or study.students:
-            path = store / f"{_slug(name)}-{seed}.json"
+            path = store / f"{slug(name)}-{seed}.json"
             config = replace(study.students[name], seed=seed).to_json() | {"out": None}
             make = partial(_train_and_measure, study, name, captions, seed, args.work, path.with_suffix(".png"))
             rows.setdefault(f"student, {name}", []).append(recorded(path, of | {"config": config}, make))
@@ -155,7 +155,8 @@ def _train_and_measure(study: Study, name: str, captions: Sequence[str], seed: i
     return measure(config.model, name, sample, captions, seed, sheet) | {"minutes": minutes}
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Return a row's name as a file's."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.replace("'", "")).split())
 
 
@@ -179,24 +180,28 @@ def verdicts(study: Study, rows: dict[str, list[Record]]) -> str:
     lines = [
         "| claim | all right: difference | verdict | kid x 1000: difference |",
         "|---|---|---|---|",
-        *(_verdict(claim, rows) for claim in study.claims if {claim.row, claim.other} <= rows.keys()),
+        *(
+            verdict(claim.text, rows[claim.row], rows[claim.other], claim.margin)
+            for claim in study.claims
+            if {claim.row, claim.other} <= rows.keys()
+        ),
     ]
     return "\n".join([*lines, "", ""]) if len(lines) > 2 else ""
 
 
-def _verdict(claim: Claim, rows: dict[str, list[Record]]) -> str:
-    mean, half = _difference(claim, rows, "all_right")
-    low, high = mean - half + claim.margin, mean + half + claim.margin
-    verdict = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided at this size"
-    margin = f", margin {claim.margin:g}" if claim.margin else ""
-    kid, kid_half = _difference(claim, rows, "kid x 1000")
-    return f"| {claim.text} | {mean:+.3f} ± {half:.3f}{margin} | {verdict} | {kid:+.2f} ± {kid_half:.2f} |"
+def verdict(text: str, one: Sequence[Record], other: Sequence[Record], margin: float = 0.0) -> str:
+    """Return a row of the table of verdicts: whether one is better than the other, or as good to within the margin."""
+    mean, half = _difference(one, other, "all_right")
+    low, high = mean - half + margin, mean + half + margin
+    found = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided at this size"
+    within = f", margin {margin:g}" if margin else ""
+    kid, kid_half = _difference(one, other, "kid x 1000")
+    return f"| {text} | {mean:+.3f} ± {half:.3f}{within} | {found} | {kid:+.2f} ± {kid_half:.2f} |"
 
 
-def _difference(claim: Claim, rows: dict[str, list[Record]], column: str) -> tuple[float, float]:
+def _difference(one: Sequence[Record], other: Sequence[Record], column: str) -> tuple[float, float]:
     """Return the mean difference of two rows, seed by seed, and half of its 95 % interval."""
-    one, other = ([record["scores"][column] for record in rows[name]] for name in (claim.row, claim.other))
-    difference = np.subtract(one, other)
+    difference = np.subtract(*([record["scores"][column] for record in records] for records in (one, other)))
     num = len(difference)
     half = float(t.ppf(0.975, num - 1) * difference.std(ddof=1) / math.sqrt(num)) if num > 1 else math.inf
     return float(difference.mean()), half
@@ -238,7 +243,7 @@ Schedule: {base.scales}.{notes}
 ![samples]({study.page}.png)
 """)
     if 0 in args.seeds:
-        sheets = {name: store / f"{_slug(name.removeprefix('student, '))}-0.png" for name in rows}
+        sheets = {name: store / f"{slug(name.removeprefix('student, '))}-0.png" for name in rows}
         picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png")
         if study is STUDIES["scenes"]:  # the README's
             pair = {name: sheets[name] for name in (next(iter(sheets)), f"student, {base.name}") if name in sheets}
