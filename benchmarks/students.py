@@ -191,20 +191,24 @@ def verdicts(study: Study, rows: dict[str, list[Record]]) -> str:
 
 def verdict(text: str, one: Sequence[Record], other: Sequence[Record], margin: float = 0.0) -> str:
     """Return a row of the table of verdicts: whether one is better than the other, or as good to within the margin."""
-    mean, half = _difference(one, other, "all_right")
+    mean, half = difference(*_columns("all_right", one, other))
     low, high = mean - half + margin, mean + half + margin
     found = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided at this size"
     within = f", margin {margin:g}" if margin else ""
-    kid, kid_half = _difference(one, other, "kid x 1000")
+    kid, kid_half = difference(*_columns("kid x 1000", one, other))
     return f"| {text} | {mean:+.3f} ± {half:.3f}{within} | {found} | {kid:+.2f} ± {kid_half:.2f} |"
 
 
-def _difference(one: Sequence[Record], other: Sequence[Record], column: str) -> tuple[float, float]:
-    """Return the mean difference of two rows, seed by seed, and half of its 95 % interval."""
-    difference = np.subtract(*([record["scores"][column] for record in records] for records in (one, other)))
-    num = len(difference)
-    half = float(t.ppf(0.975, num - 1) * difference.std(ddof=1) / math.sqrt(num)) if num > 1 else math.inf
-    return float(difference.mean()), half
+def _columns(column: str, *rows: Sequence[Record]) -> list[list[float]]:
+    return [[record["scores"][column] for record in records] for records in rows]
+
+
+def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Return the mean difference of paired values, one a seed, and half of its 95 % interval (Student's t)."""
+    each = np.subtract(one, other)
+    num = len(each)
+    half = float(t.ppf(0.975, num - 1) * each.std(ddof=1) / math.sqrt(num)) if num > 1 else math.inf
+    return float(each.mean()), half
 
 
 def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace) -> Path:
