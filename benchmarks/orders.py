@@ -165,7 +165,9 @@ upscale; B': B at a later timestep ({levels}), where its low frequencies are as 
 standard deviations over seeds.
 
 Spectral distance in dB between the noisy latents and real ones of that level; patch distance (Frechet, patches of 8x8
-pixels) and KID (EfficientNet-Lite0) between the images that the teacher makes on from them and the scenes.
+pixels) and KID (EfficientNet-Lite0) between the images that the teacher makes on from them and the scenes. All right
+can contradict them: C's upscaled noise hides more of the small image's low frequencies, so that the teacher draws more
+of the scene anew, as the caption has it. B' gives B as much noise there, to tell that from the order itself.
 
 | t | order | {" | ".join(names)} |
 {"|---" * (len(names) + 2)}|"""

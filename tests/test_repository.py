@@ -1,8 +1,11 @@
 """Rules of the repository that no linter knows."""
 
+import re
 from pathlib import Path
 
 import pytest
+
+from benchmarks import summary
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(path.parent for path in ROOT.glob("*/*/pyproject.toml"))
@@ -20,3 +23,12 @@ def test_every_member_is_typed_documented_and_tested(member):
     assert len(list(member.glob("src/*/py.typed"))) == 1
     assert len((member / "README.md").read_text().splitlines()) > 5
     assert list(member.glob("tests/test_*.py"))
+
+
+def test_the_readme_has_the_verdicts_and_the_numbers_of_the_pages():
+    readme = summary.README.read_text()
+    assert summary.updated(readme) == readme
+    numbers = re.findall(r"\.\d{3} ± \.\d{3}", readme[: readme.index(summary.BEGIN)])
+    page = (summary.RESULTS / "students.md").read_text()
+    assert len(numbers) == 6
+    assert [number for number in numbers if f"0{number.replace('± ', '± 0')}" not in page] == []
