@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import versions
+from benchmarks.provenance import commit, versions
 from swd_distill.config import Config
 from swd_distill.cost import Counted
 from swd_distill.estimate import Estimate, mmd_alone
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = args.out / "cost.json"
     records = json.loads(path.read_text()) if path.is_file() else {}
     for name in args.models:
-        records[name] = record(PRESETS[name])
+        records[name] = record(PRESETS[name]) | {"commit": commit()}
         records = {name: records[name] for name in TABLE_5 if name in records}
         path.write_text(json.dumps(records, indent=1) + "\n")
     text = page(records)

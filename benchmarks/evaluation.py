@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image, ImageFilter
 
-from benchmarks.provenance import fingerprint, machine, versions
+from benchmarks.provenance import commit, fingerprint, machine, versions
 from benchmarks.teacher import checker
 from benchmarks.teacher.score import unseen_prompts
 from swd_distill.generate import generate
@@ -160,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "student": f"{config['name']}, seed {config['seed']}",
         "teacher": fingerprint(Path(resolve_model("embedded"))),
         "lora": fingerprint(args.student / "lora"),
+        "commit": commit(),
         "machine": machine(),
         "versions": versions(),
     }
