@@ -146,13 +146,13 @@ def test_the_measure_names_its_numbers_and_its_weights(folder: Path, tmp_path: P
     ],
 )
 def test_two_frames_a_second_are_shown_and_at_least_four(num_frames: int, fps: float, expected: list[int]) -> None:
-    assert frame_indices(Video(Path("a.mp4"), fps, num_frames), 2) == expected
+    assert frame_indices(Video(Path("a.mp4"), float(fps), num_frames), 2.0) == expected
 
 
 def test_at_most_768_frames_are_shown_and_one_is_too_few() -> None:
-    assert len(frame_indices(Video(Path("a.mp4"), 2, 2001), 2)) == 768
+    assert len(frame_indices(Video(Path("a.mp4"), 2.0, 2001), 2.0)) == 768
     with pytest.raises(ValueError, match=r"expected at least 2 frames in a\.mp4, got 1"):
-        frame_indices(Video(Path("a.mp4"), 2, 1), 2)
+        frame_indices(Video(Path("a.mp4"), 2.0, 1), 2.0)
 
 
 def test_patches_are_those_of_the_processor_for_videos() -> None:
@@ -176,7 +176,7 @@ def test_low_rank_updates_are_added_to_the_weights() -> None:
         "base_model.model.model.a.lora_B.default.weight": torch.tensor([[3.0], [4.0]]),
         "base_model.model.rm_head.weight": torch.ones(1, 2),
     }
-    merged = merge(state, 2)
+    merged = merge(state, 2.0)
     assert merged.keys() == {"model.a.weight", "model.a.bias", "rm_head.weight"}
     assert merged["model.a.weight"].tolist() == [[7, 12], [8, 17]]
 

@@ -184,11 +184,11 @@ def test_pixels_are_resized_and_cropped_as_torchvision_does():
 def test_frames_are_those_nearest_to_full_seconds(num_frames, fps):
     times = [index / fps for index in range(num_frames)]
     nearest = [min(range(num_frames), key=lambda index: abs(times[index] - second)) for second in range(99)]
-    assert choose_frames(num_frames, fps) == nearest[: min(24, round(times[-1]) + 1)]
+    assert choose_frames(num_frames, float(fps)) == nearest[: min(24, round(times[-1]) + 1)]
 
 
 def test_videos_of_the_paper_give_six_frames():
-    assert choose_frames(81, 16) == [0, 16, 32, 48, 64, 80]
+    assert choose_frames(81, 16.0) == [0, 16, 32, 48, 64, 80]
 
 
 def test_the_score_is_the_mean_of_signed_weights():

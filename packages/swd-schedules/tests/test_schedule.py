@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
@@ -27,10 +28,16 @@ def test_an_upscaler_travels_with_the_schedule() -> None:
     assert "upscaler" not in SCHEDULE.to_json()
 
 
-@pytest.mark.parametrize("read", [ScaleSchedule.parse, lambda text: replace(SCHEDULE, upscaler="lanczos")])
-def test_an_unknown_upscaler_is_refused(read) -> None:
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (ScaleSchedule.parse, "1000:8,896:16,lanczos"),
+        (ScaleSchedule.from_json, '{"timesteps": [1000], "sizes": [[8, 8]], "upscaler": "lanczos"}'),
+    ],
+)
+def test_an_unknown_upscaler_is_refused(read: Callable[[str], ScaleSchedule], text: str) -> None:
     with pytest.raises(ValueError, match="expected an upscaler of bicubic, bilinear, nearest, dct, got 'lanczos'"):
-        read("1000:8,896:16,lanczos")
+        read(text)
 
 
 def test_full_scale_keeps_timesteps_at_the_final_size() -> None:

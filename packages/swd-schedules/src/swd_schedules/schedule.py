@@ -50,8 +50,7 @@ class ScaleSchedule:
                 f"expected one size per timestep, got {len(self.timesteps)} timesteps and {len(self.sizes)} sizes; "
                 "repeat a size to stay on it"
             )
-        if self.upscaler not in get_args(UpscaleMode):
-            raise ValueError(f"expected an upscaler of {', '.join(get_args(UpscaleMode))}, got {self.upscaler!r}")
+        _upscaler(self.upscaler)
 
     @classmethod
     def square(cls, timesteps: tuple[float, ...], sizes: tuple[int, ...]) -> "ScaleSchedule":
@@ -76,7 +75,7 @@ class ScaleSchedule:
             size = tuple(int(axis) for axis in match[2].split("x"))
             timesteps.append(float(match[1]))
             sizes.append(size if len(size) > 1 else size * 2)
-        return cls(tuple(timesteps), tuple(sizes), cast(UpscaleMode, last.strip()) if named else "bicubic")
+        return cls(tuple(timesteps), tuple(sizes), _upscaler(last.strip()) if named else "bicubic")
 
     @classmethod
     def from_json(cls, text: str) -> "ScaleSchedule":
@@ -98,7 +97,9 @@ class ScaleSchedule:
         if not (_is_list_of(list, sizes) and all(_is_list_of(int, size) for size in sizes)):
             raise ValueError(f"{expected}, got sizes {sizes!r}; give a list of lists of whole numbers")
         return cls(
-            tuple(float(t) for t in timesteps), tuple(tuple(size) for size in sizes), data.get("upscaler", "bicubic")
+            tuple(float(t) for t in timesteps),
+            tuple(tuple(size) for size in sizes),
+            _upscaler(data.get("upscaler", "bicubic")),
         )
 
     def to_json(self) -> str:
@@ -179,6 +180,12 @@ def _check_sizes(sizes: tuple[tuple[int, ...], ...]) -> None:
             raise ValueError(
                 f"expected sizes that never shrink, got {before} then {after}; order them from small to large"
             )
+
+
+def _upscaler(name: object) -> UpscaleMode:
+    if name not in get_args(UpscaleMode):
+        raise ValueError(f"expected an upscaler of {', '.join(get_args(UpscaleMode))}, got {name!r}")
+    return cast(UpscaleMode, name)
 
 
 def _is_list_of(kind: type | tuple[type, ...], value: object) -> bool:
