@@ -20,11 +20,12 @@ from torch.nn.functional import unfold
 from tqdm import tqdm
 
 from benchmarks.provenance import fingerprint
-from benchmarks.students import Record, difference, recorded
+from benchmarks.records import Record, recorded
 from benchmarks.teacher.checker import check
 from benchmarks.teacher.distances import features, spectral_distance
 from benchmarks.teacher.sampling import Denoise, euler, guided
 from benchmarks.teacher.scenes import draw, random_scene
+from benchmarks.verdicts import difference, judge
 from swd_eval.kid import squared_mmd
 from swd_models import load_denoiser, load_latents, load_text
 from swd_models.loading import quiet, resolve_model
@@ -189,8 +190,7 @@ def _cell(values: Sequence[float]) -> str:
 
 def _verdict(tables: Sequence[Found], t: str, column: str, one: str, other: str) -> str:
     mean, half = difference([table[t][one][column] for table in tables], [table[t][other][column] for table in tables])
-    verdict = "reproduced" if mean > half else "not reproduced" if mean < -half else "undecided"
-    return f"{verdict}: {mean:+.2g} ± {half:.1g}"
+    return f"{judge(mean, half)}: {mean:+.2g} ± {half:.1g}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,11 +21,13 @@ from torch import Tensor
 
 from benchmarks.latency.flops import forward_flops
 from benchmarks.provenance import fingerprint
-from benchmarks.students import Record, measure, recorded, slug, verdict
+from benchmarks.records import Record, recorded, slug
+from benchmarks.students import measure
 from benchmarks.studies import SCHEDULES
 from benchmarks.teacher.distances import draw
 from benchmarks.teacher.sampling import Denoise, euler, guided
 from benchmarks.teacher.score import table, unseen_prompts
+from benchmarks.verdicts import verdict
 from swd_models import load_denoiser, load_latents, load_text
 from swd_models.loading import quiet, resolve_model
 from swd_models.parts import Media

@@ -1,8 +1,8 @@
 """Train students of the embedded teachers, seed by seed, and compare them with their teacher.
 
 `uv run --group benchmarks python -m benchmarks.students` does what is missing and writes the page and the pictures of
-benchmarks/results; `--of clips` does so for the video teacher. Each row and seed is one file of
-benchmarks/results/students (or video-students): committed, it is not computed again, on whatever machine.
+benchmarks/results; `--of clips` does so for the video teacher. Each row and seed is one file there: committed, it is
+not computed again, on whatever machine.
 """
 
 import argparse
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.stats import t
 
-from benchmarks.provenance import commit, fingerprint, machine, versions
-from benchmarks.studies import STUDIES, Study
+from benchmarks.provenance import fingerprint
+from benchmarks.records import Record, recorded, slug
+from benchmarks.studies import STUDENT, STUDIES, Study
 from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
+from benchmarks.verdicts import verdict
 from swd_distill.config import Config
 from swd_distill.encode import encode
 from swd_distill.generate import generate
@@ -33,7 +33,6 @@ from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
 NUM_PICTURED, PER_ROW = 32, 8
-Record = dict[str, Any]
 
 
 def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
@@ -74,27 +73,6 @@ def _timed(folder: Path, result: Path, work: Callable[[], object]) -> float:
     return spent / 60
 
 
-def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
-    """Return the record in a file if it is of the same thing, else make it and write it."""
-    of = json.loads(json.dumps(of, default=str))
-    if path.is_file():
-        record: Record = json.loads(path.read_text())
-        if _covers(of, record["of"]):
-            return record
-    record = {"of": of, **make(), "commit": commit(), "machine": machine(), "versions": versions()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(record, indent=1) + "\n")
-    path.with_suffix(".tmp").replace(path)
-    return record
-
-
-def _covers(now: Any, then: Any) -> bool:
-    """Tell whether all that was noted still holds; settings that came later are taken to have changed nothing."""
-    if isinstance(then, dict):
-        return isinstance(now, dict) and all(name in now and _covers(now[name], value) for name, value in then.items())
-    return bool(now == then)
-
-
 def measure(model: str, name: str, sample: Sampler, captions: Sequence[str], seed: int, sheet: Path) -> Record:
     """Score a sampler; the first seed's first samples are kept as a sheet, for the pictures."""
     if seed == 0:
@@ -124,7 +102,7 @@ def read_sheet(path: Path, count: int) -> list[Media]:
 
 def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record]]:
     """Train and score what is missing, references first; return the records of each row, one a seed."""
-    base, store = study.base, args.out / study.page
+    base = study.base
     captions = unseen_prompts(base.model, args.count)
     teacher = fingerprint(Path(resolve_model(base.model)))
     steps, guidance = base.data.teacher_steps, base.data.teacher_guidance
@@ -134,15 +112,21 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
     rows: dict[str, list[Record]] = {}
     for seed in args.seeds:
         for name, sample in samplers.items():
-            path = store / f"{slug(name)}-{seed}.json"
+            path = _path(study, args.out, name, seed)
             make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
         for name in args.students or study.students:
-            path = store / f"{slug(name)}-{seed}.json"
+            path = _path(study, args.out, f"{STUDENT}{name}", seed)
             config = replace(study.students[name], seed=seed).to_json() | {"out": None}
             make = partial(_train_and_measure, study, name, captions, seed, args.work, path.with_suffix(".png"))
-            rows.setdefault(f"student, {name}", []).append(recorded(path, of | {"config": config}, make))
+            rows.setdefault(f"{STUDENT}{name}", []).append(recorded(path, of | {"config": config}, make))
     return rows
+
+
+def _path(study: Study, out: Path, row: str, seed: int) -> Path:
+    """Name the record of a row: what students are compared with is the same in all studies of a teacher."""
+    folder = study.page if row.startswith(STUDENT) else f"{study.base.model}-references"
+    return out / folder / f"{slug(row.removeprefix(STUDENT))}-{seed}.json"
 
 
 def _train_and_measure(study: Study, name: str, captions: Sequence[str], seed: int, work: Path, sheet: Path) -> Record:
@@ -153,11 +137,6 @@ def _train_and_measure(study: Study, name: str, captions: Sequence[str], seed: i
         return pipe(few, seed=first_seed)
 
     return measure(config.model, name, sample, captions, seed, sheet) | {"minutes": minutes}
-
-
-def slug(name: str) -> str:
-    """Return a row's name as a file's."""
-    return "-".join("".join(c if c.isalnum() else " " for c in name.replace("'", "")).split())
 
 
 def picture(rows: dict[str, Path], captions: Sequence[str], count: int) -> Image.Image:
@@ -189,31 +168,9 @@ def verdicts(study: Study, rows: dict[str, list[Record]]) -> str:
     return "\n".join([*lines, "", ""]) if len(lines) > 2 else ""
 
 
-def verdict(text: str, one: Sequence[Record], other: Sequence[Record], margin: float = 0.0) -> str:
-    """Return a row of the table of verdicts: whether one is better than the other, or as good to within the margin."""
-    mean, half = difference(*_columns("all_right", one, other))
-    low, high = mean - half + margin, mean + half + margin
-    found = "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided at this size"
-    within = f", margin {margin:g}" if margin else ""
-    kid, kid_half = difference(*_columns("kid x 1000", one, other))
-    return f"| {text} | {mean:+.3f} ± {half:.3f}{within} | {found} | {kid:+.2f} ± {kid_half:.2f} |"
-
-
-def _columns(column: str, *rows: Sequence[Record]) -> list[list[float]]:
-    return [[record["scores"][column] for record in records] for records in rows]
-
-
-def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """Return the mean difference of paired values, one a seed, and half of its 95 % interval (Student's t)."""
-    each = np.subtract(one, other)
-    num = len(each)
-    half = float(t.ppf(0.975, num - 1) * each.std(ddof=1) / math.sqrt(num)) if num > 1 else math.inf
-    return float(each.mean()), half
-
-
 def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace) -> Path:
     """Write the table and the pictures; return the page."""
-    base, store = study.base, args.out / study.page
+    base = study.base
     captions = unseen_prompts(base.model, args.count)
     times = [
         f"{name} {', '.join(format(record['minutes'], '.1f') for record in records)}"
@@ -247,10 +204,10 @@ Schedule: {base.scales}.{notes}
 ![samples]({study.page}.png)
 """)
     if 0 in args.seeds:
-        sheets = {name: store / f"{slug(name.removeprefix('student, '))}-0.png" for name in rows}
+        sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in rows}
         picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png")
         if study is STUDIES["scenes"]:  # the README's
-            pair = {name: sheets[name] for name in (next(iter(sheets)), f"student, {base.name}") if name in sheets}
+            pair = {name: sheets[name] for name in (next(iter(sheets)), f"{STUDENT}{base.name}") if name in sheets}
             picture(pair, captions, NUM_PICTURED).save(args.out / "teacher-and-student.png")
     return path
 

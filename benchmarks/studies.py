@@ -9,6 +9,8 @@ from swd_distill.config import Config, Data
 from swd_distill.presets import PRESETS
 from swd_losses import RELEASED
 
+STUDENT = "student, "
+"""Begins the name of a student's row."""
 TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
 SHORT = replace(TINY, training=replace(TINY.training, iterations=350, sample_every=350))
 FULL = replace(LONG, data=TINY.data, training=SHORT.training)
@@ -26,12 +28,12 @@ class Claim:
     @property
     def row(self) -> str:
         """Return the row of the one."""
-        return f"student, {self.better}"
+        return f"{STUDENT}{self.better}"
 
     @property
     def other(self) -> str:
         """Return the row of the other."""
-        return f"student, {self.worse}"
+        return f"{STUDENT}{self.worse}"
 
 
 @dataclass(frozen=True)
@@ -151,18 +153,11 @@ LEVERS = Study(
     ),
 )
 
-
-def _upscaled(config: Config, upscaler: str) -> Config:
-    steps = zip(config.scales.timesteps, config.scales.sizes, strict=True)
-    entries = [f"{timestep}:{'x'.join(map(str, size))}" for timestep, size in steps]
-    return replace(config, schedule=",".join([*entries, upscaler]))
-
-
 # The paper upscales by bicubic and compares nothing. Of bilinear, nearest and dct each is trained with itself.
 UPSCALERS = Study(
     "upscalers",
     "Upscalers (in no table)",
-    {"bicubic": SHORT} | {name: _upscaled(SHORT, name) for name in ("bilinear", "nearest", "dct")},
+    {"bicubic": SHORT} | {each: replace(SHORT, schedule=f"tiny-4,{each}") for each in ("bilinear", "nearest", "dct")},
     (
         Claim("Bicubic is better than bilinear", "bicubic", "bilinear"),
         Claim("Bicubic is better than nearest", "bicubic", "nearest"),

@@ -23,6 +23,7 @@ def test_an_upscaler_travels_with_the_schedule() -> None:
     assert schedule == replace(SCHEDULE, upscaler="dct")
     assert ScaleSchedule.from_json(schedule.to_json()) == schedule
     assert str(schedule) == "1000@8x8 -> 896@8x8 -> 737@16x16 (dct)"
+    assert presets.resolve("tiny-4, dct") == replace(presets.TINY_4, upscaler="dct")
     for derived in (schedule.full_scale(), schedule.thin(2), schedule.thin(1), schedule.reshaped(2.0)):
         assert derived.upscaler == "dct"
     assert "upscaler" not in SCHEDULE.to_json()
@@ -32,6 +33,7 @@ def test_an_upscaler_travels_with_the_schedule() -> None:
     ("read", "text"),
     [
         (ScaleSchedule.parse, "1000:8,896:16,lanczos"),
+        (presets.resolve, "tiny-4,lanczos"),
         (ScaleSchedule.from_json, '{"timesteps": [1000], "sizes": [[8, 8]], "upscaler": "lanczos"}'),
     ],
 )

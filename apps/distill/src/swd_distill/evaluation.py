@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,12 +21,12 @@ from swd_models import load_latents
 from swd_models.loading import resolve_model
 from swd_models.parts import Text
 from swd_sample import SwDPipeline
-from swd_sample.folder import file_names, write_metadata
+from swd_sample.folder import file_names, unfinished, write_metadata
 from swd_sample.media import save_media
 from swd_sample.prompts import read_prompts
 
 SEED = 1000
-"""Prompt i is sampled from SEED + i, at each evaluation from the same noise."""
+"""Prompt i is sampled from SEED + i: at each evaluation, and in the comparison at the end, from the same noise."""
 
 
 def check_evaluation(config: Config) -> None:
@@ -44,7 +44,7 @@ def check_evaluation(config: Config) -> None:
         raise ValueError(f"expected --evaluation.ref, as {config.data.images} is no folder of images: give one")
 
 
-def kind_of(config: Config) -> Any:
+def kind_of(config: Config) -> Literal["images", "videos"]:
     """Return what swd-eval calls the samples."""
     return "videos" if len(config.scales.sizes[-1]) == 3 else "images"
 
@@ -110,7 +110,7 @@ class Evaluator:
             folder.mkdir(parents=True, exist_ok=True)
             write_metadata(folder, names, prompts)
         state.wait_for_everyone()
-        starts = [i for i in range(0, len(files), batch) if not all(file.is_file() for file in files[i : i + batch])]
+        starts = unfinished(files, batch)
         state.wait_for_everyone()  # none writes before all have looked
         if not starts:
             return

@@ -12,7 +12,7 @@ from swd_distill.cache import MANIFEST
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
 from swd_distill.encode import encode
-from swd_distill.evaluation import unseen_prompts
+from swd_distill.evaluation import SEED, unseen_prompts
 from swd_distill.generate import generate, prompts_of
 from swd_distill.sources import open_source
 from swd_distill.train import claimed, train
@@ -23,7 +23,7 @@ from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
 Sampler = Callable[[list[str], int], list[Media]]
-NUM_COMPARED, COMPARISON_SEED = 8, 1000
+NUM_COMPARED = 8
 
 
 def run(config: Config) -> str:
@@ -69,10 +69,10 @@ def compare(config: Config) -> Image.Image:
 
 
 def _in_batches(config: Config, sample: Sampler, prompts: list[str]) -> list[Media]:
-    """Sample prompt i with the seed COMPARISON_SEED + i."""
+    """Sample prompt i with the seed SEED + i."""
     batch = config.data.batch
     starts = range(0, len(prompts), batch)
-    return [item for i in starts for item in sample(prompts[i : i + batch], COMPARISON_SEED + i)]
+    return [item for i in starts for item in sample(prompts[i : i + batch], SEED + i)]
 
 
 def _sample(pipe: SwDPipeline, prompts: list[str], seed: int, guidance: float = 1.0) -> list[Media]:

@@ -31,10 +31,8 @@ def sample_folder(
     names = file_names(len(prompts), schedule, names)
     files = [folder / name for name in names]
     write_metadata(folder, names, prompts)
-    # Whole batches of neighbours, as an unbroken run has them: the rounding of a sample depends on its batch.
-    starts = [i for i in range(0, len(files), batch) if not all(file.is_file() for file in files[i : i + batch])]
     made = 0
-    for start in tqdm(starts, desc="sample", unit="batch"):
+    for start in tqdm(unfinished(files, batch), desc="sample", unit="batch"):
         few = slice(start, start + batch)
         for media, file in zip(pipe(prompts[few], seed=seed + start, schedule=schedule), files[few], strict=True):
             if not file.is_file():
@@ -62,3 +60,11 @@ def write_metadata(folder: Path, names: Sequence[str], prompts: Sequence[str]) -
         raise ValueError(f"expected samples of these prompts in {folder}, got others: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     metadata.write_text(text, encoding="utf-8")
+
+
+def unfinished(files: Sequence[Path], batch: int) -> list[int]:
+    """Return where batches start of which a file is missing.
+
+    Whole batches of neighbours, as an unbroken run has them: the rounding of a sample depends on its batch.
+    """
+    return [i for i in range(0, len(files), batch) if not all(file.is_file() for file in files[i : i + batch])]

@@ -4,11 +4,12 @@ The paper prints rounded timesteps (945, 896, 790, 737, 602). They are points of
 shift 3 (`grid.shifted_grid`, twice shifted), and stand here with that grid's full precision (945.39, 895.90, ...).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from swd_schedules.grid import shifted_grid
-from swd_schedules.schedule import ScaleSchedule
+from swd_schedules.schedule import ScaleSchedule, check_upscaler
 
 _GRID = tuple(1000 * sigma for sigma in shifted_grid(28))
 _SIX_STEPS = tuple(_GRID[i] for i in (0, 4, 7, 12, 14, 18))
@@ -54,11 +55,14 @@ TINY_VIDEO_4 = PRESETS["tiny-video-4"]
 def resolve(text: str) -> ScaleSchedule:
     """Return the schedule of a preset's name, of a JSON file, or of the inline form `1000:8x8,896:10x10`.
 
+    An upscaler may follow a preset's name as it may the inline form: `sd35-medium-4,dct`.
+
     Raises:
         ValueError: None of the three, or a schedule that breaks a rule.
     """
-    if text in PRESETS:
-        return PRESETS[text]
+    name, comma, upscaler = text.partition(",")
+    if name in PRESETS:
+        return replace(PRESETS[name], upscaler=check_upscaler(upscaler.strip())) if comma else PRESETS[name]
     if Path(text).suffix == ".json":
         try:
             return ScaleSchedule.from_json(Path(text).read_text(encoding="utf-8"))

@@ -49,9 +49,9 @@ def sample_scalewise(
     x0: Tensor | None = None
     for stage in schedule.stages:
         noise = _draw((*shape, *stage.target), generator, device, dtype)
-        x_t = (
-            noise if x0 is None else process.add_noise(upscale(x0, stage.target, schedule.upscaler), noise, stage.sigma)
-        )
+        x_t = noise
+        if x0 is not None:
+            x_t = process.add_noise(upscale(x0, stage.target, schedule.upscaler), noise, stage.sigma)
         sigma = torch.full(shape[:1], stage.sigma, dtype=torch.promote_types(dtype, torch.float32), device=x_t.device)
         x0 = denoise(x_t, sigma)
         if on_stage is not None:

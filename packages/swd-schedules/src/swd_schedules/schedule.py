@@ -50,7 +50,7 @@ class ScaleSchedule:
                 f"expected one size per timestep, got {len(self.timesteps)} timesteps and {len(self.sizes)} sizes; "
                 "repeat a size to stay on it"
             )
-        _upscaler(self.upscaler)
+        check_upscaler(self.upscaler)
 
     @classmethod
     def square(cls, timesteps: tuple[float, ...], sizes: tuple[int, ...]) -> "ScaleSchedule":
@@ -75,7 +75,7 @@ class ScaleSchedule:
             size = tuple(int(axis) for axis in match[2].split("x"))
             timesteps.append(float(match[1]))
             sizes.append(size if len(size) > 1 else size * 2)
-        return cls(tuple(timesteps), tuple(sizes), _upscaler(last.strip()) if named else "bicubic")
+        return cls(tuple(timesteps), tuple(sizes), check_upscaler(last.strip()) if named else "bicubic")
 
     @classmethod
     def from_json(cls, text: str) -> "ScaleSchedule":
@@ -99,7 +99,7 @@ class ScaleSchedule:
         return cls(
             tuple(float(t) for t in timesteps),
             tuple(tuple(size) for size in sizes),
-            _upscaler(data.get("upscaler", "bicubic")),
+            check_upscaler(data.get("upscaler", "bicubic")),
         )
 
     def to_json(self) -> str:
@@ -182,7 +182,8 @@ def _check_sizes(sizes: tuple[tuple[int, ...], ...]) -> None:
             )
 
 
-def _upscaler(name: object) -> UpscaleMode:
+def check_upscaler(name: object) -> UpscaleMode:
+    """Return the name of an upscaler; raise ValueError if it is none."""
     if name not in get_args(UpscaleMode):
         raise ValueError(f"expected an upscaler of {', '.join(get_args(UpscaleMode))}, got {name!r}")
     return cast(UpscaleMode, name)
