@@ -19,7 +19,7 @@ from swd_distill.train import build_trainer
 from swd_distill.trainer import Trainer
 from swd_losses import PAPER, RELEASED
 from swd_models import load_denoiser, share_base
-from swd_models.lora import adapter_state
+from swd_models.adapters import adapter_state
 from swd_models.roles import compile_blocks, shard_base
 
 FULL = replace(PAPER, dmd_weight=30.0, gan_weight=1.0, fake_updates=1)

@@ -13,7 +13,7 @@ from swd_distill.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.log import TIMES
 from swd_distill.train import build_trainer
 from swd_losses import PAPER
-from swd_models.lora import adapter_state
+from swd_models.adapters import adapter_state
 
 FLAGS = (
     "--training.iterations", "4", "--training.save-every", "2", "--training.sample-every", "4", "--training.rank", "4",

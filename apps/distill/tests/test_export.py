@@ -3,7 +3,7 @@ from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file
 
 from swd_models import load_denoiser, load_lora
-from swd_models.lora import merge_lora
+from swd_models.adapters import merge_adapters
 from swd_models.lora_files import FILES
 from swd_schedules import ScaleSchedule
 
@@ -24,7 +24,7 @@ def test_a_merged_model_is_diffusers_own_and_keeps_the_schedule(cli, copied):
     model = SD3Transformer2DModel.from_pretrained(copied / "export" / "merged", subfolder="transformer")
     by_hand = load_denoiser("embedded")
     schedule = load_lora(by_hand, copied / "lora")
-    merge_lora(by_hand)
+    merge_adapters(by_hand)
     rounded = {name: value.bfloat16().float() for name, value in by_hand.backbone.named_parameters()}
     assert all(torch.equal(value, rounded[name]) for name, value in model.named_parameters())
     assert ScaleSchedule.from_json((copied / "export" / "merged" / "schedule.json").read_text()) == schedule

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from swd_distill.train import build_trainer
-from swd_models.roles import adapter_parameters
+from swd_models.adapters import adapter_parameters
 
 PARITY = Path(__file__).with_name("parity.py")
 parity = SimpleNamespace(**runpy.run_path(str(PARITY)))

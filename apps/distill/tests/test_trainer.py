@@ -13,7 +13,7 @@ from swd_distill.train import build_trainer
 from swd_distill.trainer import Trainer, drift
 from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective
 from swd_models import load_denoiser, share_base
-from swd_models.roles import adapter_parameters
+from swd_models.adapters import adapter_parameters
 
 FULL = replace(PAPER, dmd_weight=1.0, gan_weight=5e-3, fake_updates=2)
 MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)

@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when hugging face's hub is first impo
 def run(tmp_path_factory):
     """Make a run folder as swd-distill leaves it: config.json, and a LoRA that is no longer zero."""
     from swd_models import load_denoiser, save_lora, share_base
-    from swd_models.roles import adapter_parameters
+    from swd_models.adapters import adapter_parameters
     from swd_schedules import presets
 
     folder = tmp_path_factory.mktemp("runs") / "mine"

@@ -5,8 +5,8 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from swd_models import load_denoiser, load_latents, load_text, share_base
+from swd_models.adapters import adapter_parameters
 from swd_models.loading import check_fit, cond_shapes, family_of, load_teacher, resolve_model
-from swd_models.roles import adapter_parameters
 from swd_models.tiny import TINY, tiny_cond
 
 FAMILIES = list(TINY)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from swd_models.adapters import adapter_parameters
 from swd_models.loading import check_fit, empty_denoiser
 from swd_models.lora import lora_config
-from swd_models.roles import adapter_parameters, share_base
+from swd_models.roles import share_base
 from swd_schedules import presets
 
 MEDIUM, LARGE = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"

@@ -8,10 +8,10 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from swd_models import load_denoiser, load_lora, save_lora, share_base
+from swd_models.adapters import adapter_parameters, adapter_state, merge_adapters
 from swd_models.loading import empty_denoiser, resolve_model
-from swd_models.lora import adapter_state, lora_config, merge_lora
+from swd_models.lora import lora_config
 from swd_models.lora_files import FILES, PEFT_CONFIG, Lora, read_lora, write_lora
-from swd_models.roles import adapter_parameters
 from swd_models.tiny import TINY, tiny_cond
 from swd_schedules import ScaleSchedule
 
@@ -95,7 +95,7 @@ def test_a_merged_model_predicts_the_same_without_adapters(student, family, tmp_
     merged = load_denoiser(f"random-{family}")
     names = merged.state_dict().keys()
     load_lora(merged, tmp_path)
-    merge_lora(merged)
+    merge_adapters(merged)
     assert merged.state_dict().keys() == names
     torch.testing.assert_close(predict(merged), predict(student), rtol=1e-4, atol=1e-5)
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from swd_models.roles import adapter_parameters, share_base
+from swd_models.adapters import adapter_parameters
+from swd_models.roles import share_base
 from swd_models.tiny import tiny_cond, tiny_sd3
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from swd_distill.cache import checksum
 from swd_distill.files import write_text
 from swd_distill.trainer import Trainer
-from swd_models.lora import adapter_state, load_adapter_state
+from swd_models.adapters import adapter_state, load_adapter_state
 
 STATE, LATEST = "state.json", "latest"
 _DAMAGE = (SafetensorError, RuntimeError, EOFError, UnpicklingError, OSError, json.JSONDecodeError, KeyError, TypeError)

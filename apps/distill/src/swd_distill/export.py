@@ -49,11 +49,11 @@ def _merge(model: str, lora: Path, out: Path, dtype: str) -> Path:
     import torch
 
     from swd_models import load_denoiser, load_lora
-    from swd_models.lora import merge_lora
+    from swd_models.adapters import merge_adapters
 
     denoiser = load_denoiser(model)
     schedule = load_lora(denoiser, lora)
-    merge_lora(denoiser)
+    merge_adapters(denoiser)
     keep = set(denoiser.backbone._keep_in_fp32_modules or ())
     for name, parameter in denoiser.backbone.named_parameters():
         if not keep & set(name.split(".")):

@@ -23,7 +23,7 @@ from swd_losses import (
     MMDObjective,
 )
 from swd_models import Roles
-from swd_models.roles import adapter_parameters
+from swd_models.adapters import adapter_parameters
 from swd_schedules import Stage
 
 FIRST_FAKE = "fake-0"

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from swd_models.norms import fuse_norms
 from swd_models.prediction import Prediction
 from swd_schedules import FlowMatching, VariancePreserving
 
@@ -32,6 +33,7 @@ class Denoiser(nn.Module):
     def __init__(self, backbone: nn.Module, *, blocks: range, num_channels: int, num_features: int) -> None:
         """Note the blocks whose features can be asked for, the channels of latents, and the width of features."""
         super().__init__()
+        fuse_norms(backbone)
         self.backbone = backbone
         self.blocks, self.num_channels, self.num_features = blocks, num_channels, num_features
 

@@ -1,12 +1,10 @@
-"""Adapters in a denoiser: which layers get them, saving, loading, merging."""
+"""LoRA of a denoiser: which layers get adapters, saving, loading."""
 
 from pathlib import Path
 
-import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from peft import LoraConfig, set_peft_model_state_dict
 
+from swd_models.adapters import adapter_state, add_adapters, merge_adapters
 from swd_models.denoiser import Denoiser
 from swd_models.lora_files import Form, Lora, read_lora, write_lora
 from swd_schedules import ScaleSchedule
@@ -26,41 +24,18 @@ def save_lora(
     return write_lora(Lora(adapter_state(denoiser), alpha, schedule), denoiser, folder, form)
 
 
-def load_lora(denoiser: Denoiser, path: Path | str) -> ScaleSchedule | None:
+def load_lora(denoiser: Denoiser, path: Path | str, *, merge: bool = False) -> ScaleSchedule | None:
     """Put the adapters of a file or folder (any form) into `denoiser`; return the schedule that they carry.
+
+    With `merge` they are added to the weights, in float32, and cost nothing when the denoiser runs.
 
     Raises:
         ValueError: as `read_lora`.
     """
     lora = read_lora(path, denoiser)
-    inject_adapter_in_model(lora.config(), denoiser.backbone)
+    add_adapters(denoiser, lora.config())
     set_peft_model_state_dict(denoiser.backbone, lora.state)
     denoiser.requires_grad_(False)
+    if merge:
+        merge_adapters(denoiser)
     return lora.schedule
-
-
-def merge_lora(denoiser: Denoiser) -> None:
-    """Add the adapters to the weights and remove them: a plain model again."""
-    backbone = denoiser.backbone
-    adapted = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, BaseTunerLayer)]
-    for name, layer in adapted:
-        layer.merge()
-        parent, _, child = name.rpartition(".")
-        setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
-    del backbone.peft_config
-
-
-def adapter_state(denoiser: Denoiser) -> dict[str, Tensor]:
-    """Return the adapter tensors by layer: `LAYER.lora_A.weight`, `LAYER.lora_B.weight`."""
-    state: dict[str, Tensor] = get_peft_model_state_dict(denoiser.backbone)
-    return state
-
-
-def load_adapter_state(denoiser: Denoiser, state: dict[str, Tensor]) -> None:
-    """Copy tensors into adapters that are already there; names and shapes must match."""
-    own = adapter_state(denoiser)
-    if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in state.items()}:
-        ranks = [min(next(iter(tensors.values())).shape) for tensors in (own, state) if tensors]
-        raise ValueError(f"expected adapters of rank {ranks[0]}, got other names or shapes (rank {ranks[-1]})")
-    with torch.no_grad():
-        set_peft_model_state_dict(denoiser.backbone, state)

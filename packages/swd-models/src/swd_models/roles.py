@@ -6,10 +6,11 @@ from itertools import chain
 
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, inject_adapter_in_model
-from torch import Tensor, nn
+from peft import LoraConfig
+from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 
+from swd_models.adapters import adapter_parameters, add_adapters
 from swd_models.denoiser import Denoiser
 from swd_models.lora import lora_config
 
@@ -69,19 +70,11 @@ def shard_base(roles: Roles) -> None:
             fully_shard(layer, reshard_after_forward=True, ignored_params=set(adapter_parameters(layer)))
 
 
-def adapter_parameters(denoiser: nn.Module) -> list[nn.Parameter]:
-    """Return the trainable parameters: those of the adapters."""
-    return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-
-
 def _adapted_view(teacher: Denoiser, lora: LoraConfig, seed: int) -> Denoiser:
     """Copy the module objects, keep every parameter and buffer, and add adapters."""
     tensors: chain[Tensor] = chain(teacher.parameters(), teacher.buffers())
     copied = copy.deepcopy(teacher, {id(tensor): tensor for tensor in tensors})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(lora, copied.backbone)
-    for parameter in adapter_parameters(copied):
-        if parameter.itemsize < 4:  # adapters train in float32 over a half-precision base
-            parameter.data = parameter.data.float()
+        add_adapters(copied, lora)
     return copied
