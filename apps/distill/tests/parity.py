@@ -79,7 +79,7 @@ def gradients(cache, switches):
         compile_blocks(roles, config.training.compile, num_sizes=2)
     trainer = Trainer(config, cache, roles, head)
     read = trainer.loader._read
-    trainer.loader._read = lambda draw: _double(read(draw))
+    trainer.loader._read = lambda draw: read(draw).changed(torch.Tensor.double)
     found = {}
     for name, network in trainer.networks.items():
         network.optimizer.step = lambda name=name, network=network: found.update(
@@ -87,15 +87,6 @@ def gradients(cache, switches):
         )
     trainer.iterate(1)  # of the second stage
     return found
-
-
-def _double(batch):
-    def double(tensors):
-        return {name: tensor.double() for name, tensor in tensors.items()}
-
-    upscaled = None if batch.upscaled is None else batch.upscaled.double()
-    parts = {name: double(getattr(batch, name)) for name in ("cond", "uncond", "noise", "sigma")}
-    return replace(batch, real=batch.real.double(), upscaled=upscaled, **parts)
 
 
 def name_of(switches):

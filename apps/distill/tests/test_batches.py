@@ -69,12 +69,6 @@ def test_every_stage_comes_with_its_own_sizes_and_sources(open_cache):
     assert seen == {0, 1, 2, 3}
 
 
-def test_the_empty_prompt_has_the_shape_of_the_prompts(open_cache):
-    batch = Draw(0, 0, "student", range(3)).batch(open_cache(), presets.TINY_4, PAPER)
-    assert {key: value.shape for key, value in batch.uncond.items()} == {k: v.shape for k, v in batch.cond.items()}
-    assert all(torch.equal(value[0], value[2]) for value in batch.uncond.values())
-
-
 @pytest.mark.parametrize("interval", [PAPER.mmd_interval, RELEASED.mmd_interval, RELEASED.dmd_interval, (0.5, 1.0)])
 def test_noise_levels_lie_in_their_interval_and_on_the_grid_if_asked(interval):
     for levels in ("uniform", "grid"):

@@ -1,6 +1,6 @@
 """A batch of one stage, drawn from the cache by counters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,24 +31,25 @@ class Batch:
     upscaled: Tensor | None
     real: Tensor
     cond: dict[str, Tensor]
-    uncond: dict[str, Tensor]
     noise: dict[str, Tensor]
     sigma: dict[str, Tensor]
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        if device.type == "cpu":
-            return self
+        return self.changed(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+    def pinned(self) -> "Batch":
+        """Return the batch in memory that a device reads while it computes."""
+        return self.changed(lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
 
-        return Batch(
-            self.stage,
-            None if self.upscaled is None else self.upscaled.to(device, non_blocking=True),
-            self.real.to(device, non_blocking=True),
-            *map(move, (self.cond, self.uncond, self.noise, self.sigma)),
-        )
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with all its tensors changed."""
+
+        def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: change(tensor) for name, tensor in tensors.items()}
+
+        upscaled = None if self.upscaled is None else change(self.upscaled)
+        return Batch(self.stage, upscaled, change(self.real), each(self.cond), each(self.noise), each(self.sigma))
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ class Draw:
         upscaled = None
         if stage.index > 0:
             upscaled = upscale(cache.latents(samples, stage.source), stage.target, schedule.upscaler)
-        uncond = {key: value.expand_as(cond[key]) for key, value in cache.uncond.items()}
-        return self.noised(Batch(stage, upscaled, real, cond, uncond, {}, {}), recipe)
+        return self.noised(Batch(stage, upscaled, real, cond, {}, {}), recipe)
 
     def noised(self, batch: Batch, recipe: Recipe) -> Batch:
         """Return the batch with the noise and the levels of this draw."""

@@ -98,6 +98,7 @@ class Counted:
         with self._mode:
             _without_data(_modules(roles, head))
             self._trainer = Trainer(config, cast(Cache, None), roles, head)  # batches are given to it, none is drawn
+            self._trainer.uncond = {name: torch.zeros(1, *shape) for name, shape in self._cond.items()}
 
     def parameters(self) -> dict[str, int]:
         """Return numbers of parameters: "base", which is held once, and trainable ones of "student" and "fake"."""
@@ -135,7 +136,7 @@ class Counted:
         real = torch.zeros(share, self.roles.teacher.num_channels, *stage.target)
         cond = {name: torch.zeros(share, *shape) for name, shape in self._cond.items()}
         sigma = {name: torch.zeros(share) for name in names}
-        return Batch(stage, real, real, cond, cond, dict.fromkeys(("input", *names), real), sigma)
+        return Batch(stage, real, real, cond, dict.fromkeys(("input", *names), real), sigma)
 
 
 def _no_grad(run: Callable[[], object]) -> None:

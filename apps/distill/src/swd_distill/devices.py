@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""Where a run computes: one device a process."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,15 +8,28 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed import all_reduce
 
+from swd_schedules.devices import default_dtype, find_device
+
+_chosen = "auto"
+
+
+def choose_device(name: str) -> None:
+    """Let this process compute on a device: before anything asks for one.
+
+    Raises:
+        ValueError: as `find_device`.
+    """
+    global _chosen
+    find_device(name)
+    _chosen = name
+
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype]:
-    """Return the device, and the dtype of frozen weights there: bfloat16 on a GPU, float32 on the CPU."""
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision(
-            "high"
-        )  # adapters are float32: TF32 keeps them from costing more than the base
-        return torch.device("cuda", torch.cuda.current_device()), torch.bfloat16
-    return torch.device("cpu"), torch.float32
+    """Return the device, and the dtype of frozen weights there: float32 on the CPU, else bfloat16 where it can."""
+    device = find_device(_chosen)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # head and autoencoder are float32: TF32 is near enough for them
+    return device, default_dtype(device)
 
 
 def processes() -> PartialState:
@@ -24,7 +37,7 @@ def processes() -> PartialState:
 
     They wait for one that works alone (samples, checksums) far beyond the usual ten minutes.
     """
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
+    return PartialState(cpu=find_device(_chosen).type == "cpu", timeout=timedelta(hours=6))
 
 
 def sum_over_processes(tensors: Sequence[Tensor]) -> None:

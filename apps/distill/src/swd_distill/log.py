@@ -89,9 +89,11 @@ class Log:
 
 
 def peak_gib(device: torch.device) -> float:
-    """Return the most memory that the process has held: on a GPU that of tensors, else all of it."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+    """Return the most memory that the process has held: on a GPU that of tensors (on MPS: now), else all of it."""
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 2**30
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from swd_distill.config import Training
 from swd_distill.devices import processes, sum_over_processes
 from swd_losses import LossTerms
+from swd_schedules.devices import has_fused_adamw
 
 Metrics = dict[str, float]
 
@@ -21,8 +22,11 @@ class Network:
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, training: Training, ema: float = 0.0) -> None:
         self.parameters: list[Tensor] = list(parameters)
         self.lr, self.training, self.ema = lr, training, ema
-        self.optimizer = _adamw(training)(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
-        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=training.dtype == "float16")
+        device = self.parameters[0].device
+        self._skips_itself = training.optimizer == "adamw" and has_fused_adamw(device)
+        adamw = partial(torch.optim.AdamW, fused=self._skips_itself) if training.optimizer == "adamw" else _adamw_8bit()
+        self.optimizer = adamw(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=training.dtype == "float16")
         self.average = [parameter.detach().clone() for parameter in self.parameters] if ema else []
         self.skips_in_a_row, self.skips = 0, 0
 
@@ -31,14 +35,11 @@ class Network:
         shares: Sequence[Callable[[], LossTerms]],
         step: int,
         meter: AbstractContextManager[object] = nullcontext(),  # noqa: B008, which has no state
-    ) -> Metrics:
-        """Update by the mean gradient of all shares of all processes; return the mean parts, the norm, all skips.
+    ) -> dict[str, Tensor]:
+        """Update by the mean gradient of all shares of all processes; return the mean parts, and the `norm`.
 
         Losses and gradients are computed under `meter`. The gradient reaches no other network. One that is not finite
-        is skipped and counted.
-
-        Raises:
-            ValueError: `max_skips` in a row were not finite.
+        is skipped. The numbers stay on the device: to read one of them would wait for it. `note` is told the norm.
         """
         for group in self.optimizer.param_groups:
             lr = self.lr * lr_ratio(step, self.training)
@@ -55,27 +56,40 @@ class Network:
         sum_over_processes(gradients)
         sum_over_processes(list(parts.values()))
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip))
-        if math.isfinite(norm):
-            self.skips_in_a_row = 0
-            self.scaler.step(self.optimizer)
-            if self.average:
-                decay = min(self.ema, (1 + step) / (10 + step))  # at first it follows: it starts at nothing learnt
-                with torch.no_grad():
-                    torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        else:
-            self.skips_in_a_row, self.skips = self.skips_in_a_row + 1, self.skips + 1
-            if self.skips_in_a_row == self.training.max_skips:
-                raise ValueError(
-                    f"expected finite gradients, got {self.skips_in_a_row} updates in a row without, up to step "
-                    f"{step + 1}: train again with a lower --training.lr and another --out"
-                )
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.training.clip)
+        self._step(norm)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return {name: float(part) for name, part in parts.items()} | {
-            "norm": norm,
-            "skips": self.skips,
-        }
+        if self.average:
+            decay = min(self.ema, (1 + step) / (10 + step))  # at first it follows: it starts at nothing learnt
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        return parts | {"norm": norm}
+
+    def _step(self, norm: Tensor) -> None:
+        """Step if the norm is finite: the fused optimiser finds that out on the device, any other must be told."""
+        if self._skips_itself:
+            self.optimizer.found_inf = 1 - torch.isfinite(norm).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif math.isfinite(float(norm)):
+            self.optimizer.step()
+
+    def note(self, norm: float, step: int) -> int:
+        """Count the update of a step whose norm was not finite; return how many were skipped so far.
+
+        Raises:
+            ValueError: `max_skips` in a row were not finite.
+        """
+        if math.isfinite(norm):
+            self.skips_in_a_row = 0
+            return self.skips
+        self.skips_in_a_row, self.skips = self.skips_in_a_row + 1, self.skips + 1
+        if self.skips_in_a_row == self.training.max_skips:
+            raise ValueError(
+                f"expected finite gradients, got {self.skips_in_a_row} updates in a row without, up to step "
+                f"{step + 1}: train again with a lower --training.lr and another --out"
+            )
+        return self.skips
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -90,9 +104,7 @@ class Network:
                 parameter.data = data
 
 
-def _adamw(training: Training) -> Callable[..., torch.optim.Optimizer]:
-    if training.optimizer == "adamw":
-        return partial(torch.optim.AdamW, fused=True)
+def _adamw_8bit() -> Callable[..., torch.optim.Optimizer]:
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:

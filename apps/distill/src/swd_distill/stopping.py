@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 
-from swd_distill.devices import sum_over_processes
+from swd_distill.devices import processes, sum_over_processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -37,6 +37,8 @@ class Stopping:
 
     def asked(self) -> bool:
         """Tell whether any process was signalled: they stop at the same step."""
+        if processes().num_processes == 1:
+            return bool(self.signal)
         flag = torch.tensor(float(self.signal), device=self.device)
         sum_over_processes([flag])
         return bool(flag)

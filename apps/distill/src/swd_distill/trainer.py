@@ -1,7 +1,7 @@
 """One iteration of scale-wise distillation: fake updates, then the student's (section 4, appendix A)."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -66,6 +66,11 @@ class Trainer:
             self.gan = GANObjective(roles.fake, head, process, block, recipe.gradient_penalty)
             self.fake_loss = FakeObjective(self.gan, recipe.discriminator_weight, recipe.denoising_weighting)
 
+    @cached_property
+    def uncond(self) -> dict[str, Tensor]:
+        """Return the embedding of the empty prompt, each tensor (1, ...), which stays on the device."""
+        return {key: value.to(self.device) for key, value in self.cache.uncond.items()}
+
     @property
     def networks(self) -> dict[str, Network]:
         """Return what has an optimiser, by name."""
@@ -77,23 +82,40 @@ class Trainer:
         return [*(f"fake-{update}" for update in range(fakes)), STUDENT]
 
     def iterate(self, step: int) -> Metrics:
-        """Run the fake updates and one update of the student."""
-        metrics, before = Metrics(), self._spent
-        for update in self.updates():
-            metrics |= self.update_student(step) if update == STUDENT else self.update_fake(step, update)
+        """Run the fake updates and one update of the student; what they found leaves the device once, at the end."""
+        before = self._spent
+        metrics = self._read({update: self._update(update, step) for update in self.updates()}, step)
         return metrics if self.config.training.compile else metrics | {"tflop": (self._spent - before) / 1e12}
 
     def update_fake(self, step: int, update: str) -> Metrics:
         """Let the fake model denoise, and the head tell apart, what the student generates now."""
-        found = self._descend(self.fake, self._draw_fake_terms, step, update)
-        return {f"fake/{name}": value for name, value in found.items()}
+        return self._read({update: self._update(update, step)}, step)
 
     def update_student(self, step: int) -> Metrics:
         """Move the student by MMD + a DMD + b GAN (section 4.2)."""
-        found = self._descend(self.student, self._draw_student_terms, step, STUDENT)
-        return found | {"stage": self._draws(step, STUDENT)[0].stage(self.schedule).index}
+        return self._read({STUDENT: self._update(STUDENT, step)}, step)
 
-    def _descend(self, network: Network, terms: Callable[[Draw], LossTerms], step: int, update: str) -> Metrics:
+    def _update(self, update: str, step: int) -> dict[str, Tensor]:
+        if update == STUDENT:
+            return self._descend(self.student, self._draw_student_terms, step, update)
+        return self._descend(self.fake, self._draw_fake_terms, step, update)
+
+    def _read(self, found: dict[str, dict[str, Tensor]], step: int) -> Metrics:
+        """Read the numbers of updates from the device, all at once, and count what was skipped; the last one stays."""
+        numbers = iter(torch.stack([number for parts in found.values() for number in parts.values()]).tolist())
+        metrics = Metrics()
+        for update, parts in found.items():
+            network, prefix = (self.student, "") if update == STUDENT else (self.fake, "fake/")
+            read = {name: next(numbers) for name in parts}
+            read["skips"] = network.note(read["norm"], step)
+            metrics |= {f"{prefix}{name}": value for name, value in read.items()}
+        if STUDENT in found:
+            metrics["stage"] = self._draws(step, STUDENT)[0].stage(self.schedule).index
+        return metrics
+
+    def _descend(
+        self, network: Network, terms: Callable[[Draw], LossTerms], step: int, update: str
+    ) -> dict[str, Tensor]:
         """Update a network; count its FLOPs where none like it was counted before (compiled blocks do not tell)."""
         draws = self._draws(step, update)
         shares = [partial(terms, draw) for draw in draws]
@@ -155,14 +177,15 @@ class Trainer:
         leaf, scaler = x0.detach().requires_grad_(), self.student.scaler
         terms = self._loss(name, leaf, batch)
         (slope,) = torch.autograd.grad(scaler.scale(self.weights[name] * terms.total), leaf)
-        return slope / scaler.get_scale(), terms.parts
+        return slope / scaler.scale(torch.ones((), device=slope.device)), terms.parts
 
     def _loss(self, name: str, x0: Tensor, batch: Batch) -> LossTerms:
         sigma, noise = batch.sigma[name], batch.noise[name]
         if name == "mmd":
             return self.mmd(x0, batch.real, batch.cond, sigma, noise)
         if name == "dmd":
-            uncond = batch.uncond if self.roles.teacher.guidance is None else None
+            told = self.roles.teacher.guidance is not None
+            uncond = None if told else {key: value.expand_as(batch.cond[key]) for key, value in self.uncond.items()}
             return self.dmd(x0, batch.cond, uncond, sigma, noise)
         return self.gan.generator(x0, batch.cond, sigma, noise)
 

@@ -94,11 +94,10 @@ class SDXLDenoiser(Denoiser):
         model = self.backbone
         timestep = (1000 * sigma).round().clamp(max=999)
         height, width = (FACTOR * side for side in sample.shape[-2:])
-        size = torch.tensor([height, width, 0, 0, height, width], dtype=sample.dtype, device=sample.device)
-        told = {
-            "text_embeds": cond["pooled_prompt_embeds"].to(sample.dtype),
-            "time_ids": size.expand(len(sample), -1),
-        }
+        # Filled in there, not copied: a copy would wait for the device.
+        size = sample.new_zeros(len(sample), 6)
+        size[:, (0, 4)], size[:, (1, 5)] = height, width
+        told = {"text_embeds": cond["pooled_prompt_embeds"].to(sample.dtype), "time_ids": size}
         time = model.time_embedding(model.get_time_embed(sample=sample, timestep=timestep))
         added = model.get_aug_embed(emb=time, encoder_hidden_states=cond["prompt_embeds"], added_cond_kwargs=told)
         return time + added  # type: ignore[no-any-return]

@@ -5,11 +5,12 @@ know which one they run. Coefficients are at least float32, whatever the dtype o
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from swd_schedules.devices import has_float64
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,19 @@ class VariancePreserving:
         return 1 / self.noise_to_signal(sigma)
 
     def alpha_bar(self, sigma: float | Float[Tensor, "*dims"]) -> Float[Tensor, "*dims"]:
-        """Return `abar_t = prod_{s <= t} (1 - beta_s)` in float64 at `t = min(round(1000 sigma), 999)`."""
-        timestep = (torch.as_tensor(sigma, dtype=torch.float64) * 1000).round().long().clamp(0, 999)
-        return _alphas_cumprod(self.beta_start, self.beta_end).to(timestep.device)[timestep]
+        """Return `abar_t = prod_{s <= t} (1 - beta_s)` at `t = min(round(1000 sigma), 999)`.
+
+        In float64, but on devices that have none.
+        """
+        timestep = (torch.as_tensor(sigma) * 1000).round().long().clamp(0, 999)
+        return _alphas_cumprod(self.beta_start, self.beta_end, timestep.device)[timestep]
 
     def flow_sigma(self, sigma: float | Float[Tensor, "*dims"]) -> Float[Tensor, "*dims"]:
         """Return the flow-matching noise level of equal SNR, `1 / (1 + sqrt(abar / (1 - abar)))`, in float64."""
         return 1 / (1 + self.snr(sigma).sqrt())
 
     def _coefficients(self, sigma: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        abar = self.alpha_bar(sigma)
+        abar = self.alpha_bar(_on(sigma, like.device))
         return _broadcast(abar.sqrt(), like), _broadcast((1 - abar).sqrt(), like)
 
 
@@ -107,10 +111,18 @@ Process = FlowMatching | VariancePreserving
 
 def _broadcast(value: float | Tensor, like: Tensor) -> Tensor:
     dtype = torch.promote_types(like.dtype, torch.float32)
-    return torch.as_tensor(value, dtype=dtype, device=like.device).reshape(-1, *[1] * (like.ndim - 1))
+    return _on(value, like.device, dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
-@cache
-def _alphas_cumprod(beta_start: float, beta_end: float) -> Tensor:
-    betas = torch.linspace(beta_start**0.5, beta_end**0.5, 1000, dtype=torch.float64) ** 2
+def _on(value: float | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor on a device; a number is filled in there, since a copy of it would wait for the device."""
+    if isinstance(value, Tensor):
+        return value.to(device, dtype)
+    return torch.full((), value, device=device, dtype=dtype)
+
+
+def _alphas_cumprod(beta_start: float, beta_end: float, device: torch.device) -> Tensor:
+    """Return the table, made where it is read: a copy to an accelerator would make it wait."""
+    dtype = torch.float64 if has_float64(device) else torch.float32
+    betas = torch.linspace(beta_start**0.5, beta_end**0.5, 1000, dtype=dtype, device=device) ** 2
     return (1 - betas).cumprod(0)

@@ -1,0 +1,67 @@
+"""Where to compute: any accelerator that torch names, and what each of them cannot do."""
+
+import torch
+
+CPU = torch.device("cpu")
+_FUSED_ADAMW = {"cpu", "cuda", "xpu", "mps"}  # ROCm's devices are called cuda too
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """Return a device by its name; "auto" is the accelerator that torch finds (CUDA, ROCm, XPU, MPS), else the CPU.
+
+    Raises:
+        ValueError: no device has that name, or this machine has none of its kind.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "auto":
+        return CPU if found is None else torch.device(found.type, torch.accelerator.current_device_index())
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"expected a device such as cuda, cuda:1, xpu, mps or cpu, got {name!r}") from error
+    if device.type == "cpu":
+        return CPU
+    here = "the CPU alone" if found is None else f"{torch.accelerator.device_count()} x {found.type}"
+    if found is None or device.type != found.type or (device.index or 0) >= torch.accelerator.device_count():
+        raise ValueError(f"expected a device of this machine, got {name}: torch {torch.__version__} finds {here}")
+    return device if device.index is not None else torch.device(device.type, torch.accelerator.current_device_index())
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of frozen weights: float32 on the CPU, else bfloat16, or float16 where there is no bfloat16."""
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if _has_bfloat16(device) else torch.float16
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Raise ValueError for a dtype that a device does not compute in."""
+    lacks = (dtype == torch.bfloat16 and not _has_bfloat16(device)) or (
+        dtype == torch.float64 and not has_float64(device)
+    )
+    if lacks:
+        short = str(dtype).removeprefix("torch.")
+        raise ValueError(f"expected a dtype that {device} computes in, got {short}: try float16 or float32")
+
+
+def has_float64(device: torch.device) -> bool:
+    """Tell whether a device knows float64; Apple's GPUs and some of Intel's do not."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
+
+
+def has_fused_adamw(device: torch.device) -> bool:
+    """Tell whether torch updates all parameters there in one kernel, which can skip an update by itself."""
+    return device.type in _FUSED_ADAMW
+
+
+def has_pinned_memory(device: torch.device) -> bool:
+    """Tell whether a device reads memory of the host by itself, if that is pinned, while it computes."""
+    return device.type in {"cuda", "xpu"}
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":  # emulated before Ampere, and slower than float32
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return True
