@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -97,8 +98,9 @@ class Counted:
         self.roles, self.head = roles, head
         with self._mode:
             _without_data(_modules(roles, head))
-            self._trainer = Trainer(config, cast(Cache, None), roles, head)  # batches are given to it, none is drawn
-            self._trainer.uncond = {name: torch.zeros(1, *shape) for name, shape in self._cond.items()}
+            uncond = {name: torch.zeros(1, *shape) for name, shape in self._cond.items()}
+            # Batches are given to it, none is drawn.
+            self._trainer = Trainer(config, cast(Cache, SimpleNamespace(uncond=uncond)), roles, head)
 
     def parameters(self) -> dict[str, int]:
         """Return numbers of parameters: "base", which is held once, and trainable ones of "student" and "fake"."""

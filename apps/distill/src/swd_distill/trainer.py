@@ -1,7 +1,7 @@
 """One iteration of scale-wise distillation: fake updates, then the student's (section 4, appendix A)."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class Trainer:
         recipe, process, block = config.recipe, roles.teacher.process, config.training.block
         if roles.teacher.guidance is not None:  # told, not composed of two passes; student and fake keep the default
             roles.teacher.guidance = recipe.guidance
+        # The empty prompt is the same for all samples and updates: it stays on the device.
+        self.uncond = {key: value.to(self.device) for key, value in cache.uncond.items()}
         training = config.training
         self.places = share_places(config)
         self._flops: dict[tuple[str, Stage, int], int] = {}
@@ -65,11 +67,6 @@ class Trainer:
         else:
             self.gan = GANObjective(roles.fake, head, process, block, recipe.gradient_penalty)
             self.fake_loss = FakeObjective(self.gan, recipe.discriminator_weight, recipe.denoising_weighting)
-
-    @cached_property
-    def uncond(self) -> dict[str, Tensor]:
-        """Return the embedding of the empty prompt, each tensor (1, ...), which stays on the device."""
-        return {key: value.to(self.device) for key, value in self.cache.uncond.items()}
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -102,7 +99,8 @@ class Trainer:
 
     def _read(self, found: dict[str, dict[str, Tensor]], step: int) -> Metrics:
         """Read the numbers of updates from the device, all at once, and count what was skipped; the last one stays."""
-        numbers = iter(torch.stack([number for parts in found.values() for number in parts.values()]).tolist())
+        every = torch.stack([number for parts in found.values() for number in parts.values()])
+        numbers = iter(every.cpu().tolist())
         metrics = Metrics()
         for update, parts in found.items():
             network, prefix = (self.student, "") if update == STUDENT else (self.fake, "fake/")
