@@ -4,11 +4,11 @@ import json
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
-from torchvision.transforms.functional import pil_to_tensor
 
 from swd_distill import encode as encode_module
 from swd_distill.batches import Draw
@@ -112,7 +112,7 @@ def test_samples_are_sorted_by_bucket_and_encoded_in_its_sizes(cache, mixed):
     latents = load_latents("embedded")
     for sample, (index, (_, scaled, crop)) in enumerate(IMAGES.items()):
         image = Image.open(mixed / f"{index}.png").resize(scaled, Image.Resampling.LANCZOS).crop(crop)
-        pixels = pil_to_tensor(image)[None].float() / 127.5 - 1
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
         bucket = next(bucket for bucket, among in cache.buckets if sample in among)
         for size in set(bucket.schedule(ScaleSchedule.parse(SCHEDULE)).sizes):
             with torch.no_grad():

@@ -1,15 +1,18 @@
 import json
 import sys
+import threading
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
-from torchvision.transforms.functional import pil_to_tensor
 
 from swd_distill import encode as encode_module
 from swd_distill.cache import Cache
 from swd_distill.encode import fitting
+from swd_distill.encoder import Encoder
+from swd_distill.samples import Sample, to_pixels
 from swd_models import load_latents
 
 SIZES = [(8, 8), (10, 10), (12, 12), (16, 16)]
@@ -20,12 +23,19 @@ def _noise(width, height, seed=0):
     return Image.fromarray(pixels.numpy())
 
 
+def _pixels(images):
+    """Turn images into numbers in [-1, 1], in NumPy."""
+    return (
+        torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images]).transpose(0, 3, 1, 2)) / 127.5
+        - 1
+    )
+
+
 def _encode_by_hand(images, size):
     """Average the pixels under each new one, then encode."""
     latents = load_latents("embedded")
-    pixels = torch.stack([pil_to_tensor(image) for image in images]).float() / 127.5 - 1
     with torch.no_grad():
-        return latents.encode(interpolate(pixels, (size[0] * 4, size[1] * 4), mode="area"))
+        return latents.encode(interpolate(_pixels(images), (size[0] * 4, size[1] * 4), mode="area"))
 
 
 @pytest.fixture
@@ -199,3 +209,61 @@ def test_a_cache_without_its_index_gets_it_again(cli, argv, copied):
     index.unlink()
     cli(*argv("encode", copied))
     assert index.read_bytes() == before
+
+
+def test_bytes_go_to_the_device_and_the_autoencoder_sees_the_same_numbers_in_float32(monkeypatch):
+    monkeypatch.setattr("swd_distill.encoder.device_and_dtype", lambda: (torch.device("cpu"), torch.bfloat16))
+    encoder, images = Encoder("embedded"), [_noise(64, 64, seed) for seed in range(2)]
+    pixels = encoder.stack([to_pixels([image], (64, 64), "noise") for image in images])
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (2, 3, 64, 64))
+    assert (encoder.dtype, encoder.latents.vae.dtype) == (torch.bfloat16, torch.float32)
+    seen = []
+    monkeypatch.setattr(encoder.latents, "encode", lambda values: (seen.append(values), torch.zeros(2, 4, 8, 8))[1])
+    encoder.encode(pixels, [(16, 16)])
+    assert seen[0].dtype == torch.float32
+    assert torch.equal(seen[0], _pixels(images))
+
+
+def test_the_next_batch_is_read_and_the_last_shard_written_while_one_is_encoded(
+    monkeypatch, cli, argv, finished, tmp_path
+):
+    monkeypatch.setattr(encode_module, "SHARD_SAMPLES", 4)
+    frames, encode, write = Sample.frames, Encoder.encode, encode_module.write_tensors
+    read, started, encoded = threading.Semaphore(0), threading.Event(), []
+
+    def encode_late(self, pixels, sizes):
+        encoded.append(len(pixels))
+        if len(encoded) == 1:  # of four samples in two batches
+            assert all(read.acquire(timeout=30) for _ in range(4))
+        if len(encoded) == 3:  # the second shard
+            started.set()
+        return encode(self, pixels, sizes)
+
+    def write_late(path, *args):
+        assert path.name != "shard-00000.safetensors" or started.wait(30)
+        write(path, *args)
+
+    monkeypatch.setattr(Sample, "frames", lambda self, count: (frames(self, count), read.release())[0])
+    monkeypatch.setattr(Encoder, "encode", encode_late)
+    monkeypatch.setattr(encode_module, "write_tensors", write_late)
+    cli(*argv("encode", tmp_path, "--data.images", finished / "images", "--data.batch", "2"))
+    assert encoded == [2, 2, 2]
+    assert (tmp_path / "cache" / "manifest.json").is_file()
+
+
+def test_a_shard_that_cannot_be_written_ends_the_run_and_is_made_by_the_next(
+    monkeypatch, cli, refused, argv, copied, snapshot
+):
+    for path in (copied / "cache").iterdir():
+        path.unlink()
+    with monkeypatch.context() as patched:
+
+        def fail(*_):
+            raise OSError("no space left on device")
+
+        patched.setattr(encode_module, "write_tensors", fail)
+        assert "no space left on device" in refused(argv("encode", copied), late=True)
+    assert not list((copied / "cache").glob("shard*"))
+    assert not (copied / "cache" / "manifest.json").exists()
+    cli(*argv("encode", copied))
+    assert (copied / "cache" / "manifest.json").is_file()

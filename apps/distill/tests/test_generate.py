@@ -1,8 +1,11 @@
 import json
+import threading
 
 from PIL import Image, ImageChops
 
+from swd_distill import generate as generate_module
 from swd_distill.generate import prompts_of
+from swd_models.parts import Teacher
 
 
 def _furthest(folder, other):
@@ -67,3 +70,46 @@ def test_two_processes_make_the_images_of_one(two_workers, argv, finished, tmp_p
     assert "3/3" in errors[0]  # half of the six
     assert _furthest(tmp_path / "images", finished / "images") <= 1
     assert (tmp_path / "images" / "metadata.jsonl").read_text() == (finished / "images" / "metadata.jsonl").read_text()
+
+
+def test_images_are_written_while_the_next_are_sampled(monkeypatch, cli, argv, finished, tmp_path):
+    pixels, save, started, sampled = Teacher.pixels, generate_module.save_media, threading.Event(), []
+
+    def sample(self, prompts, **options):
+        sampled.append(len(prompts))
+        if len(sampled) == 2:
+            started.set()
+        return pixels(self, prompts, **options)
+
+    def save_late(media, path):
+        assert started.wait(30)
+        save(media, path)
+
+    monkeypatch.setattr(Teacher, "pixels", sample)
+    monkeypatch.setattr(generate_module, "save_media", save_late)
+    cli(*argv("generate", tmp_path))
+    assert sampled == [4, 2]
+    assert _furthest(tmp_path / "images", finished / "images") == 0
+
+
+def test_an_image_that_cannot_be_written_ends_the_run_with_that_error(
+    monkeypatch, refused, cli, argv, finished, tmp_path
+):
+    save = generate_module.save_media
+
+    def fail(media, path):
+        if path.name == "000001.png":
+            raise OSError("no space left on device")
+        save(media, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generate_module, "save_media", fail)
+        assert "no space left on device" in refused(argv("generate", tmp_path), late=True)
+    assert not (tmp_path / "images" / "metadata.jsonl").exists()
+    cli(*argv("generate", tmp_path))
+    assert _furthest(tmp_path / "images", finished / "images") <= 1
+
+
+def test_compiled_blocks_make_the_same_images(cli, argv, finished, tmp_path):
+    cli(*argv("generate", tmp_path, "--data.compile", "aot_eager"))
+    assert _furthest(tmp_path / "images", finished / "images") <= 1

@@ -149,6 +149,37 @@ def test_the_teacher_samples_with_the_pipelines_own_loop(family):
     assert len(size) == 2 or len(found[0]) == pixels[0]
 
 
+def test_the_teachers_pixels_are_those_of_the_pipelines_own_pictures(family):
+    size, seeds = SIZES[family][0], range(2)
+    teacher = load_teacher(f"random-{family}")
+    options = {"size": size, "num_steps": 2, "guidance": 3.0}
+    found = teacher(PROMPTS, **options, generators=[torch.Generator().manual_seed(i) for i in seeds])
+    names = ("num_frames", "height", "width")[-len(size) :]
+    expected = teacher.pipe(
+        prompt=PROMPTS, num_inference_steps=2, guidance_scale=3.0, output_type="pil",
+        generator=[torch.Generator().manual_seed(i) for i in seeds],
+        **dict(zip(names, teacher.latents.pixels(size), strict=True)), **teacher.options,
+    )[0]  # fmt: skip
+    for ours, theirs in zip(found, expected, strict=True):
+        pairs = zip(ours, theirs, strict=True) if len(size) == 3 else [(ours, theirs)]
+        assert all(a.tobytes() == b.tobytes() and a.mode == b.mode == "RGB" for a, b in pairs)
+
+
+def test_a_compiled_teacher_samples_the_same(family):
+    size, teacher = SIZES[family][0], load_teacher(f"random-{family}")
+
+    def sample():
+        generators = [torch.Generator().manual_seed(i) for i in range(2)]
+        return teacher.pixels(PROMPTS, size=size, num_steps=1, guidance=3.0, generators=generators)
+
+    before = sample()
+    teacher.compile("eager", num_sizes=1)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert torch.equal(sample(), before)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+
+
 def test_what_does_not_fit_is_refused(family):
     model = f"random-{family}"
     check_fit(model, SIZES[family], 0 if family != "sdxl" else 3)

@@ -34,6 +34,8 @@ class Data:
     """The teacher's classifier-free guidance."""
     batch: int = 8
     """Images generated or encoded at a time."""
+    compile: str | None = None
+    """Backend of torch.compile for the teacher's blocks in `generate` ("inductor")."""
     buckets: tuple[str, ...] = ()
     """Shapes of images as WIDTH:HEIGHT, for example 1:1 4:3 3:4, each of the schedule's areas. Default: its own."""
     text_dtype: TextDtype = "model"

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from tqdm import tqdm
 
+from swd_distill.ahead import behind
 from swd_distill.buckets import buckets_of, schedules_of
 from swd_distill.cache import FORMAT, INDEX, MANIFEST, NUM_CAPTIONS, UNCOND, checksum, write_tensors
 from swd_distill.config import Config
@@ -16,13 +17,15 @@ from swd_distill.devices import processes
 from swd_distill.encoder import Encoder
 from swd_distill.files import claim, write_text
 from swd_distill.samples import Source
-from swd_distill.shards import Bar, encode_images, encode_prompts
+from swd_distill.shards import Bar, Parts, encode_images, encode_prompts, join
 from swd_distill.sources import open_source
 
 SHARD_SAMPLES = 1024
 
 Captions = list[list[list[str]]]
 """By shard and by bucket."""
+Made = tuple[Parts, dict[str, str]]
+"""The tensors of a shard, and what it notes."""
 
 
 def encode(config: Config) -> Path:
@@ -62,26 +65,23 @@ def fitting(config: Config) -> dict[str, Any]:
 def _encode_images(config: Config, source: Source, manifest: dict[str, Any], encoder: Encoder) -> None:
     schedules = schedules_of(config)
 
-    def write(path: Path, chunk: range, bar: Bar) -> bool:
+    def make(chunk: range, bar: Bar) -> Made:
         samples = source.read(chunk.start, chunk.stop)
-        tensors, captions = encode_images(samples, schedules, encoder, config.data.batch, bar)
-        if tensors:
-            write_tensors(path, tensors, {"captions": json.dumps(captions)})
-        return bool(tensors)
+        parts, captions = encode_images(samples, schedules, encoder, config.data.batch, bar)
+        return parts, {"captions": json.dumps(captions)}
 
     total = manifest.get("samples", len(source))
-    _write_missing(config.cache, "shard", "image", total, manifest.get("shards", ()), write)
+    _write_missing(config.cache, "shard", "image", total, manifest.get("shards", ()), make)
 
 
 def _encode_texts(config: Config, captions: Captions, manifest: dict[str, Any], encoder: Encoder) -> None:
     prompts = list(dict.fromkeys(_in_order(captions)))
 
-    def write(path: Path, chunk: range, bar: Bar) -> bool:
+    def make(chunk: range, bar: Bar) -> Made:
         few = prompts[chunk.start : chunk.stop]
-        write_tensors(path, encode_prompts(few, encoder, config.data.batch, config.data.text_dtype, bar))
-        return True
+        return encode_prompts(few, encoder, config.data.batch, config.data.text_dtype, bar), {}
 
-    _write_missing(config.cache, "text", "prompt", len(prompts), manifest.get("texts", ()), write)
+    _write_missing(config.cache, "text", "prompt", len(prompts), manifest.get("texts", ()), make)
     if processes().is_main_process and not (config.cache / UNCOND).is_file():
         write_tensors(config.cache / UNCOND, {name: value.cpu() for name, value in encoder.text.uncond().items()})
 
@@ -92,9 +92,12 @@ def _write_missing(
     unit: str,
     total: int,
     noted: Sequence[dict[str, Any]],
-    write: Callable[[Path, range, Bar], bool],
+    make: Callable[[range, Bar], Made],
 ) -> None:
-    """Write those of this process's shards that are not there, or not as they were noted, until nothing is left."""
+    """Make those of this process's shards that are not there, or not as they were noted, until nothing is left.
+
+    A shard is written while the next is made.
+    """
     state, sums = processes(), {shard["file"]: shard["sha256"] for shard in noted}
     chunks = {
         folder / f"{kind}-{i:05d}.safetensors": range(start, min(start + SHARD_SAMPLES, total))
@@ -103,11 +106,17 @@ def _write_missing(
     }
     missing = {path: chunk for path, chunk in chunks.items() if not _is_whole(path, sums)}
     num, quiet = sum(map(len, missing.values())), not state.is_local_main_process
-    with tqdm(total=num, desc="encode", unit=unit, disable=quiet) as bar:
+    with tqdm(total=num, desc="encode", unit=unit, disable=quiet) as bar, behind(1, 1) as run:
         for path, chunk in missing.items():
             (folder / MANIFEST).unlink(missing_ok=True)
-            if not write(path, chunk, bar):
+            parts, metadata = make(chunk, bar)
+            if not parts:
                 break
+            run(_write, path, parts, metadata)
+
+
+def _write(path: Path, parts: Parts, metadata: dict[str, str]) -> None:
+    write_tensors(path, join(parts), metadata)
 
 
 def _is_whole(path: Path, sums: dict[str, str]) -> bool:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
+from swd_distill.ahead import THREADS, behind
 from swd_distill.buckets import schedules_of
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype, processes
@@ -12,6 +14,7 @@ from swd_distill.files import claim, write_text
 from swd_distill.samples import Size
 from swd_distill.streams import stream
 from swd_models.loading import load_teacher, resolve_model
+from swd_models.parts import Teacher, to_pil
 from swd_sample.media import save_media
 from swd_sample.prompts import read_prompts
 
@@ -51,25 +54,38 @@ def generate(config: Config) -> Path:
 
 
 def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[Path], mine: list[int]) -> None:
-    """Sample the images of this process in batches of one size."""
-    device, dtype = device_and_dtype()
-    teacher = load_teacher(config.model, dtype=dtype)
-    teacher.pipe.to(device)
+    """Sample the images of this process in batches of one size, each written while the next is sampled."""
+    teacher, batch, quiet = _load(config, len(sizes)), config.data.batch, not processes().is_local_main_process
     by_size = [[i for i in mine if i % len(sizes) == bucket] for bucket in range(len(sizes))]
-    with tqdm(total=len(mine), desc="generate", unit="image", disable=not processes().is_local_main_process) as bar:
+    progress = tqdm(total=len(mine), desc="generate", unit="image", disable=quiet)
+    with progress as bar, behind(THREADS, 2 * batch) as run:
         for size, own in zip(sizes, by_size, strict=True):
-            for start in range(0, len(own), config.data.batch):
-                chunk = own[start : start + config.data.batch]
-                media = teacher(
+            for start in range(0, len(own), batch):
+                chunk = own[start : start + batch]
+                pixels = teacher.pixels(
                     [captions[i] for i in chunk],
                     size=size,
                     num_steps=config.data.teacher_steps,
                     guidance=config.data.teacher_guidance,
                     generators=[stream(config.seed, "teacher", i) for i in chunk],
                 )
-                for i, sample in zip(chunk, media, strict=True):
-                    save_media(sample, files[i])
+                for i, each in zip(chunk, pixels, strict=True):
+                    run(_write, each, files[i])
                 bar.update(len(chunk))
+
+
+def _load(config: Config, num_sizes: int) -> Teacher:
+    device, dtype = device_and_dtype()
+    teacher = load_teacher(config.model, dtype=dtype)
+    teacher.pipe.to(device)
+    if config.data.compile:
+        teacher.compile(config.data.compile, num_sizes)
+    return teacher
+
+
+def _write(pixels: Tensor, path: Path) -> None:
+    (media,) = to_pil(pixels[None])
+    save_media(media, path)
 
 
 def prompts_of(config: Config) -> list[str]:

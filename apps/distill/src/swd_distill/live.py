@@ -7,6 +7,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from swd_distill.ahead import ahead
 from swd_distill.buckets import buckets_of, nearest, schedules_of
 from swd_distill.cache import NUM_CAPTIONS, Cache
 from swd_distill.config import Config
@@ -49,8 +50,9 @@ class Live(Cache):
             return self._encoder.text([self._samples[sample][1].text for sample in samples])
 
     def _load(self, samples: Sequence[int]) -> Tensor:
-        pixels = []
-        for bucket, sample in (self._samples[place] for place in samples):
+        def read(place: int) -> Tensor:
+            bucket, sample = self._samples[place]
             size = self._pixels[bucket]
-            pixels.append(to_pixels(sample.frames(num_frames(size)), size, sample.name))
-        return torch.stack(pixels).to(self._encoder.device)
+            return to_pixels(sample.frames(num_frames(size)), size, sample.name)
+
+        return self._encoder.stack(list(ahead(samples, read, len(samples)))).to(self._encoder.device)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 Size = tuple[int, ...]
 
@@ -60,7 +60,7 @@ def num_frames(pixels: Size) -> int:
 
 
 def to_pixels(frames: list[Image.Image], size: Size, name: str) -> Tensor:
-    """Scale and crop frames to a size in pixels: (3, height, width) or (3, frames, height, width) in [-1, 1].
+    """Scale and crop frames to a size in pixels: (3, height, width) or (3, frames, height, width) in 0..255.
 
     Raises:
         ValueError: a broken image, or one that would have to be enlarged.
@@ -80,5 +80,4 @@ def _fit(image: Image.Image, height: int, width: int, name: str) -> Tensor:
     if ratio < 1:
         image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels: Tensor = pil_to_tensor(image.crop((left, top, left + width, top + height)))
-    return pixels.float() / 127.5 - 1
+    return torch.from_numpy(np.array(image.crop((left, top, left + width, top + height)))).permute(2, 0, 1)

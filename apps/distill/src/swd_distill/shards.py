@@ -1,12 +1,15 @@
 """What one shard of the cache holds: latents of samples, or embeddings of prompts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from swd_distill.ahead import ahead
 from swd_distill.buckets import nearest
 from swd_distill.cache import latents_key, text_tensors
 from swd_distill.config import TextDtype
@@ -15,54 +18,101 @@ from swd_distill.samples import Sample, num_frames, to_pixels
 from swd_schedules import ScaleSchedule
 
 Tensors = dict[str, Tensor]
+Parts = dict[str, list[Tensor]]
+"""The tensors of a shard, batch by batch."""
 Bar: TypeAlias = "tqdm[Any]"
+Read = tuple[int, str, Tensor]
+"""Bucket, text and pixels of a sample."""
 
 
 def encode_images(
     samples: Iterable[Sample], schedules: Sequence[ScaleSchedule], encoder: Encoder, batch: int, bar: Bar
-) -> tuple[Tensors, list[list[str]]]:
+) -> tuple[Parts, list[list[str]]]:
     """Encode samples, each in the bucket of its shape, at all sizes of that bucket; return latents, and captions.
 
-    Captions are by bucket, in the order of its latents.
+    Captions are by bucket, in the order of its latents. The next batch is read while one is encoded.
     """
-    parts: dict[str, list[Tensor]] = {}
     captions: list[list[str]] = [[] for _ in schedules]
-    for bucket, few in _batches(samples, schedules, encoder, batch):
-        captions[bucket] += [text for text, _ in few]
-        pixels = torch.stack([pixels for _, pixels in few])
-        for size, latents in encoder.encode(pixels, sorted(set(schedules[bucket].sizes))).items():
-            parts.setdefault(latents_key(bucket, size), []).append(latents.to(encoder.dtype).cpu())
-        bar.update(len(few))
-    return _joined(parts), captions
+
+    def encoded() -> Iterator[Tensors]:
+        with closing(_batches(samples, schedules, encoder, batch)) as batches:
+            for bucket, texts, pixels in batches:
+                captions[bucket] += texts
+                found = encoder.encode(pixels, sorted(set(schedules[bucket].sizes)))
+                yield {latents_key(bucket, size): value.to(encoder.dtype) for size, value in found.items()}
+
+    return _collect(encoded(), bar), captions
 
 
-def encode_prompts(prompts: Sequence[str], encoder: Encoder, batch: int, dtype: TextDtype, bar: Bar) -> Tensors:
+def encode_prompts(prompts: Sequence[str], encoder: Encoder, batch: int, dtype: TextDtype, bar: Bar) -> Parts:
     """Encode prompts, in the model's dtype or in float8."""
-    parts: dict[str, list[Tensor]] = {}
-    for start in range(0, len(prompts), batch):
-        few = prompts[start : start + batch]
-        for name, value in encoder.text(few).items():
-            for key, tensor in text_tensors(name, value.to(encoder.dtype), dtype).items():
-                parts.setdefault(key, []).append(tensor.cpu())
-        bar.update(len(few))
-    return _joined(parts)
+
+    def encoded() -> Iterator[Tensors]:
+        for start in range(0, len(prompts), batch):
+            found: Tensors = {}
+            for name, value in encoder.text(prompts[start : start + batch]).items():
+                found |= text_tensors(name, value.to(encoder.dtype), dtype)
+            yield found
+
+    return _collect(encoded(), bar)
+
+
+def join(parts: Parts) -> Tensors:
+    """Join the batches, which are let go."""
+    return {key: torch.cat(parts.pop(key)) for key in list(parts)}
 
 
 def _batches(
     samples: Iterable[Sample], schedules: Sequence[ScaleSchedule], encoder: Encoder, batch: int
-) -> Iterator[tuple[int, list[tuple[str, Tensor]]]]:
-    """Read samples into batches of one bucket: its index, and text and pixels of each."""
+) -> Generator[tuple[int, list[str], Tensor], None, None]:
+    """Read samples ahead, into batches of one bucket: its index, texts and pixels."""
     sizes = [encoder.latents.pixels(schedule.sizes[-1]) for schedule in schedules]
-    waiting: list[list[tuple[str, Tensor]]] = [[] for _ in schedules]
-    for sample in samples:
+
+    def read(sample: Sample) -> Read:
         frames = sample.frames(num_frames(sizes[0]))
         bucket = nearest(schedules, *frames[0].size)
-        waiting[bucket].append((sample.text, to_pixels(frames, sizes[bucket], sample.name)))
-        if len(waiting[bucket]) == batch:
-            yield bucket, waiting[bucket]
-            waiting[bucket] = []
-    yield from ((bucket, left) for bucket, left in enumerate(waiting) if left)
+        return bucket, sample.text, to_pixels(frames, sizes[bucket], sample.name)
+
+    def stack(few: list[Read]) -> tuple[int, list[str], Tensor]:
+        buckets, texts, pixels = zip(*few, strict=True)
+        return buckets[0], list(texts), encoder.stack(pixels)
+
+    return ahead(_of_one_bucket(ahead(samples, read, batch), batch), stack, 1)
 
 
-def _joined(parts: dict[str, list[Tensor]]) -> Tensors:
-    return {key: torch.cat(values) for key, values in parts.items()}
+def _of_one_bucket(samples: Generator[Read, None, None], batch: int) -> Iterator[list[Read]]:
+    waiting: dict[int, list[Read]] = {}
+    with closing(samples):
+        for sample in samples:
+            few = waiting.setdefault(sample[0], [])
+            few.append(sample)
+            if len(few) == batch:
+                yield waiting.pop(sample[0])
+    yield from (waiting[bucket] for bucket in sorted(waiting))
+
+
+def _collect(batches: Iterator[Tensors], bar: Bar) -> Parts:
+    """Gather batches on the host, each when the next is under way: the device does not wait for a copy."""
+    parts: Parts = {}
+    for copied, _ in pairwise(chain(map(_start_copy, batches), [dict])):  # the last of these has nothing behind it
+        tensors = copied()
+        for key, value in tensors.items():
+            parts.setdefault(key, []).append(value)
+        bar.update(len(next(iter(tensors.values()))))
+    return parts
+
+
+def _start_copy(tensors: Tensors) -> Callable[[], Tensors]:
+    """Start a copy to the host; return what waits for it, and for nothing that the device is given later."""
+    copies = {key: value.to("cpu", non_blocking=True) for key, value in tensors.items()}
+    device = next(iter(tensors.values())).device
+    if device.type == "cpu":
+        return lambda: copies
+    done = torch.Event(device)
+    done.record()
+
+    def copied() -> Tensors:
+        done.synchronize()
+        return {key: value.clone() for key, value in copies.items()}  # later copies use the pinned memory again
+
+    return copied

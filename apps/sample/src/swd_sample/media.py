@@ -3,18 +3,14 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from swd_models.parts import Media
+from swd_models.parts import Media, to_pil
 
 
 def to_media(pixels: Tensor) -> list[Media]:
     """Turn images (B, 3, y, x) or videos (B, 3, frames, y, x) in [-1, 1] into PIL images or lists of frames."""
-    values = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu().numpy()
-    if values.ndim == 4:
-        return [Image.fromarray(image) for image in values]
-    return [[Image.fromarray(frame) for frame in video] for video in values]
+    return to_pil(((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu())
 
 
 def save_media(media: Media, path: Path, *, playable: bool = False) -> None:
@@ -25,5 +21,5 @@ def save_media(media: Media, path: Path, *, playable: bool = False) -> None:
 
         write_video(temporary, media, playable=playable)
     else:
-        media.save(temporary)
+        media.save(temporary, compress_level=1)  # of a PNG: a quarter of the time for a tenth more bytes
     temporary.replace(path)

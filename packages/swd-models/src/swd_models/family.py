@@ -68,7 +68,8 @@ class Family:
         pipe = self._load_pipeline(model, **options)
         if self.vae_dtype:
             pipe.vae.to(self.vae_dtype)
-        return Teacher(pipe, self.latents(pipe.vae), **self.text(pipe).options)
+        denoiser = self._wrap(getattr(pipe, self.denoiser.subfolder))  # with norms as training has them
+        return Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe).options)
 
     def _wrap(self, backbone: Any) -> Denoiser:
         wrap: Callable[[Any], Denoiser] = self.denoiser  # a family's class takes the backbone alone

@@ -6,8 +6,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from jaxtyping import Float
-from PIL.Image import Image
-from torch import Tensor
+from PIL.Image import Image, fromarray
+from torch import Tensor, nn
+
+from swd_models.compiling import compile_layers
 
 Size = tuple[int, ...]
 Media = Image | list[Image]
@@ -109,11 +111,16 @@ class Text:
 class Teacher:
     """The undistilled model with the pipeline's own sampler and guidance: makes the training data."""
 
-    def __init__(self, pipe: DiffusionPipeline, latents: Latents, **options: Any) -> None:
-        self.pipe, self.latents, self.options = pipe, latents, options
+    def __init__(self, pipe: DiffusionPipeline, latents: Latents, layers: Sequence[nn.Module], **options: Any) -> None:
+        """Take a pipeline and the blocks of its denoiser."""
+        self.pipe, self.latents, self.layers, self.options = pipe, latents, layers, options
         pipe.set_progress_bar_config(disable=True)
 
-    def __call__(
+    def compile(self, backend: str, num_sizes: int) -> None:
+        """Compile the blocks for sampling in so many sizes."""
+        compile_layers(self.layers, backend, 8 * num_sizes)
+
+    def pixels(
         self,
         prompts: Sequence[str],
         *,
@@ -121,8 +128,11 @@ class Teacher:
         num_steps: int,
         guidance: float,
         generators: list[torch.Generator],
-    ) -> list[Media]:
-        """Sample one image or video a prompt; `size` is that of the latents."""
+    ) -> Tensor:
+        """Sample one image or video a prompt; `size` is that of the latents.
+
+        Returns numbers in 0..255, rounded as diffusers does, (B, y, x, 3) or (B, frames, y, x, 3), on the host.
+        """
         names = ("num_frames", "height", "width")[-len(size) :]
         pixels = dict(zip(names, self.latents.pixels(size), strict=True))
         found = self.pipe(
@@ -130,9 +140,21 @@ class Teacher:
             num_inference_steps=num_steps,
             guidance_scale=guidance,
             generator=generators,
-            output_type="pil",
+            output_type="pt",
             **pixels,
             **self.options,
         )
-        media: list[Media] = found.frames if "num_frames" in pixels else found.images
-        return media
+        values: Tensor = found.frames if "num_frames" in pixels else found.images
+        return (values.float() * 255).round().to(torch.uint8).movedim(-3, -1).contiguous().cpu()
+
+    def __call__(self, prompts: Sequence[str], **options: Any) -> list[Media]:
+        """Return what `pixels` samples as PIL images, or lists of frames."""
+        return to_pil(self.pixels(prompts, **options))
+
+
+def to_pil(pixels: Tensor) -> list[Media]:
+    """Turn images (B, y, x, 3) or videos (B, frames, y, x, 3) in 0..255 into PIL images or lists of frames."""
+    values = pixels.numpy()
+    if values.ndim == 4:
+        return [fromarray(image) for image in values]
+    return [[fromarray(frame) for frame in video] for video in values]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-import av
 from PIL import Image
 
 FPS = 16  # of Wan2.1
@@ -23,6 +22,8 @@ def read_frames(path: Path, num_frames: int) -> list[Image.Image]:
 
 
 def _read_file(path: Path, num_frames: int) -> list[Image.Image]:
+    import av  # takes a second to import, and images need none of it
+
     try:
         with av.open(str(path)) as container:
             return [frame.to_image() for frame in islice(container.decode(video=0), num_frames)]
@@ -40,6 +41,8 @@ def _read_folder(path: Path, num_frames: int) -> list[Image.Image]:
 
 def write_video(path: Path, frames: Sequence[Image.Image], fps: int = FPS, *, playable: bool = False) -> None:
     """Write an H.264 file: nearly lossless for training, or in the form that every player knows (4:2:0, even sizes)."""
+    import av
+
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18" if playable else "10"})
         width, height = (side - side % 2 if playable else side for side in frames[0].size)
