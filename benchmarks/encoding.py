@@ -97,7 +97,7 @@ def random_parts(config: Config, device: torch.device, dtype: torch.dtype) -> tu
     """Return samples and bases of random weights, autoencoder and text encoders of full size."""
     family, empty = family_of(config.model), empty_denoiser(config.model)
     with torch.device("meta"):
-        text, vae = RandomText(empty.family, empty.cond_shapes), _empty_vae(empty)
+        text, vae = RandomText(empty.family, empty.cond_shapes), empty_vae(empty)
     latents = family.latents(materialise(vae, device, family.vae_dtype or dtype))
 
     def load() -> Denoiser:
@@ -109,7 +109,8 @@ def random_parts(config: Config, device: torch.device, dtype: torch.dtype) -> tu
     return Encoding(config, latents, materialise(text, device, dtype)), load
 
 
-def _empty_vae(empty: Denoiser) -> Any:
+def empty_vae(empty: Denoiser) -> Any:
+    """Build an autoencoder of full size, wherever torch puts it."""
     if empty.family == "wan":
         return AutoencoderKLWan()
     levels = 4
