@@ -100,8 +100,8 @@ is copied is computed. It waits where it has done all that it was handed; reckon
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encode", type=int, default=160, help="batches; a shard of the cache is 128")
-    parser.add_argument("--generate", type=int, default=4, help="batches")
+    parser.add_argument("--encode", type=int, default=160, help="batches, 2 or more; a shard of the cache is 128")
+    parser.add_argument("--generate", type=int, default=4, help="batches, 2 or more")
     parser.add_argument("--before", type=Path, help="record of earlier code")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args(argv)
