@@ -102,8 +102,7 @@ def random_parts(config: Config, device: torch.device, dtype: torch.dtype) -> tu
 
     def load() -> Denoiser:
         base: Denoiser = materialise(empty_denoiser(config.model), device, dtype)
-        if config.training.gradient_checkpointing:
-            base.backbone.enable_gradient_checkpointing()
+        base.checkpoint(len(base.layers))
         return base
 
     return Encoding(config, latents, materialise(text, device, dtype)), load

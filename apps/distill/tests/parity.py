@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from swd_distill.cache import Cache
 from swd_distill.devices import processes
+from swd_distill.memory import recompute_blocks
 from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
 from swd_distill.trainer import Trainer
@@ -33,8 +34,8 @@ RECIPES = {
     "mmd-of-fake": replace(FULL, mmd_features="fake", dmd_weight=0.0),
 }
 SWITCHES = [
-    {"gradient_checkpointing": checkpointing, "accumulate": accumulate, "compile": backend}
-    for checkpointing, accumulate, backend in itertools.product((False, True), (1, 2), (None, "aot_eager"))
+    {"checkpointing": checkpointing, "accumulate": accumulate, "compile": backend}
+    for checkpointing, accumulate, backend in itertools.product(("none", "all", 3), (1, 2), (None, "aot_eager"))
 ]
 
 
@@ -63,8 +64,6 @@ def gradients(cache, switches):
     """Return what one iteration adds up for each network, in float64, before the optimiser."""
     config = configure(FULL, clip=1e9, **switches)
     base = load_denoiser("embedded").double()
-    if config.training.gradient_checkpointing:
-        base.backbone.enable_gradient_checkpointing()
     roles = share_base(base, 4)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
@@ -74,9 +73,10 @@ def gradients(cache, switches):
                 if parameter.requires_grad:
                     parameter.copy_(0.05 * torch.randn(parameter.shape, dtype=torch.float64))
     if config.training.shard_base:
-        shard_base(roles)
+        shard_base(roles, torch.device("cpu"))
     if config.training.compile:
         compile_blocks(roles, config.training.compile, num_sizes=2)
+    recompute_blocks(config, roles, 4)
     trainer = Trainer(config, cache, roles, head)
     read = trainer.loader._read
     trainer.loader._read = lambda draw: read(draw).changed(torch.Tensor.double)
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     state, cache, out = processes(), Cache.open(Path(sys.argv[1]), {}), Path(sys.argv[2])
     adapters = {name: train(recipe, cache) for name, recipe in RECIPES.items()}
     found = {name_of(switches): gradients(cache, switches) for switches in SWITCHES}
-    found["sharded"] = gradients(cache, {"shard_base": True, "gradient_checkpointing": True})
+    found["sharded"] = gradients(cache, {"shard_base": True, "checkpointing": "all"})
     if state.is_main_process:
         for name, tensors in (adapters | found).items():
             save_file(tensors, out / f"{name}.safetensors")

@@ -144,8 +144,7 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
 
     def gradients(checkpointing):
         base = load_denoiser("embedded").double()
-        if checkpointing:
-            base.backbone.enable_gradient_checkpointing()
+        base.checkpoint(len(base.layers) if checkpointing else 0)
         roles = share_base(base, 4)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():  # as after some training: B is no longer zero
@@ -197,10 +196,10 @@ def test_a_reused_rollout_samples_the_student_once_for_all_fake_updates(build):
 
 
 def test_the_switch_for_checkpointing_reaches_every_role_and_changes_no_number(build):
-    plain, checkpointed = build(FULL), build(FULL, gradient_checkpointing=True)
+    plain, checkpointed = build(FULL), build(FULL, checkpointing="all")
     for role in (checkpointed.roles.student, checkpointed.roles.fake, checkpointed.roles.teacher):
-        assert role.backbone.gradient_checkpointing
-    assert not plain.roles.student.backbone.gradient_checkpointing
+        assert role.checkpointed == len(role.layers)
+    assert plain.roles.student.checkpointed == 0
     found, again = plain.iterate(0), checkpointed.iterate(0)
     assert again.pop("tflop") > found.pop("tflop")
     assert again == pytest.approx(found, rel=1e-5)

@@ -8,8 +8,7 @@ from swd_models.tiny import tiny_cond, tiny_sd3
 
 def _roles(checkpointing=False, fake=True):
     base = tiny_sd3().double()
-    if checkpointing:
-        base.backbone.enable_gradient_checkpointing()
+    base.checkpoint(len(base.layers) if checkpointing else 0)
     roles = share_base(base, 4, fake=fake)
     with torch.no_grad():  # as after some training: B is no longer zero
         generator = torch.Generator().manual_seed(0)

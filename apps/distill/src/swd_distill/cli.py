@@ -62,6 +62,10 @@ def _dispatch(args: list[str]) -> str:
     from swd_models.loading import quiet
 
     quiet()
+    if command != "plan":
+        from swd_distill.devices import choose_device
+
+        choose_device(config.device)
     if command == "plan":
         from swd_distill.plan import Plan, plan
 

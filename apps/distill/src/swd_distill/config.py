@@ -84,8 +84,9 @@ class Training:
     """Backend of torch.compile for the blocks ("inductor"): each kind of block once for each size of the schedule."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Where metrics and sample grids go beside metrics.jsonl."""
-    gradient_checkpointing: bool = False
-    """Recompute blocks in backward: less memory, a third more time."""
+    checkpointing: Literal["auto", "all", "none"] | int = "auto"
+    """Blocks of a pass that are recomputed in backward, or how many of them: less memory, up to a third more time.
+    auto: the fewest that fit the accelerator, by what `plan` counts."""
     save_every: int = 500
     """Updates between checkpoints."""
     keep: int = 2
@@ -131,6 +132,8 @@ class Config:
     """The run folder; everything of the run is inside."""
     seed: int = 0
     """Source of all randomness."""
+    device: str = "auto"
+    """Where to compute: cuda, cuda:1, xpu, mps or cpu. auto: the accelerator that torch finds, else the CPU."""
     dry_run: bool = False
     """Print the resolved config and the stages, and stop."""
 
@@ -176,6 +179,9 @@ class Config:
             "training.iterations": self.training.iterations,
             "training.batch": self.training.batch,
             "training.accumulate": self.training.accumulate,
+            "training.checkpointing": self.training.checkpointing
+            if isinstance(self.training.checkpointing, int)
+            else 1,
             "training.max-skips": self.training.max_skips,
             "training.keep": self.training.keep,
             "training.rank": self.training.rank,

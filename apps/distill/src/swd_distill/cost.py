@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,9 +17,10 @@ from torch.utils._pytree import tree_leaves
 from swd_distill.batches import STUDENT, Batch, intervals
 from swd_distill.cache import Cache
 from swd_distill.config import Config
-from swd_distill.meter import Meter
+from swd_distill.fused import fused_norms
+from swd_distill.roofline import Recorder, Work, join, repeat
 from swd_distill.trainer import FIRST_FAKE, Trainer
-from swd_models import Roles, share_base
+from swd_models import Denoiser, Roles, share_base
 from swd_models.loading import cond_shapes, empty_denoiser
 from swd_schedules import Stage
 
@@ -33,26 +35,29 @@ class Piece:
         flops: Of the whole share, two a multiply-add.
         passes: By role, forwards and backwards of its blocks over their number, for each sample: the F of the README.
         peak: Most bytes of tensors at one time, weights apart.
+        work: Its operations, for a roofline.
     """
 
     flops: int
     passes: Mapping[str, float]
     peak: int
+    work: Work = ()
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """An iteration's pieces at one size: "rollout", "fake" and "student" passes, and the student's losses by name."""
+    """An iteration's pieces at one size, run for a share of a batch.
+
+    "forward" is the teacher's; "rollout", "fake" and "student" are passes, the student's losses have their names.
+    """
 
     share: int
-    forward_flops: int
-    """Of one forward of the teacher for the whole share."""
     pieces: Mapping[str, Piece]
 
     @property
     def forward(self) -> float:
         """Return the FLOPs of one forward of the teacher for one sample."""
-        return self.forward_flops / self.share
+        return self.pieces["forward"].flops / self.share
 
     def times(self, config: Config) -> dict[str, int]:
         """Return how often each piece runs in an iteration of a config, which may drop losses."""
@@ -65,6 +70,10 @@ class StageCost:
     def flops(self, config: Config) -> float:
         """Return the FLOPs of an iteration for one sample."""
         return sum(count * self.pieces[name].flops for name, count in self.times(config).items()) / self.share
+
+    def work(self, config: Config) -> Work:
+        """Return the operations of an iteration."""
+        return join(*(repeat(self.pieces[name].work, count) for name, count in self.times(config).items()))
 
     def passes(self, config: Config) -> dict[str, float]:
         """Return an iteration's forwards and backwards by role."""
@@ -83,16 +92,18 @@ class StageCost:
 
 
 class Counted:
-    """A trainer over weights without data, and what its pieces cost at any size."""
+    """A trainer over weights without data, and what its pieces cost at any size.
 
-    def __init__(self, config: Config) -> None:
+    As on a GPU, unless `on_gpu` is off: the CPU takes norms apart and keeps more of them for backward.
+    """
+
+    def __init__(self, config: Config, *, on_gpu: bool = True) -> None:
         self.config, self._mode = config, FakeTensorMode()
+        self._norms = fused_norms if on_gpu else nullcontext
         self._cond = cond_shapes(config.model)
         teacher = empty_denoiser(config.model)
-        if config.training.gradient_checkpointing:
-            teacher.backbone.enable_gradient_checkpointing()
         with torch.device("meta"):
-            teacher = teacher.to(torch.bfloat16)
+            teacher = _half(teacher) if on_gpu else teacher
             roles = share_base(teacher, config.training.rank, fake=config.needs_fake)
             head = config.recipe.head(teacher.num_features) if config.recipe.gan_weight else None
         self.roles, self.head = roles, head
@@ -108,11 +119,19 @@ class Counted:
         trained = {name: sum(p.numel() for p in network.parameters) for name, network in networks.items()}
         return {"base": sum(p.numel() for p in self.roles.teacher.parameters())} | trained
 
-    def at(self, size: Sequence[int], share: int = 1) -> StageCost:
-        """Count the pieces for a share of a batch at one size."""
+    @property
+    def num_blocks(self) -> int:
+        """Return the number of blocks, all of which may be recomputed in backward."""
+        return len(self.roles.teacher.layers)
+
+    def at(self, size: Sequence[int], share: int = 1, *, checkpointed: int = 0) -> StageCost:
+        """Count the pieces for a share of a batch at one size, so many blocks being recomputed in backward."""
+        for role in (self.roles.teacher, self.roles.student, self.roles.fake):
+            if role is not None:
+                role.checkpoint(checkpointed)
         with self._mode:
-            found = {name: self._measure(run, share) for name, run in self._pieces(size, share).items()}
-        return StageCost(share, found.pop("forward").flops, found)
+            pieces = {name: self._measure(run, share) for name, run in self._pieces(size, share).items()}
+        return StageCost(share, pieces)
 
     def _pieces(self, size: Sequence[int], share: int) -> dict[str, Callable[[], object]]:
         trainer, teacher = self._trainer, self.roles.teacher
@@ -129,9 +148,10 @@ class Counted:
         return pieces | {name: partial(trainer.slope, name, x0, batch) for name in batch.sigma}
 
     def _measure(self, run: Callable[[], object], share: int) -> Piece:
-        with _passes(self.roles, share) as passes, Meter(_modules(self.roles, self.head)) as meter:
+        modules = _modules(self.roles, self.head)
+        with self._norms(), _passes(self.roles, share) as passes, Recorder(modules, share) as recorder:
             run()
-        return Piece(meter.flops, dict(passes), meter.peak)
+        return Piece(recorder.flops, dict(passes), recorder.peak, recorder.work)
 
     def _batch(self, stage: Stage, update: str, share: int) -> Batch:
         names = intervals(self.config.recipe, update)
@@ -139,6 +159,24 @@ class Counted:
         cond = {name: torch.zeros(share, *shape) for name, shape in self._cond.items()}
         sigma = {name: torch.zeros(share) for name in names}
         return Batch(stage, real, real, cond, dict.fromkeys(("input", *names), real), sigma)
+
+
+def count_forward(module: nn.Module, run: Callable[[], object]) -> Piece:
+    """Count what a module of the meta device does for one sample, called by `run`, which makes its inputs."""
+    with FakeTensorMode():
+        _without_data([module])
+        with fused_norms(), torch.no_grad(), Recorder([module], 1) as recorder:
+            run()
+    return Piece(recorder.flops, {}, recorder.peak, recorder.work)
+
+
+def _half(denoiser: Denoiser) -> Denoiser:
+    """Cast to bfloat16 what a loader would: not what a family keeps in float32."""
+    keep = set(denoiser.backbone._keep_in_fp32_modules or ())
+    for name, tensor in chain(denoiser.named_parameters(), denoiser.named_buffers()):
+        if tensor.is_floating_point() and not keep & set(name.split(".")):
+            tensor.data = tensor.data.to(torch.bfloat16)
+    return denoiser
 
 
 def _no_grad(run: Callable[[], object]) -> None:

@@ -1,103 +1,160 @@
-"""What a run takes, from counted iterations: FLOPs and their ratios, memory, disk."""
+"""What a run takes, from counted iterations: FLOPs and their ratios, seconds on a GPU, memory, disk."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Self
 
-from tqdm import tqdm
-
 from swd_distill.config import Config
-from swd_distill.cost import Counted, StageCost
+from swd_distill.cost import StageCost
+from swd_distill.counts import Counts
+from swd_distill.roofline import GIB, Gpu, Ops
 from swd_models.loading import cond_shapes, empty_denoiser
 
 Size = tuple[int, ...]
-GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """FLOPs of an iteration at each size of a schedule; `config` tells which losses it was counted with."""
+    """A config with its counts, for a share of a batch and so many blocks recomputed in backward."""
 
     config: Config
-    costs: Mapping[Size, StageCost]
-    parameters: Mapping[str, int]
-    """As of `Counted.parameters`."""
+    counts: Counts
+    share: int = 1
+    checkpointed: int = 0
 
     @classmethod
-    def of(cls, config: Config, share: int = 1) -> Self:
-        """Count a config's iteration for a share of a batch, at every size of its schedule.
-
-        FLOPs are quadratic in the number of tokens: three sizes are counted, the others between them follow exactly.
-        """
-        counted, sizes = Counted(config), sorted(set(config.scales.sizes), key=math.prod)
-        three = sizes if len(sizes) < 4 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
-        found = {size: counted.at(size, share) for size in tqdm(three, desc="count", unit="size", leave=False)}
-        costs = {size: found.get(size) or _follow(found, math.prod(size)) for size in sizes}
-        return cls(config, costs, counted.parameters())
-
-    @property
-    def stages(self) -> list[StageCost]:
-        """Return the costs of the steps of the schedule."""
-        return [self.costs[size] for size in self.config.scales.sizes]
+    def of(cls, config: Config, share: int = 1, checkpointed: int | None = None) -> Self:
+        """Count a config, or read what ships; by default all blocks or none are recomputed, as `recomputes` says."""
+        counts = Counts.of(config)
+        return cls(
+            config, counts, share, recomputed(config, counts.num_blocks) if checkpointed is None else checkpointed
+        )
 
     @property
     def full(self) -> StageCost:
-        """Return the cost of the last step, at full scale."""
-        return self.stages[-1]
+        """Return the cost of the last step, at full scale, without recomputed blocks."""
+        return self.counts.plain[self.config.scales.sizes[-1]]
+
+    def flops(self, size: Size, config: Config | None = None) -> float:
+        """Return the FLOPs of an iteration at a size for one sample; also of a config with fewer losses."""
+        config, (plain, recomputing) = config or self.config, self._costs(size)
+        return plain.flops(config) + self._part * (recomputing.flops(config) - plain.flops(config))
 
     def iteration(self, config: Config | None = None) -> float:
-        """Return the FLOPs of an iteration for one sample, mean over the stages; also of a config with fewer losses."""
-        return sum(cost.flops(config or self.config) for cost in self.stages) / len(self.stages)
+        """Return the FLOPs of an iteration for one sample, mean over the stages."""
+        sizes = self.config.scales.sizes
+        return sum(self.flops(size, config) for size in sizes) / len(sizes)
 
-    def passes(self) -> dict[str, float]:
+    def passes(self, config: Config | None = None) -> dict[str, float]:
         """Return the forwards and backwards of an iteration by role."""
-        return self.full.passes(self.config)
+        config = config or self.config
+        plain, recomputing = (cost.passes(config) for cost in self._costs(self.config.scales.sizes[-1]))
+        return {role: count + self._part * (recomputing[role] - count) for role, count in plain.items()}
+
+    def seconds(self, gpu: Gpu, size: Size, config: Config | None = None) -> Counter[str]:
+        """Return the seconds of an iteration at a size for the share, by what limits them."""
+        config, (plain, recomputing) = config or self.config, self._costs(size)
+        found: Counter[str] = Counter()
+        for cost, part in ((plain, 1 - self._part), (recomputing, self._part)):
+            for limit, spent in gpu.seconds(cost.work(config), self.share).items():
+                found[limit] += part * spent  # type: ignore[assignment]
+        return found + gpu.seconds(self._updates(config), 1)
+
+    def mean_seconds(self, gpu: Gpu, config: Config | None = None) -> float:
+        """Return the seconds of an iteration for the share, mean over the stages."""
+        sizes = self.config.scales.sizes
+        return sum(self.seconds(gpu, size, config).total() for size in sizes) / len(sizes)
 
     def loss_ratio(self) -> float:
-        """Return what the full loss costs over MMD alone (table 5)."""
+        """Return what the full loss costs over MMD alone (table 5), in FLOPs."""
         return self.iteration() / self.iteration(mmd_alone(self.config))
 
     def scale_ratio(self, config: Config | None = None) -> float:
-        """Return what training costs scale-wise over full scale at every step (table 5)."""
-        return self.iteration(config) / self.full.flops(config or self.config)
+        """Return what training costs scale-wise over full scale at every step (table 5), in FLOPs."""
+        return self.iteration(config) / self.flops(self.config.scales.sizes[-1], config)
 
     def sampling_ratio(self) -> float:
-        """Return what sampling costs scale-wise over as many steps at full scale (table 4)."""
-        return sum(cost.forward for cost in self.stages) / (len(self.stages) * self.full.forward)
+        """Return what sampling costs scale-wise over as many steps at full scale (table 4), in FLOPs."""
+        sizes = self.config.scales.sizes
+        return sum(self.counts.plain[size].forward for size in sizes) / (len(sizes) * self.full.forward)
 
-    def memory(self, peak: int) -> dict[str, float]:
-        """Return the GiB of a process on a GPU by what holds them: the base is bfloat16, what is trained float32.
-
-        `peak` is that of a `StageCost` at the largest size.
-        """
-        numbers = self.parameters
-        trained = sum(count for name, count in numbers.items() if name != "base")
+    def memory(self) -> dict[str, float]:
+        """Return the GiB of a process on a GPU by what holds them: the base is bfloat16, what is trained float32."""
+        numbers, training = self.counts.parameters, self.config.training
+        trained = numbers["student"] + (numbers.get("fake", 0) if self.config.needs_fake else 0)
         kept = {
             "base": 2 * numbers["base"],
             "adapters and head": 4 * trained,
-            "optimisers": 8 * trained,
-            "average": 4 * numbers["student"] if self.config.training.ema else 0,
-            "gradients and activations": peak,
+            "optimisers": (2 if training.optimizer == "adamw-8bit" else 8) * trained,
+            "average": 4 * numbers["student"] if training.ema else 0,
+            "gradients and activations": self._peak(),
         }
         return {name: size / GIB for name, size in kept.items()}
 
+    def total(self) -> float:
+        """Return the GiB of a process on a GPU."""
+        return sum(self.memory().values())
 
-def _follow(found: Mapping[Size, StageCost], cells: int) -> StageCost:
-    """Return the cost at a number of cells of latents, on the parabola through three counted ones."""
-    known = {math.prod(size): cost for size, cost in found.items()}
-    weights = {one: math.prod(Fraction(cells - other, one - other) for other in known if other != one) for one in known}
-    largest = known[max(known)]
+    def _peak(self) -> float:
+        """Return the most bytes of tensors at the largest size: of one sample, and what each further one adds."""
+        largest = max(self.counts.plain, key=math.prod)
+        peaks = []
+        for cost, doubled in zip(self._costs(largest), self.counts.doubled, strict=True):
+            one, two = cost.peak(self.config), doubled.peak(self.config)
+            peaks.append(one + (self.share - 1) * (two - one))
+        return peaks[0] + self._part * (peaks[1] - peaks[0])
 
-    def follow(flops: Mapping[int, int]) -> int:
-        return int(sum(weights[one] * flops[one] for one in known))
+    @property
+    def _part(self) -> float:
+        return self.checkpointed / self.counts.num_blocks
 
-    pieces = {
-        name: replace(piece, flops=follow({one: cost.pieces[name].flops for one, cost in known.items()}), peak=0)
-        for name, piece in largest.pieces.items()
-    }
-    return StageCost(largest.share, follow({one: cost.forward_flops for one, cost in known.items()}), pieces)
+    def _costs(self, size: Size) -> tuple[StageCost, StageCost]:
+        return self.counts.plain[size], self.counts.checkpointed[size]
+
+    def _updates(self, config: Config) -> tuple[Ops, ...]:
+        """Return AdamW and clipping: a parameter, its gradient and two moments are read, three of them written."""
+        numbers, fakes = self.counts.parameters, config.recipe.fake_updates if config.needs_fake else 0
+        updated = numbers["student"] + fakes * numbers.get("fake", 0)
+        return (Ops(1, False, 0.0, (7 + 3) * 4 * updated, 0.0),)
+
+
+def recomputed(config: Config, num_blocks: int) -> int:
+    """Return how many blocks a config recomputes in backward; "auto", which a device decides, counts as all."""
+    asked = config.training.checkpointing
+    return (
+        {"none": 0, "all": num_blocks, "auto": num_blocks}[asked] if isinstance(asked, str) else min(asked, num_blocks)
+    )
+
+
+def fewest(estimate: Estimate, gib: float) -> Estimate | None:
+    """Return the estimate with the fewest recomputed blocks that fit so many GiB; None: not even all do."""
+    blocks = estimate.counts.num_blocks
+    fits = (replace(estimate, checkpointed=count) for count in range(blocks + 1))
+    return next((each for each in fits if each.total() <= gib), None)
+
+
+def largest_share(estimate: Estimate, gib: float) -> int:
+    """Return the most samples whose pass fits so many GiB with all blocks recomputed; 0: not one."""
+    all_blocks = replace(estimate, checkpointed=estimate.counts.num_blocks)
+    shares = range(estimate.share, 0, -1)
+    return next((share for share in shares if replace(all_blocks, share=share).total() <= gib), 0)
+
+
+def advice(found: Estimate, gib: float, processes: int) -> str:
+    """Say what would fit where a share does not with all blocks recomputed."""
+    training, most = found.config.training, largest_share(found, gib)
+    if most == 0:
+        kept = {name: size for name, size in found.memory().items() if name != "gradients and activations"}
+        heaviest = max(kept, key=kept.__getitem__)
+        return (
+            f"no batch fits {gib:g} GiB: {sum(kept.values()):.1f} are held whatever the batch, {kept[heaviest]:.1f} of "
+            f"them the {heaviest}; take a device of more memory, a lower --training.rank, or --training.shard-base"
+        )
+    counts = (count for count in range(1, training.batch + 1) if training.batch % (processes * count) == 0)
+    count = next(count for count in counts if training.batch // (processes * count) <= most)
+    return f"{most} samples at a time fit: --training.accumulate {count}"
 
 
 def mmd_alone(config: Config) -> Config:
@@ -110,5 +167,5 @@ def cache_gib(config: Config) -> dict[str, float]:
     channels = empty_denoiser(config.model).num_channels
     latents = channels * sum(math.prod(size) for size in set(config.scales.sizes))
     text = sum(math.prod(shape) for shape in cond_shapes(config.model).values())
-    numbers = {"latents": latents, "text": text}
+    numbers: Mapping[str, int] = {"latents": latents, "text": text}
     return {name: 2 * config.data.num_images * count / GIB for name, count in numbers.items()}

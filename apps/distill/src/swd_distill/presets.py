@@ -52,7 +52,7 @@ _TRIAL = _preset(
 )
 
 # Appendix A: "3-4K iterations", the lower end. Batches are global, as the paper gives them.
-_PAPER_TRAINING = Training(iterations=3000, batch=24, rank=64, gradient_checkpointing=True)
+_PAPER_TRAINING = Training(iterations=3000, batch=24, rank=64)
 
 _SD35_MEDIUM = _preset(
     "sd35-medium",

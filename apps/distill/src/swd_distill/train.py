@@ -19,6 +19,7 @@ from swd_distill.evaluation import Evaluator
 from swd_distill.files import claim, only_one
 from swd_distill.live import Live
 from swd_distill.log import Log, peak_gib
+from swd_distill.memory import recompute_blocks
 from swd_distill.network import Metrics
 from swd_distill.stopped import Stopped
 from swd_distill.stopping import Stopping
@@ -31,6 +32,7 @@ from swd_models.roles import compile_blocks, shard_base
 from swd_sample.grid import grid
 from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
+from swd_schedules.devices import check_dtype
 
 
 def train(config: Config) -> Path:
@@ -82,9 +84,25 @@ def iterate(trainer: Trainer, step: int) -> Metrics:
 @contextmanager
 def claimed(config: Config) -> Iterator[None]:
     """Write config.json, or check that the run folder belongs to a run of the same numbers; keep other runs out."""
-    no_matter = {"out", "dry_run", "data.batch", *(f"evaluation.{each.name}" for each in fields(Evaluation))} | {
+    no_matter = {
+        "out",
+        "dry_run",
+        "device",
+        "data.batch",
+        "data.compile",
+        *(f"evaluation.{each.name}" for each in fields(Evaluation)),
+    } | {
         f"training.{name}"
-        for name in ("save_every", "sample_every", "keep", "accumulate", "max_skips", "trackers", "shard_base")
+        for name in (
+            "save_every",
+            "sample_every",
+            "keep",
+            "accumulate",
+            "max_skips",
+            "trackers",
+            "shard_base",
+            "checkpointing",
+        )
     }
     state = processes()
     with state.main_process_first():
@@ -99,12 +117,14 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     training = config.training
     if training.dtype != "auto":
         dtype = getattr(torch, training.dtype)
-    teacher = load_denoiser(config.model, dtype=dtype).to(device)
-    if training.gradient_checkpointing:  # before the views are made, which copy the switch
-        teacher.backbone.enable_gradient_checkpointing()
+        check_dtype(dtype, device)
+    teacher = load_denoiser(config.model, dtype=dtype)
+    if not training.shard_base:  # else its blocks go there one by one
+        teacher.to(device)
     roles = share_base(teacher, training.rank, fake=config.needs_fake, seed=config.seed)
     if training.shard_base:
-        shard_base(roles)
+        shard_base(roles, device)
+    recompute_blocks(config, roles, len(share_places(config)[0]))
     if training.compile:
         compile_blocks(roles, training.compile, num_sizes=len(set(config.scales.sizes)))
     return Trainer(

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from swd_models.norms import fuse_norms
 from swd_models.prediction import Prediction
@@ -27,6 +28,9 @@ class Denoiser(nn.Module):
     process: FlowMatching | VariancePreserving = FlowMatching()
     guidance: float | None = None
     """What a guidance-distilled model is told, in one pass; None: guidance takes an unconditional pass."""
+
+    checkpointed: int = 0
+    """How many blocks of a pass, from the first on, are recomputed in backward."""
 
     backbone: Any
 
@@ -73,13 +77,17 @@ class Denoiser(nn.Module):
         """Return the last block that a pass runs."""
         return block if block is not None and stop else len(self.layers) - 1
 
-    def run(self, layer: nn.Module, *args: Any, last: bool = False) -> Any:
-        """Run a block as diffusers does: recomputed in backward if the backbone's gradient checkpointing is on.
+    def checkpoint(self, count: int) -> None:
+        """Recompute the first `count` blocks of each pass in backward: memory for time, the same gradients."""
+        self.checkpointed = count
+
+    def run(self, layer: nn.Module, *args: Any, index: int, last: int) -> Any:
+        """Run block `index` of a pass that ends with block `last`, to be recomputed in backward if that was asked for.
 
         But for the last of a pass: backward begins with it, when to recompute it would need the same memory again.
         """
-        if torch.is_grad_enabled() and self.backbone.gradient_checkpointing and not last:
-            return self.backbone._gradient_checkpointing_func(layer, *args)
+        if torch.is_grad_enabled() and index < min(self.checkpointed, last):
+            return checkpoint(layer, *args, use_reentrant=False)
         return layer(*args)
 
 

@@ -74,7 +74,7 @@ class FluxDenoiser(Denoiser):
         positions = model.pos_embed(token_ids(text.shape[1], x_t.shape[-2:], x_t.device))
         features, last = None, self.last_block(block, stop)
         for index, layer in enumerate(self.layers):
-            text, image = self.run(layer, image, text, time, positions, last=index == last)
+            text, image = self.run(layer, image, text, time, positions, index=index, last=last)
             if index == block:
                 features = image
                 if stop:

@@ -64,14 +64,14 @@ class Flux2Denoiser(Denoiser):
         length, features, last = text.shape[1], None, self.last_block(block, stop)
         shifts = model.double_stream_modulation_img(time), model.double_stream_modulation_txt(time)
         for index, layer in enumerate(model.transformer_blocks):
-            text, image = self.run(layer, image, text, *shifts, positions, last=index == last)
+            text, image = self.run(layer, image, text, *shifts, positions, index=index, last=last)
             if index == block:
                 features = image
                 if stop:
                     return Prediction(None, features)
         tokens, shift = torch.cat([text, image], dim=1), model.single_stream_modulation(time)
         for index, layer in enumerate(model.single_transformer_blocks, start=len(model.transformer_blocks)):
-            tokens = self.run(layer, tokens, None, shift, positions, last=index == last)
+            tokens = self.run(layer, tokens, None, shift, positions, index=index, last=last)
             if index == block:
                 features = tokens[:, length:]
                 if stop:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from peft import LoraConfig
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from swd_models.adapters import adapter_parameters, add_adapters
 from swd_models.denoiser import Denoiser
@@ -54,8 +55,10 @@ def compile_blocks(roles: Roles, backend: str, num_sizes: int) -> None:
             layer.compile(backend=backend, dynamic=False)
 
 
-def shard_base(roles: Roles) -> None:
+def shard_base(roles: Roles, device: torch.device) -> None:
     """Split the blocks of the frozen base over the processes (FSDP2), each gathered when it runs; adapters stay whole.
+
+    The base may still be on the CPU: block by block, a process takes its part to the device, and last what is no block.
 
     FSDP2 owns the tensors that it shards, one set for each view: a process holds 1/N of the blocks three times instead
     of all of them once, which pays from four processes on (two views, with MMD alone: from three).
@@ -68,6 +71,19 @@ def shard_base(roles: Roles) -> None:
     for role in (roles.teacher, roles.student, roles.fake):
         for layer in role.layers if role else ():
             fully_shard(layer, reshard_after_forward=True, ignored_params=set(adapter_parameters(layer)))
+    for role in (roles.teacher, roles.student, roles.fake):
+        if role is not None:
+            _move_whole(role, device)
+
+
+def _move_whole(role: Denoiser, device: torch.device) -> None:
+    """Move what is not split: parameters, which the roles share, in place."""
+    for parameter in role.parameters():
+        if not isinstance(parameter, DTensor):
+            parameter.data = parameter.data.to(device)
+    for module in role.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(device)
 
 
 def _adapted_view(teacher: Denoiser, lora: LoraConfig, seed: int) -> Denoiser:

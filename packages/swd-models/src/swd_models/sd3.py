@@ -67,7 +67,7 @@ class SD3Denoiser(Denoiser):
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
         features, last = None, self.last_block(block, stop)
         for index, layer in enumerate(self.layers):
-            text, image = self.run(layer, image, text, time, last=index == last)
+            text, image = self.run(layer, image, text, time, index=index, last=last)
             if index == block:
                 features = image
                 if stop:

@@ -56,6 +56,15 @@ class SDXLDenoiser(Denoiser):
             "pooled_prompt_embeds": (config["projection_class_embeddings_input_dim"] - time_ids,),
         }
 
+    def checkpoint(self, count: int) -> None:
+        """Recompute the parts of the first `count` stages in backward, as diffusers does."""
+        super().checkpoint(count)
+        self.backbone.enable_gradient_checkpointing()
+        for index, stage in enumerate(self.layers):
+            for module in stage.modules():
+                if hasattr(module, "gradient_checkpointing"):
+                    module.gradient_checkpointing = index < count  # type: ignore[assignment]
+
     def forward(
         self,
         x_t: Float[Tensor, "b c h w"],

@@ -67,7 +67,7 @@ class WanDenoiser(Denoiser):
         projected = projected.unflatten(1, (6, -1))
         features, last = None, self.last_block(block, stop)
         for index, layer in enumerate(self.layers):
-            video = self.run(layer, video, text, projected, positions, last=index == last)
+            video = self.run(layer, video, text, projected, positions, index=index, last=last)
             if index == block:
                 features = video
                 if stop:

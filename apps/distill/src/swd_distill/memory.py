@@ -1,0 +1,45 @@
+"""How many blocks a run recomputes in backward, so that it fits its device."""
+
+import torch
+
+from swd_distill.config import Config
+from swd_distill.devices import processes
+from swd_models import Roles
+
+HEADROOM = 0.95
+"""Of the free memory: the rest is for what libraries take for themselves, and for gaps."""
+
+
+def recompute_blocks(config: Config, roles: Roles, share: int) -> None:
+    """Let roles recompute as many blocks as a config asks for, or (auto) as few as fit the device.
+
+    Raises:
+        ValueError: a share of a batch that does not fit the device even so.
+    """
+    asked, blocks = config.training.checkpointing, len(roles.teacher.layers)
+    device = next(roles.student.parameters()).device
+    if asked == "auto":
+        count = 0 if device.type == "cpu" else _fewest(config, share, device)
+    else:
+        count = {"all": blocks, "none": 0}[asked] if isinstance(asked, str) else min(asked, blocks)
+    for role in (roles.teacher, roles.student, roles.fake):
+        if role is not None:
+            role.checkpoint(count)
+
+
+def _fewest(config: Config, share: int, device: torch.device) -> int:
+    from swd_distill.estimate import Estimate, advice, fewest
+    from swd_distill.roofline import GIB
+
+    found = Estimate.of(config, share)
+    if config.training.shard_base:  # a process holds parts of the base, which the count does not know
+        return found.counts.num_blocks
+    held = sum(found.memory()[name] for name in ("base", "adapters and head"))  # which are there already
+    gib = HEADROOM * torch.accelerator.get_memory_info(device)[0] / GIB + held
+    chosen, num = fewest(found, gib), processes().num_processes
+    if chosen is None:
+        raise ValueError(f"expected a share that fits {gib:.1f} GiB, got {share} samples: {advice(found, gib, num)}")
+    if processes().is_main_process:
+        blocks = f"{chosen.checkpointed} of {found.counts.num_blocks} blocks"
+        print(f"{blocks} are recomputed in backward: {chosen.total():.1f} GiB of {gib:.1f}")
+    return chosen.checkpointed
