@@ -12,15 +12,31 @@ from typing import Any
 
 import torch
 
+from swd_distill.roofline import GPUS, Gpu
+from swd_schedules.devices import find_device
+
 SEED = 0
 ROOT = Path(__file__).parents[1]
+COMMIT = ROOT / "COMMIT"
+"""The commit of sources that were carried to a machine without their checkout."""
+_OTHER_SHEETS = ("pcie", "nvl", "max-q", "laptop")  # slower cards of the same name
 
 
 def machine() -> str:
-    """Name the machine: its GPU, or else its cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} cores ({platform.machine()})"
+    """Name the machine: its accelerator, or else its cores."""
+    device = find_device()
+    if device.type == "cpu":
+        return f"{os.cpu_count()} cores ({platform.machine()})"
+    name = getattr(torch.get_device_module(device), "get_device_name", None)
+    return str(name()) if name else device.type
+
+
+def data_sheet(name: str) -> Gpu | None:
+    """Return the data sheet of a device by its name, if it is known."""
+    plain = name.lower().replace(" ", "")
+    if any(other in plain for other in _OTHER_SHEETS):
+        return None
+    return next((gpu for device, gpu in GPUS.items() if device in plain), None)
 
 
 def versions() -> dict[str, str]:
@@ -52,6 +68,8 @@ def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def commit() -> str:
     """Return the commit of the sources, with "-dirty" where they differ from it; "unknown" outside of a checkout."""
+    if COMMIT.is_file():
+        return COMMIT.read_text().strip()
     head = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--", "packages", "apps", "benchmarks", ":!benchmarks/results")
     return f"{head}-dirty" if head and changed else head or "unknown"

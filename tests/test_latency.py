@@ -6,13 +6,14 @@ import torch
 
 from benchmarks import overhead
 from benchmarks.latency import __main__ as latency
-from benchmarks.latency.bench import peak_of, ratio
+from benchmarks.latency.bench import ratio
 from benchmarks.latency.encoders import RandomText
 from benchmarks.latency.flops import step_flops
-from benchmarks.latency.models import materialise, random_decoder
+from benchmarks.latency.models import materialise, random_decoder, tiny
 from benchmarks.latency.paper import TABLE_4, reckon
 from benchmarks.latency.rows import INVENTED, SCALEWISE, TINY, rows, schedules
 from benchmarks.latency.timing import Stopwatch
+from benchmarks.provenance import data_sheet
 from swd_models.loading import empty_denoiser
 from swd_sample.presets import SOURCES
 
@@ -72,12 +73,27 @@ def test_a_random_decoder_makes_a_videos_frames_of_its_latents():
     _, decode = random_decoder(4, torch.device("cpu"), torch.float32)
     assert decode(torch.randn(2, 4, 3, 4, 6)).shape == (2, 3, 9, 32, 48)
     assert decode(torch.randn(2, 4, 4, 6)).shape == (2, 3, 32, 48)
+    latents = torch.randn(1, 4, 3, 4, 6)
+    frames = decode(latents)
+    for frame, latent in ((0, 0), (1, 1), (4, 1), (5, 2), (8, 2)):
+        torch.testing.assert_close(frames[:, :, frame], decode(latents[:, :, latent]), rtol=1e-4, atol=1e-5)
 
 
-def test_a_devices_peak_is_found_by_its_name():
-    assert peak_of("NVIDIA H100 80GB HBM3") == 989
-    assert peak_of("NVIDIA GeForce RTX 4090") == 165
-    assert peak_of("something new") is None
+def test_compiled_by_block_a_model_predicts_the_same():
+    model = tiny("random-sd3")
+    x_t, cond = torch.ones(1, 4, 8, 8), model.text(1)
+    expected = model.denoiser.denoise(x_t, torch.ones(1), cond)
+    model.compile(1, backend="eager")
+    torch.testing.assert_close(model.denoiser.denoise(x_t, torch.ones(1), model.text(1)), expected)
+    assert all(layer._compiled_call_impl is not None for layer in model.denoiser.layers)
+    assert model.denoiser._compiled_call_impl is None
+
+
+def test_a_devices_data_sheet_is_found_by_its_name():
+    assert data_sheet("NVIDIA H100 80GB HBM3").half == 989
+    assert data_sheet("NVIDIA GeForce RTX 4090").half == 165
+    assert data_sheet("something new") is None
+    assert data_sheet("NVIDIA H100 PCIe") is None  # a slower card
 
 
 def test_spans_of_one_name_add_up_and_are_then_forgotten():

@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         del model  # the next one may need the memory
         torch._dynamo.reset()
         gc.collect()
+        if on_gpu:
+            torch.accelerator.empty_cache()
     record["reckoned"] = reckoned()
     write(record, page(record), args.out / f"latency-{device.type}")
 

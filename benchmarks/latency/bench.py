@@ -10,8 +10,7 @@ import torch
 from benchmarks.latency.models import Model
 from benchmarks.latency.rows import Row
 from benchmarks.latency.timing import busy_seconds, count_flops, peak_gib, sample, split_in_turn, time_in_turn
-from benchmarks.provenance import SEED
-from swd_distill.plan import DEVICES
+from benchmarks.provenance import SEED, data_sheet, machine
 
 MOST_SPLITS = 10  # runs for the split by part, apart from those that are timed
 
@@ -24,7 +23,7 @@ def bench(model: Model, rows: Mapping[str, Row], *, batch: int, runs: int, compi
     splits = {name: partial(_seeded, model, row, batch, generator) for name, row in rows.items()}
     flops = {name: count_flops(run) for name, run in splits.items()}
     if compiled:
-        model.compile()
+        model.compile(len({size for row in rows.values() for size in row.schedule.sizes}))
     warmup, count = min(10, max(1, runs // 10)), min(runs, MOST_SPLITS)
     seconds = time_in_turn(splits, warmup=warmup, count=runs, batch=batch, device=device)
     parts = split_in_turn(splits, count=count, device=device)
@@ -65,19 +64,13 @@ def _row(
 
 def _on_gpu(row: dict[str, Any], run: Callable[[], object], batch: int) -> dict[str, Any]:
     """Return what only a GPU has: FLOP/s, the share of its peak, the share of gaps between its kernels, memory."""
-    rate, peak = row["tflop"] / row["seconds"], peak_of(torch.cuda.get_device_name())
+    rate, sheet = row["tflop"] / row["seconds"], data_sheet(machine())
     return {
         "tflops": rate,
-        "share of peak": rate / peak if peak else None,
+        "share of peak": rate / sheet.half if sheet else None,
         "host gaps": max(0.0, 1 - busy_seconds(run) / (row["measured"]["mean"] * batch)),
         "peak_gib": peak_gib(run),
     }
-
-
-def peak_of(name: str) -> int | None:
-    """Return the dense half-precision peak in TFLOP/s of a device by its name, if it is known."""
-    plain = name.lower().replace(" ", "")
-    return next((peak for device, peak in DEVICES.items() if device in plain), None)
 
 
 def ratio(few: Mapping[str, Any], many: Mapping[str, Any], seconds: float) -> dict[str, float]:

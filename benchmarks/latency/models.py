@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.latency.encoders import RandomText
 from swd_models import Denoiser, load_denoiser, load_latents, load_text
+from swd_models.compiling import compile_layers
 from swd_models.loading import empty_denoiser, resolve_model
 from swd_models.parts import ImageLatents
 from swd_sample.presets import SOURCES
@@ -23,6 +24,8 @@ TINY_VAES = {
     "sdxl": "madebyollin/taesdxl",
 }  # Wan's, TAEHV, is in no library: a random AutoencoderTiny decodes its frames one by one
 STD = 0.02
+VERSIONS = 8
+"""Of a kind of block at a size: those of one class differ (SDXL's in depth and place), and so do batches of text."""
 PROMPT = "a fox and a hare at a lake in the mountains, early morning, fog, photograph"
 
 
@@ -43,11 +46,11 @@ class Model:
     weights: str
     modules: Mapping[str, list[Any]]
 
-    def compile(self) -> None:
-        """Compile each module, in place, once for every shape that it meets."""
-        torch._dynamo.config.recompile_limit = 64  # sizes of all rows
-        for module in (module for modules in self.modules.values() for module in modules):
-            module.compile(dynamic=False)
+    def compile(self, num_sizes: int, backend: str = "inductor") -> None:
+        """Compile each block of each module, in place, each kind of block once for every shape that it meets."""
+        encoders = (block for module in self.modules["text"] for block in _blocks(module))
+        layers = [*self.denoiser.layers, *encoders, *self.modules["decoder"]]
+        compile_layers(layers, backend, VERSIONS * num_sizes)
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -103,7 +106,7 @@ def materialise(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
         if tensor.is_floating_point():
             nn.init.normal_(tensor, std=STD)
         else:
-            tensor.copy_(torch.arange(tensor.numel()).view_as(tensor))  # positions of tokens
+            tensor.copy_(torch.arange(tensor.numel(), device=device).view_as(tensor))  # positions of tokens
     return module
 
 
@@ -112,9 +115,11 @@ def _decode(vae: AutoencoderTiny, latents: Tensor) -> Tensor:
     images = ImageLatents(vae)
     if latents.ndim == 4:
         return images.decode(latents)
-    times = torch.tensor([1, *[4] * (latents.shape[2] - 1)], device=latents.device)
-    frames = [video.transpose(0, 1).repeat_interleave(times, 0) for video in latents]
-    return torch.stack([images.decode(each).transpose(0, 1) for each in frames])
+    frames = [video.transpose(0, 1) for video in latents]
+    each = (
+        torch.cat([first, rest.repeat_interleave(4, 0)]) for first, rest in (f.split([1, len(f) - 1]) for f in frames)
+    )
+    return torch.stack([images.decode(video).transpose(0, 1) for video in each])
 
 
 def _tiny_vae(denoiser: Denoiser, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
@@ -126,6 +131,12 @@ def _tiny_vae(denoiser: Denoiser, device: torch.device, dtype: torch.dtype) -> t
 
 def _encoders(pipe: Any) -> list[Any]:
     return [part for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None]
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """Return the blocks of a network: the longest list of modules in it; itself, where it has none."""
+    lists = (list(part) for part in module.modules() if isinstance(part, nn.ModuleList))
+    return max(lists, key=len, default=[module])
 
 
 def _answers(model: str, file: str = "model_index.json") -> bool:

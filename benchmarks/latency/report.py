@@ -15,6 +15,7 @@ TITLES = {
     "scale-4": "scale-wise, 4 steps",
     TEACHER: "teacher",
 }
+MERGED = "A student's adapters are merged into its weights, as `SwDPipeline` samples: its networks are the base's."
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -33,12 +34,12 @@ def _what(config: Mapping[str, Any]) -> str:
         "pixels, over the batch."
     )
     if config["device"] == "cuda":
-        how = "compiled" if config["compile"] else "not compiled"
-        return f"Appendix G: half precision, {how}, TinyVAE, device events. {protocol}"
+        how = "compiled block by block" if config["compile"] else "not compiled"
+        return f"Appendix G: half precision, {how}, TinyVAE, device events. {protocol} {MERGED}"
     return (
         f"**Run without a GPU**, so not appendix G: in place of the paper's models, tiny ones of a few blocks "
         f"(`embedded` is trained, the others are random),\nin float32, not compiled, each with its own autoencoder, by "
-        f"the clock; medians.\n{protocol}\nThe paper's models were counted, not run: last table."
+        f"the clock; medians.\n{protocol}\n{MERGED}\nThe paper's models were counted, not run: last table."
     )
 
 
