@@ -20,6 +20,7 @@ from swd_models.parts import Latents
 from swd_schedules import downscale
 
 NUM_SAMPLES = 32
+AT_A_TIME = 8  # images through the autoencoder
 Size = tuple[int, ...]
 
 
@@ -42,9 +43,9 @@ class Encoding(Cache):
 
     @torch.no_grad()
     def latents(self, samples: Sequence[int], size: Size) -> Tensor:
-        """Encode images at a size; videos one by one, for a batch of them does not fit."""
+        """Encode images at a size, a few at a time; videos one by one, for a batch of them does not fit."""
         pixels = self._pixels[list(samples)]
-        parts = torch.split(pixels, 1 if pixels.ndim == 5 else len(pixels))
+        parts = torch.split(pixels, 1 if pixels.ndim == 5 else AT_A_TIME)
         small = (downscale(part.to(self.device), tuple(self.latents_of.pixels(size))) for part in parts)
         return torch.cat([self.latents_of.encode(part) for part in small]).float().cpu()
 
@@ -61,6 +62,30 @@ class Kept(Cache):
         self.buckets, self.captions, self.uncond = source.buckets, source.captions, source.uncond
         self._latents = {size: source.latents(range(NUM_SAMPLES), size) for size in set(sizes)}
         self._cond = source.cond(range(NUM_SAMPLES))
+
+    def latents(self, samples: Sequence[int], size: Size) -> Tensor:
+        """Return latents."""
+        return self._latents[size][list(samples)]
+
+    def cond(self, samples: Sequence[int]) -> dict[str, Tensor]:
+        """Return embeddings."""
+        return {name: value[list(samples)] for name, value in self._cond.items()}
+
+
+class Drawn(Cache):
+    """Random numbers in the place of latents and embeddings, where nothing is to be encoded."""
+
+    def __init__(self, base: Denoiser, sizes: Sequence[Size]) -> None:
+        generator = torch.Generator().manual_seed(SEED)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        self.buckets, self.captions = [(Bucket(), range(AT_A_TIME))], []
+        self._latents = {size: draw(AT_A_TIME, base.num_channels, *size) for size in set(sizes)}
+        dtype = next(base.parameters()).dtype
+        self._cond = {name: draw(AT_A_TIME, *shape).to(dtype) for name, shape in base.cond_shapes.items()}
+        self.uncond = {name: draw(1, *shape).to(dtype) for name, shape in base.cond_shapes.items()}
 
     def latents(self, samples: Sequence[int], size: Size) -> Tensor:
         """Return latents."""

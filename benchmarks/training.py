@@ -5,11 +5,10 @@ without one of the embedded teacher. Table 5 in ratios: scale-wise against full 
 """
 
 import argparse
-import time
+import gc
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,45 +16,37 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.cost import TABLE_5
 from benchmarks.encoding import Encoding, Kept, parts
-from benchmarks.provenance import of, provenance, write
-from swd_distill.batches import STUDENT, Batch, Draw
+from benchmarks.provenance import provenance, write
+from benchmarks.table5 import COPIES, ONE, TABLE_5, page
+from benchmarks.updates import Fed, Inline, kinds, steps_at, timed, update
 from swd_distill.config import Config
 from swd_distill.devices import device_and_dtype
 from swd_distill.estimate import mmd_alone
 from swd_distill.meter import Meter
 from swd_distill.presets import PRESETS
-from swd_distill.trainer import Trainer
 from swd_losses import DiscriminatorHead
 from swd_models import Denoiser, Roles, share_base
 from swd_models.loading import quiet
 
-ONE, COPIES = "one base, cached", "copies, encoding"
+NUM_COPIES = len(("teacher", "student", "fake"))
 
 
-class Inline(Trainer):
-    """A trainer that makes each batch when it needs it, in its own thread: with `Encoding`, encodes in every update."""
+def build(held: str, config: Config, source: Encoding, load: Callable[[], Denoiser]) -> dict[str, Fed]:
+    """Build the trainers of all cases, which share what they hold: trained in turn, they do not differ by it.
 
-    def _take(self, draw: Draw) -> Batch:
-        return draw.batch(self.cache, self.schedule, self.recipe).to(self.device)
-
-
-def build(config: Config, source: Encoding, load: Callable[[], Denoiser]) -> dict[tuple[str, str], Trainer]:
-    """Build all trainers that are compared, by what is held and by case.
-
-    The cases of one kind share what they hold: trained in turn, they would not differ if each had its own.
+    Raises:
+        torch.OutOfMemoryError: the bases do not fit the device.
     """
-    kept = Kept(source, config.scales.sizes)
-    base, (teacher, of_student, of_fake) = load(), (load() for _ in range(3))
-    found: dict[tuple[str, str], Trainer] = {}
+    kept = Kept(source, config.scales.sizes) if held == ONE else source
+    bases = [load() for _ in range(1 if held == ONE else NUM_COPIES)]
+    found: dict[str, Fed] = {}
     for case, each in cases(config).items():
-        shared = share_base(base, each.training.rank, fake=each.needs_fake, seed=each.seed)
-        student = share_base(of_student, each.training.rank, fake=False, seed=each.seed).student
-        fake = share_base(of_fake, each.training.rank, seed=each.seed).fake if each.needs_fake else None
-        apart = Roles(teacher.requires_grad_(False), student, fake)
-        found[ONE, case] = Trainer(each, kept, shared, _head(each, base))
-        found[COPIES, case] = Inline(each, source, apart, _head(each, base))
+        views = [share_base(base, each.training.rank, fake=each.needs_fake, seed=each.seed) for base in bases]
+        teacher, student, fake = (views[index % len(views)] for index in range(NUM_COPIES))
+        roles = Roles(teacher.teacher, student.student, fake.fake)
+        kind = Fed if held == ONE else Inline
+        found[case] = kind(each, kept, roles, _head(each, bases[0]))
     return found
 
 
@@ -70,33 +61,48 @@ def cases(config: Config) -> dict[str, Config]:
     }
 
 
-def measure(trainers: Mapping[tuple[str, str], Trainer], repeats: int) -> dict[tuple[str, str], dict[str, float]]:
-    """Train all in turn until each kind of update was timed `repeats` times at each stage, after a first time.
+def measure(trainers: Mapping[str, Fed], repeats: int) -> dict[str, dict[str, float]]:
+    """Run each kind of update `repeats` + 1 times at each stage, all cases in turn: the first is counted, not timed.
 
-    That first one is counted. An iteration is the sum of its updates, each the mean over stages of medians.
+    An iteration is the sum of its updates, each the mean over stages of medians.
     """
     seconds: dict[Any, list[float]] = defaultdict(list)
     costs: dict[Any, Meter] = {}
     num_stages = len(next(iter(trainers.values())).schedule.sizes)
-    for step in count():
-        for name, trainer in trainers.items():
-            for update in trainer.updates():
-                kind = STUDENT if update == STUDENT else "fake"
-                stage = Draw(trainer.config.seed, step, update, trainer.places[0]).stage(trainer.schedule).index
-                key = (name, kind, stage)
-                if key in costs:
-                    seconds[key].append(_timed(trainer, step, update))
-                else:
-                    with Meter(_modules(trainer)) as costs[key]:
-                        _update(trainer, step, update)
-        wanted = [(name, kind, i) for name, t in trainers.items() for kind in t.networks for i in range(num_stages)]
-        if all(len(seconds[key]) >= repeats for key in wanted):
-            break
-    return {name: _iteration(name, trainer, seconds, costs, num_stages) for name, trainer in trainers.items()}
+    for stage in range(num_stages):
+        steps = {(case, kind): steps_at(t, kind, stage) for case, t in trainers.items() for kind in kinds(t)}
+        for (case, kind), step in steps.items():
+            with Meter(_modules(trainers[case])) as costs[case, kind, stage]:
+                update(trainers[case], kind, next(step))
+        for _ in range(repeats):
+            for (case, kind), step in steps.items():
+                seconds[case, kind, stage].append(timed(trainers[case], kind, next(step))[0])
+    return {case: _iteration(case, trainer, seconds, costs, num_stages) for case, trainer in trainers.items()}
 
 
-def _iteration(name: Any, trainer: Trainer, seconds: Any, costs: Any, num_stages: int) -> dict[str, float]:
-    times = {STUDENT: 1} | ({"fake": trainer.recipe.fake_updates} if trainer.roles.fake else {})
+def measure_kinds(
+    config: Config, source: Encoding, load: Callable[[], Denoiser], repeats: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure one base, let go of it, then copies, where they fit the device."""
+    found = {}
+    for held in (ONE, COPIES):
+        try:
+            found[held] = measure(build(held, config, source, load), repeats)
+        except torch.OutOfMemoryError as error:
+            print(f"not measured: {held}: {str(error).splitlines()[0]}")
+        free()
+    return found
+
+
+def free() -> None:
+    """Give back the memory of what is no longer held."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def _iteration(name: Any, trainer: Fed, seconds: Any, costs: Any, num_stages: int) -> dict[str, float]:
+    times = kinds(trainer)
     keys = [(name, kind, stage) for kind in times for stage in range(num_stages)]
     held = {p.data_ptr(): p.nbytes for module in _modules(trainer) for p in module.parameters()}
     trained = sum(parameter.nbytes for network in trainer.networks.values() for parameter in network.parameters)
@@ -110,23 +116,10 @@ def _iteration(name: Any, trainer: Trainer, seconds: Any, costs: Any, num_stages
     }
 
 
-def _modules(trainer: Trainer) -> list[nn.Module]:
+def _modules(trainer: Fed) -> list[nn.Module]:
     roles, found = trainer.roles, [trainer.roles.teacher, trainer.roles.student]
     extra = [module for module in (roles.fake, trainer.head) if module is not None]
     return [*found, *extra, *(trainer.cache.modules if isinstance(trainer.cache, Encoding) else [])]
-
-
-def _update(trainer: Trainer, step: int, update: str) -> None:
-    if update == STUDENT:
-        trainer.update_student(step)
-    else:
-        trainer.update_fake(step, update)
-
-
-def _timed(trainer: Trainer, step: int, update: str) -> float:
-    began = time.perf_counter()
-    _update(trainer, step, update)  # ends with a number that is read, so the device is done
-    return time.perf_counter() - began
 
 
 def _head(config: Config, base: Denoiser) -> DiscriminatorHead | None:
@@ -134,76 +127,9 @@ def _head(config: Config, base: Denoiser) -> DiscriminatorHead | None:
     return config.recipe.head(base.num_features).to(device) if config.recipe.gan_weight else None
 
 
-def page(record: Mapping[str, Any]) -> str:
-    """Lay out a record."""
-    config = record["config"]
-    where = (
-        "On a GPU, models of full size with random weights."
-        if config["device"] == "cuda"
-        else "**Run without a GPU**: the embedded teacher (six blocks) in place of the paper's models,\n"
-        "with two updates of the fake model an iteration where the authors have five, so that the full loss costs less "
-        "beside MMD alone."
-    )
-    tables = [_costs(name, found) + "\n\n" + _ratios(name, found) for name, found in record["models"].items()]
-    head = f"""# Training
-
-`python -m benchmarks.training`. {where}
-Batch {config["batch"]}; the trainer's own updates, all cases in turn; an iteration is the sum of its updates, each the
-mean over the stages of the median of {config["repeats"]} times or more.
-
-{of(record)}"""
-    foot = f"""*{ONE}*: teacher, student and fake model share a base; latents and text are read.
-*{COPIES}*: a base each, and autoencoder and text encoders beside them, which encode images and text in every
-update, as in the loops that people know. FLOPs and memory are counted operation by operation, exactly. Memory is of
-weights (adapters and head too), of AdamW's moments, and the most of all other tensors in an update."""
-    return "\n\n".join([head, *tables, foot])
-
-
-def _costs(name: str, found: Mapping[str, Any]) -> str:
-    lines = [
-        f"| {held}: {case} | {row['seconds']:.3f} | {row['tflop']:.4f} | {row['tflop'] / row['seconds']:.3f} | "
-        + " | ".join(f"{row[key]:.0f}" for key in ("weights_mib", "optimisers_mib", "tensors_mib"))
-        + " |"
-        for held, rows in found.items()
-        for case, row in rows.items()
-    ]
-    head = "s an iteration | TFLOP | TFLOP/s | MiB of weights | of moments | of other tensors"
-    return "\n".join([f"## {name}", "", f"| | {head} |", "|---" * 7 + "|", *lines])
-
-
-def _ratios(name: str, found: Mapping[str, Any]) -> str:
-    ours, theirs = found[ONE], found[COPIES]
-    first, last = "scale-wise, full loss", "full scale, full loss"
-    pairs = {
-        "scale-wise / full scale, full loss": (ours[first], ours[last]),
-        "scale-wise / full scale, MMD alone": (ours["scale-wise, MMD"], ours["full scale, MMD"]),
-        "full loss / MMD alone, scale-wise": (ours[first], ours["scale-wise, MMD"]),
-    } | {f"{COPIES} / {ONE}: {case}": (theirs[case], ours[case]) for case in ours}
-    lines = [
-        f"| {what} | {one['seconds'] / other['seconds']:.2f} | {one['tflop'] / other['tflop']:.2f} "
-        f"| {_paper(name, what)} |"
-        for what, (one, other) in pairs.items()
-    ]
-    return "\n".join(["| ratio | seconds | FLOPs | table 5 |", "|---" * 4 + "|", *lines])
-
-
-def _paper(name: str, what: str) -> str:
-    """Return table 5's ratio: of this model, or, where a tiny one ran, of the range of the paper's four."""
-    pairs = {
-        "scale-wise / full scale, full loss": (0, 2),
-        "scale-wise / full scale, MMD alone": (1, 3),
-        "full loss / MMD alone, scale-wise": (0, 1),
-    }
-    if what not in pairs:
-        return ""
-    one, other = pairs[what]
-    ratios = [row[one] / row[other] for model, row in TABLE_5.items() if name in (model, "tiny-long")]
-    return " to ".join(f"{value:.2f}" for value in sorted({min(ratios), max(ratios)}))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Time, and write."""
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.accelerator.is_available()
     known = list(TABLE_5) if on_gpu else ["tiny-long"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=known, default=known[:1])
@@ -218,8 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.models:
         training = replace(PRESETS[name].training, batch=args.batch)
         config = replace(PRESETS[name], training=training)
-        found = measure(build(config, *parts(config, device)), args.repeats)
-        record["models"][name] = {held: {c: v for (h, c), v in found.items() if h == held} for held in (ONE, COPIES)}
+        record["models"][name] = measure_kinds(config, *parts(config, device), args.repeats)
     write(record, page(record), args.out / f"training-{device.type}")
 
 
