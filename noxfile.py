@@ -88,6 +88,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.training", "--repeats", "1", "--out", out)
 
 
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """Measure a GPU in nine minutes; without one, run the same code on tiny models in two."""
+    _sync(session, "--group", "benchmarks")
+    session.run("python", "-m", "benchmarks.gpu", *session.posargs)
+
+
 def _sync(session: nox.Session, *groups: str) -> None:
     environment = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
     session.run_install(

@@ -24,8 +24,8 @@ TINY_VAES = {
     "sdxl": "madebyollin/taesdxl",
 }  # Wan's, TAEHV, is in no library: a random AutoencoderTiny decodes its frames one by one
 STD = 0.02
-VERSIONS = 8
-"""Of a kind of block at a size: those of one class differ (SDXL's in depth and place), and so do batches of text."""
+VERSIONS = 2
+"""Of a kind of block at a size: batches of text, those of prompts and that of the empty one."""
 PROMPT = "a fox and a hare at a lake in the mountains, early morning, fog, photograph"
 
 
