@@ -106,8 +106,8 @@ class Captions:
         self.modules = [part for name, part in parts if name.startswith("text_encoder") and part is not None]
 
     def __call__(self, count: int) -> dict[str, Tensor]:
-        """Encode so many prompts."""
-        return self._text(self._prompts[:count])
+        """Encode so many prompts, some of them again where there are fewer."""
+        return self._text([self._prompts[i % len(self._prompts)] for i in range(count)])
 
 
 def parts(config: Config, device: torch.device) -> tuple[Encoding, Callable[[], Denoiser]]:

@@ -17,8 +17,8 @@ from swd_schedules.devices import find_device
 
 SEED = 0
 ROOT = Path(__file__).parents[1]
-COMMIT = ROOT / "COMMIT"
-"""The commit of sources that were carried to a machine without their checkout."""
+COMMIT = "SWD_COMMIT"
+"""The variable that names the commit of sources that were carried to a machine without their history."""
 _OTHER_SHEETS = ("pcie", "nvl", "max-q", "laptop")  # slower cards of the same name
 
 
@@ -68,8 +68,8 @@ def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def commit() -> str:
     """Return the commit of the sources, with "-dirty" where they differ from it; "unknown" outside of a checkout."""
-    if COMMIT.is_file():
-        return COMMIT.read_text().strip()
+    if COMMIT in os.environ:
+        return os.environ[COMMIT]
     head = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--", "packages", "apps", "benchmarks", ":!benchmarks/results")
     return f"{head}-dirty" if head and changed else head or "unknown"
