@@ -75,7 +75,7 @@ def gradients(cache, switches):
     if config.training.shard_base:
         shard_base(roles, torch.device("cpu"))
     if config.training.compile:
-        compile_blocks(roles, config.training.compile, num_sizes=2)
+        compile_blocks(roles, config.training.compile)
     recompute_blocks(config, roles, 4)
     trainer = Trainer(config, cache, roles, head)
     read = trainer.loader._read

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from swd_distill.cli import COMMANDS
+from swd_distill.counts import Counts
 from swd_distill.presets import PRESETS
 from swd_sample.presets import SOURCES
+from swd_schedules import devices
 
 
 def test_help_answers_without_importing_torch():
@@ -92,6 +95,9 @@ def test_an_unknown_command_or_preset_is_refused(refused, args, message):
         (["--recipe.levels", "grid", "--recipe.mmd-interval", "0.001", "0.002"], "widen it"),
         (["--recipe.gan-weight", "1", "--recipe.fake-updates", "0"], "expected --recipe.fake-updates of at least 1"),
         (["--recipe.mmd-weight", "0"], "expected"),
+        (["--device", "cuda:99"], "expected a device of this machine, got cuda:99: torch"),
+        (["--device", "gpu"], "expected a device such as cuda, cuda:1, xpu, mps or cpu, got 'gpu'"),
+        (["--training.checkpointing", "0"], "expected --training.checkpointing of at least 1, got 0"),
     ],
     ids=lambda value: "_".join(value)[:60] if isinstance(value, list) else "",
 )
@@ -135,15 +141,45 @@ def test_a_command_before_its_turn_names_the_one_to_run(refused, argv, tmp_path,
 
 
 def test_plan_prints_a_page_without_a_run_folder(cli, tmp_path):
-    flags = ("--gpus", "2", "--memory", "1", "--device", "a100", "--out", str(tmp_path / "run"))
+    flags = ("--gpus", "2", "--memory", "1", "--gpu", "a100", "--out", str(tmp_path / "run"))
     page = cli("plan", "tiny", *flags)
     assert page.startswith("tiny: 1000@8x8")
-    assert "batch 16 on 2 GPU(s), 8 at a time" in page
-    assert "without gradient checkpointing" in page
-    assert ": fits" in page
-    assert "reckoned, not measured, at 40% of 2 x 312 TFLOP/s (a100)" in page
+    assert "batch 16 on 2 x a100, 8 at a time" in page
+    assert "0 of 6 blocks recomputed: " in page
+    assert ": fits; this one is taken" in page
+    assert "Reckoned, not measured: NVIDIA A100 80GB SXM data sheet" in page
+    assert re.search(r"^train \d", page, re.MULTILINE)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_shipped_preset_is_planned_without_counting(cli, monkeypatch):
+    monkeypatch.setattr(Counts, "count", None)
+    for preset in ("sd35-medium", "sd35-medium-released", "sd35-large", "sd35-large-released", "flux", "wan", "sdxl"):
+        page = cli("plan", preset, "--gpus", "8")
+        for stage in ("generate", "encode", "train"):
+            assert re.search(rf"^{stage} [\d,.]+ h", page, re.MULTILINE), (preset, stage)
+
+
+def test_a_plan_says_what_does_not_fit_and_what_would(cli):
+    page = cli("plan", "flux", "--gpus", "1", "--memory", "24")
+    assert "no batch fits 24 GiB: " in page
+    assert "of them the base; take a device of more memory" in page
+    page = cli("plan", "flux", "--gpus", "1", "--memory", "48")
+    count = re.search(r"\d+ samples at a time fit: --training.accumulate (\d+)", page)[1]
+    page = cli("plan", "flux", "--gpus", "1", "--memory", "48", "--training.accumulate", count)
+    assert "this one is taken" in page
 
 
 def test_plan_refuses_a_batch_that_gpus_cannot_share(refused):
     assert "divisible by 3 GPU(s) x 1 share(s), got 16" in refused(["plan", "tiny", "--gpus", "3"])
+
+
+def test_plan_refuses_an_unknown_gpu(refused):
+    line = refused(["plan", "tiny", "--gpu", "b200"])
+    assert "expected --gpu of a100, h100, h200, l40s, rtx4090, mi300x, got b200" in line
+
+
+def test_a_dtype_that_a_device_does_not_compute_in_is_refused(refused, argv, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "_has_bfloat16", lambda device: False)
+    line = refused(argv("train", tmp_path / "run", "--training.dtype", "bfloat16"))
+    assert "expected a dtype that cpu computes in, got bfloat16: try float16 or float32" in line

@@ -7,6 +7,8 @@ b.
 
 import math
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from swd_distill.batches import Draw
 from swd_distill.cost import Counted
+from swd_distill.counts import Counts
 from swd_distill.estimate import Estimate, cache_gib, mmd_alone
+from swd_distill.meter import Meter
 from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
 from swd_losses import PAPER
@@ -117,3 +121,35 @@ def test_weights_and_cache_are_counted_in_bytes(configure, open_cache, tmp_path)
     assert found["optimisers"] * 2**30 == 8 * trained
     latents = 4 * sum(math.prod(size) for size in config.scales.sizes)
     assert cache_gib(config)["latents"] * 2**30 == pytest.approx(6 * 2 * latents)
+
+
+@pytest.mark.parametrize("checkpointed", [0, 2, 6])
+@pytest.mark.parametrize("share", [1, 4])
+def test_memory_is_counted_within_a_tenth_of_what_real_updates_hold(
+    configure, open_cache, tmp_path, share, checkpointed
+):
+    config = configure(tmp_path, PAPER, batch=share, checkpointing=checkpointed or "none")
+    trainer = build_trainer(config, open_cache())
+    last = trainer.schedule.stages[-1]
+    batches = {}
+    for update in ("student", "fake-0"):
+        draw = Draw(0, 0, update, range(share))
+        draw = replace(draw, step=next(s for s in range(99) if replace(draw, step=s).stage(trainer.schedule) == last))
+        batches[update] = draw.batch(trainer.cache, trainer.schedule, PAPER)
+    modules = [trainer.roles.teacher, trainer.roles.student, trainer.roles.fake, trainer.head]
+    with Meter(modules) as meter:
+        gradients = torch.autograd.grad(trainer.student_terms(batches["student"]).total, trainer.student.parameters)
+        del gradients
+        x0 = trainer.generate(batches["fake-0"]).detach()
+        torch.autograd.grad(trainer.fake_terms(batches["fake-0"], x0).total, trainer.fake.parameters)
+    same = replace(config, training=replace(config.training, batch=1, checkpointing="none"), out=Path())
+    estimate = Estimate(config, _counts(same), share, checkpointed)
+    assert estimate.peak() == pytest.approx(meter.peak, rel=0.1)
+
+
+@cache
+def _counts(config):
+    """Return counts at the largest size alone, as the CPU computes: norms apart, float32."""
+    counted, size = Counted(config, on_gpu=False), config.scales.sizes[-1]
+    peaks = {count: tuple(counted.at(size, share, checkpointed=count) for share in (1, 2)) for count in (0, 3, 6)}
+    return Counts({}, counted.parameters(), 6, {size: peaks[0][0]}, peaks[6][0], peaks)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from swd_distill.stopped import Stopped
+from swd_sample.environment import prepare_torch
 from swd_sample.presets import SOURCES
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args or args[0] in {"-h", "--help"}:
         print(_usage())
         return
+    prepare_torch()
     try:
         print(_dispatch(args))
     except Stopped as stopped:
@@ -65,7 +67,7 @@ def _dispatch(args: list[str]) -> str:
     if command != "plan":
         from swd_distill.devices import choose_device
 
-        choose_device(config.device)
+        choose_device(config.device, config.training.dtype)
     if command == "plan":
         from swd_distill.plan import Plan, plan
 

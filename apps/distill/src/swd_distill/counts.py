@@ -4,7 +4,7 @@ import gzip
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, Self
 
@@ -13,21 +13,24 @@ from tqdm import tqdm
 from swd_distill.batches import STUDENT, intervals
 from swd_distill.config import Config
 from swd_distill.cost import Counted, Piece, StageCost
-from swd_distill.roofline import Ops
+from swd_distill.roofline import Ops, join, repeat
 
 Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """An iteration, counted: each size for one sample, with no block recomputed in backward and with all.
+    """An iteration, counted: each size for one sample, the largest for two as well, and with all blocks recomputed.
 
     Attributes:
         key: What it was counted for: `key_of` a config.
         parameters: As of `Counted.parameters`.
         num_blocks: Of the model.
-        plain, checkpointed: By size, for one sample.
-        doubled: At the largest size for two samples: without and with; what does not double is held once.
+        plain: By size, for one sample, no block being recomputed in backward.
+        recomputing: The largest size for one sample, all blocks being recomputed.
+        peaks: The largest size for one sample and for two, by the number of recomputed blocks: none, those up to the
+            features' (beyond which passes that stop there save nothing more), all. Of two, what does not double is held
+            once.
         around: Of one sample, "text", "encode" (at all sizes) and "decode", where the parts are known; `parameters` has
             theirs by the names "text" and "vae".
     """
@@ -36,8 +39,8 @@ class Counts:
     parameters: Mapping[str, int]
     num_blocks: int
     plain: Mapping[Size, StageCost]
-    checkpointed: Mapping[Size, StageCost]
-    doubled: tuple[StageCost, StageCost]
+    recomputing: StageCost
+    peaks: Mapping[int, tuple[StageCost, StageCost]]
     around: Mapping[str, Piece] = field(default_factory=dict)
 
     @classmethod
@@ -45,7 +48,7 @@ class Counts:
         """Count a config at the sizes of its schedule, or at others: seconds for a small model, minutes for a large."""
         sizes, counted = sorted(set(sizes or config.scales.sizes), key=math.prod), Counted(config)
         blocks = counted.num_blocks
-        with tqdm(total=2 * len(sizes) + 2, desc="count", unit="pass", leave=False) as bar:
+        with tqdm(total=len(sizes) + 5, desc="count", unit="pass", leave=False) as bar:
 
             def at(size: Size, share: int, checkpointed: int) -> StageCost:
                 found = counted.at(size, share, checkpointed=checkpointed)
@@ -53,9 +56,11 @@ class Counts:
                 return found
 
             plain = {size: at(size, 1, 0) for size in sizes}
-            checkpointed = {size: at(size, 1, blocks) for size in sizes}
-            doubled = at(sizes[-1], 2, 0), at(sizes[-1], 2, blocks)
-        return cls(key_of(config), counted.parameters(), blocks, plain, checkpointed, doubled)
+            recomputing = at(sizes[-1], 1, blocks)
+            middle = min(config.training.block, blocks)
+            ones = {0: plain[sizes[-1]], middle: at(sizes[-1], 1, middle), blocks: recomputing}
+            peaks = {count: (_bare(one), _bare(at(sizes[-1], 2, count))) for count, one in ones.items()}
+        return cls(key_of(config), counted.parameters(), blocks, plain, recomputing, peaks)
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -82,21 +87,54 @@ class Counts:
             "parameters": dict(self.parameters),
             "num_blocks": self.num_blocks,
             "plain": {_name(size): _cost_to_json(cost) for size, cost in self.plain.items()},
-            "checkpointed": {_name(size): _cost_to_json(cost) for size, cost in self.checkpointed.items()},
-            "doubled": [_cost_to_json(cost) for cost in self.doubled],
+            "recomputing": _cost_to_json(self.recomputing),
+            "peaks": {str(count): [_cost_to_json(cost) for cost in each] for count, each in self.peaks.items()},
             "around": {name: _piece_to_json(piece) for name, piece in self.around.items()},
         }
+
+    def recomputed(self, size: Size) -> StageCost:
+        """Return the cost at a size with all blocks recomputed: their forwards, as often as at the largest, come to it.
+
+        Those of the largest are counted; how often a block runs does not depend on the size.
+        """
+        largest, cost = self.plain[max(self.plain, key=math.prod)], self.plain[size]
+        if cost is largest:
+            return self.recomputing
+        pieces = {name: _with_forwards(name, cost, largest, self.recomputing) for name in cost.pieces}
+        return replace(cost, pieces=pieces)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Undo `to_json`."""
-        plain, checkpointed = (
-            {tuple(map(int, name.split("x"))): _cost_from_json(cost) for name, cost in data[which].items()}
-            for which in ("plain", "checkpointed")
-        )
-        first, second = (_cost_from_json(cost) for cost in data["doubled"])
+        plain = {tuple(map(int, name.split("x"))): _cost_from_json(cost) for name, cost in data["plain"].items()}
+        peaks = {
+            int(count): (_cost_from_json(one), _cost_from_json(two)) for count, (one, two) in data["peaks"].items()
+        }
         around = {name: _piece_from_json(piece) for name, piece in data["around"].items()}
-        return cls(data["key"], data["parameters"], data["num_blocks"], plain, checkpointed, (first, second), around)
+        recomputing = _cost_from_json(data["recomputing"])
+        return cls(data["key"], data["parameters"], data["num_blocks"], plain, recomputing, peaks, around)
+
+
+def _bare(cost: StageCost) -> StageCost:
+    """Return a cost without its operations."""
+    return replace(cost, pieces={name: replace(piece, work=()) for name, piece in cost.pieces.items()})
+
+
+def _with_forwards(name: str, cost: StageCost, largest: StageCost, recomputing: StageCost) -> Piece:
+    """Return a piece with the forwards that recomputing adds: the teacher's, or the student's and fake model's.
+
+    Their count is that of the largest size, in FLOPs: the first blocks may cost more than the others.
+    """
+    found, plain, more = cost.pieces[name], largest.pieces[name], recomputing.pieces[name]
+    counts = {role: count - plain.passes[role] for role, count in more.passes.items()}
+    forwards = {role: "forward" if role == "teacher" else "rollout" for role in counts}
+    expected = sum(count * largest.pieces[forwards[role]].flops for role, count in counts.items())
+    share = (more.flops - plain.flops) / expected if expected else 0.0
+    flops, work = float(found.flops), found.work
+    for role, count in counts.items():
+        forward = cost.pieces[forwards[role]]
+        flops, work = flops + share * count * forward.flops, join(work, repeat(forward.work, share * count))
+    return replace(found, flops=round(flops), passes=more.passes, work=work)
 
 
 def key_of(config: Config) -> dict[str, Any]:

@@ -8,19 +8,21 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed import all_reduce
 
-from swd_schedules.devices import default_dtype, find_device
+from swd_schedules.devices import check_dtype, default_dtype, find_device
 
 _chosen = "auto"
 
 
-def choose_device(name: str) -> None:
-    """Let this process compute on a device: before anything asks for one.
+def choose_device(name: str, dtype: str = "auto") -> None:
+    """Let this process compute on a device, with weights of a dtype: before anything asks for one.
 
     Raises:
-        ValueError: as `find_device`.
+        ValueError: this machine has no such device, or it does not compute in that dtype.
     """
     global _chosen
-    find_device(name)
+    device = find_device(name)
+    if dtype != "auto":
+        check_dtype(getattr(torch, dtype), device)
     _chosen = name
 
 

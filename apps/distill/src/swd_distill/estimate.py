@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+
 from swd_distill.config import Config
 from swd_distill.cost import StageCost
 from swd_distill.counts import Counts
@@ -89,7 +91,7 @@ class Estimate:
             "adapters and head": 4 * trained,
             "optimisers": (2 if training.optimizer == "adamw-8bit" else 8) * trained,
             "average": 4 * numbers["student"] if training.ema else 0,
-            "gradients and activations": self._peak(),
+            "gradients and activations": self.peak(),
         }
         return {name: size / GIB for name, size in kept.items()}
 
@@ -97,21 +99,22 @@ class Estimate:
         """Return the GiB of a process on a GPU."""
         return sum(self.memory().values())
 
-    def _peak(self) -> float:
+    def peak(self) -> float:
         """Return the most bytes of tensors at the largest size: of one sample, and what each further one adds."""
-        largest = max(self.counts.plain, key=math.prod)
-        peaks = []
-        for cost, doubled in zip(self._costs(largest), self.counts.doubled, strict=True):
-            one, two = cost.peak(self.config), doubled.peak(self.config)
-            peaks.append(one + (self.share - 1) * (two - one))
-        return peaks[0] + self._part * (peaks[1] - peaks[0])
+        nodes = sorted(self.counts.peaks)
+        last = self.counts.num_blocks - 1  # the last block of a pass is never recomputed
+        values = []
+        for count in nodes:
+            one, two = (cost.peak(self.config) for cost in self.counts.peaks[count])
+            values.append(one + (self.share - 1) * (two - one))
+        return float(np.interp(self.checkpointed, [min(count, last) for count in nodes], values))
 
     @property
     def _part(self) -> float:
         return self.checkpointed / self.counts.num_blocks
 
     def _costs(self, size: Size) -> tuple[StageCost, StageCost]:
-        return self.counts.plain[size], self.counts.checkpointed[size]
+        return self.counts.plain[size], self.counts.recomputed(size)
 
     def _updates(self, config: Config) -> tuple[Ops, ...]:
         """Return AdamW and clipping: a parameter, its gradient and two moments are read, three of them written."""

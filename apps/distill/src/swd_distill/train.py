@@ -32,7 +32,6 @@ from swd_models.roles import compile_blocks, shard_base
 from swd_sample.grid import grid
 from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
-from swd_schedules.devices import check_dtype
 
 
 def train(config: Config) -> Path:
@@ -117,7 +116,6 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     training = config.training
     if training.dtype != "auto":
         dtype = getattr(torch, training.dtype)
-        check_dtype(dtype, device)
     teacher = load_denoiser(config.model, dtype=dtype)
     if not training.shard_base:  # else its blocks go there one by one
         teacher.to(device)
@@ -126,7 +124,9 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
         shard_base(roles, device)
     recompute_blocks(config, roles, len(share_places(config)[0]))
     if training.compile:
-        compile_blocks(roles, training.compile, num_sizes=len(set(config.scales.sizes)))
+        bound = compile_blocks(roles, training.compile)
+        if processes().is_main_process:
+            print(f"blocks are compiled by {training.compile} as they are met: {bound} times at most")
     return Trainer(
         config, cache, roles, _new_head(config, teacher.num_features).to(device) if config.recipe.gan_weight else None
     )

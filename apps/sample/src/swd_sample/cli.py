@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from swd_sample.environment import prepare_torch
 from swd_sample.presets import SOURCES
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ class Options:
     """A schedule instead of the LoRA's: a preset's name, a JSON file, or 1000:64x64,896:80x80,..."""
     steps: int | None = None
     """Keep this many stages of the schedule, the first and the last among them."""
+    merge: bool = True
+    """Add the LoRA to the base's weights when it is loaded: faster, and equal but for rounding."""
+    compile: str | None = None
+    """Backend of torch.compile for the blocks ("inductor"): for many samples; the first of each size takes minutes."""
+    device: str = "auto"
+    """Where to compute: cuda, cuda:1, xpu, mps or cpu. auto: the accelerator that torch finds, else the CPU."""
     seed: int = 0
     """Prompt i is sampled from seed + i."""
     out: Path | None = None
@@ -47,6 +54,10 @@ class Options:
 
 def sample(options: Options) -> str:
     """Load, sample, write; return the line for the user."""
+    if options.device != "auto":
+        from swd_schedules.devices import find_device
+
+        find_device(options.device)
     if options.prompts_file is not None:
         return _sample_file(options, options.prompts_file)
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
@@ -106,7 +117,12 @@ def _load(options: Options) -> "SwDPipeline":
     quiet()
     schedule = presets.resolve(options.schedule) if options.schedule else None
     own = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
-    return SwDPipeline.from_pretrained(options.model or own, lora=lora, schedule=schedule)
+    pipe = SwDPipeline.from_pretrained(
+        options.model or own, lora=lora, schedule=schedule, device=options.device, merge=options.merge
+    )
+    if options.compile:
+        pipe.compile(options.compile)
+    return pipe
 
 
 def _out(out: Path | None, is_video: bool) -> Path:
@@ -131,6 +147,7 @@ def _check_writable(out: Path) -> None:
 def main() -> None:
     """Run `swd-sample`; a user's error is one line and exit code 2."""
     options = tyro.cli(Options, prog="swd-sample")
+    prepare_torch()
     try:
         print(sample(options))
     except (ValueError, OSError) as error:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from swd_models import Denoiser, load_denoiser, load_latents, load_lora, load_text
+from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
 from swd_models.parts import Latents, Media, Text
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
+from swd_schedules.devices import default_dtype, find_device
 
 
 class SwDPipeline:
@@ -32,27 +34,35 @@ class SwDPipeline:
         *,
         lora: Path | str | None = None,
         schedule: ScaleSchedule | None = None,
-        device: str | None = None,
+        device: str = "auto",
+        merge: bool = True,
     ) -> Self:
-        """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        options = {"dtype": torch.float32 if device == "cpu" else torch.bfloat16}
-        denoiser = load_denoiser(model, **options)
-        carried = load_lora(denoiser, lora) if lora else None
+        """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given.
+
+        The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
+        it stays apart. `device` is the accelerator that torch finds, unless named.
+        """
+        place = find_device(device)
+        options = {"dtype": default_dtype(place)}
+        denoiser = load_denoiser(model, **options).to(place)
+        carried = load_lora(denoiser, lora, merge=merge) if lora else None
         chosen = schedule or carried
         if chosen is None:
             raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
         check_fit(model, chosen.sizes)
         text, latents = load_text(model, **options), load_latents(model, **options)
-        denoiser.to(device)
-        latents.vae.to(device)
-        text.to(device)
+        latents.vae.to(place)
+        text.to(place)
         return cls(denoiser, text, latents, chosen)
 
     @classmethod
-    def from_run(cls, run: Path | str, *, device: str | None = None) -> Self:
+    def from_run(cls, run: Path | str, *, device: str = "auto", merge: bool = True) -> Self:
         """Load the student of a run folder."""
-        return cls.from_pretrained(model_of(run), lora=Path(run) / "lora", device=device)
+        return cls.from_pretrained(model_of(run), lora=Path(run) / "lora", device=device, merge=merge)
+
+    def compile(self, backend: str = "inductor") -> int:
+        """Compile the blocks, each kind once for each size; return the most compilations that there will be."""
+        return compile_layers(self.denoiser.layers, backend, 2 * len(set(self.schedule.sizes)))
 
     @torch.no_grad()
     def __call__(

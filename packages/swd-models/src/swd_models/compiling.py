@@ -1,4 +1,4 @@
-"""torch.compile, block by block: each kind once for every shape, instead of a whole model again and again."""
+"""torch.compile, block by block: each kind of block once for every case, instead of a whole model again and again."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,26 @@ import torch
 from torch import nn
 
 
-def compile_layers(layers: Iterable[nn.Module], backend: str, versions: int) -> None:
-    """Compile each block by itself, in place; shapes are static, and a kind of block may have so many versions."""
+def compile_layers(layers: Iterable[nn.Module], backend: str, versions: int, *, dynamic: bool = False) -> int:
+    """Compile each block by itself, in place; return the most compilations that there will be.
+
+    Blocks of one kind share what is compiled. A kind may have so many `versions`: after that it runs as it is.
+
+    Args:
+        layers: Blocks.
+        backend: Of torch.compile.
+        versions: Of a kind: one for each shape, and for each way to run it (with gradients, with adapters).
+        dynamic: Let one version serve all shapes: a little slower than one for each.
+    """
+    layers = list(layers)
+    bound = versions * len({_kind(layer) for layer in layers})
     config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, versions)
-    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * versions)
+    config.recompile_limit = max(config.recompile_limit, bound)  # kinds of one class count together
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, bound)
     for layer in layers:
-        layer.compile(backend=backend, dynamic=False)
+        layer.compile(backend=backend, dynamic=dynamic)
+    return bound
+
+
+def _kind(layer: nn.Module) -> tuple[object, ...]:
+    return type(layer), *((name, tuple(tensor.shape)) for name, tensor in layer.named_parameters())

@@ -12,8 +12,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from swd_models.adapters import adapter_parameters, add_adapters
+from swd_models.compiling import compile_layers
 from swd_models.denoiser import Denoiser
 from swd_models.lora import lora_config
+
+VERSIONS = 2 * 2 * 2
+"""Of a compiled block: with adapters or without, with gradients or without, and with or without one for its input."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,14 @@ def share_base(denoiser: Denoiser, lora: LoraConfig | int, *, fake: bool = True,
     return Roles(teacher, student, _adapted_view(teacher, lora, seed + 1) if fake else None)
 
 
-def compile_blocks(roles: Roles, backend: str, num_sizes: int) -> None:
-    """Compile each block of each role by itself, in place, once for every shape that it meets.
+def compile_blocks(roles: Roles, backend: str) -> int:
+    """Compile each block of each role by itself, in place; return the most compilations that there will be.
 
-    Shapes are static: a schedule has few sizes. A kind of block meets each with and without adapters, with and without
-    gradients, and in two batch sizes (guidance in one pass), and torch.compile must be allowed as many versions.
+    Sizes of a schedule and batches (guidance doubles them) share a version: with static shapes they would multiply with
+    the ways to run a block.
     """
-    versions = 32 * num_sizes
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, versions)
-    torch._dynamo.config.accumulated_recompile_limit = max(
-        torch._dynamo.config.accumulated_recompile_limit, 4 * versions
-    )
-    for role in (roles.teacher, roles.student, roles.fake):
-        for layer in role.layers if role else ():
-            layer.compile(backend=backend, dynamic=False)
+    layers = [layer for role in (roles.teacher, roles.student, roles.fake) if role for layer in role.layers]
+    return compile_layers(layers, backend, VERSIONS, dynamic=True)
 
 
 def shard_base(roles: Roles, device: torch.device) -> None:
