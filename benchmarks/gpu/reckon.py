@@ -47,7 +47,7 @@ def steps_seconds(setting: Setting, preset: str, schedule: ScaleSchedule, sample
 def as_text(schedule: ScaleSchedule) -> str:
     """Write a schedule as a config's."""
     pairs = zip(schedule.timesteps, schedule.sizes, strict=True)
-    return ",".join(f"{timestep:g}:{size_text(size)}" for timestep, size in pairs)
+    return ",".join(f"{timestep}:{size_text(size)}" for timestep, size in pairs)
 
 
 def size_text(size: Size) -> str:
