@@ -120,7 +120,7 @@ def test_weights_and_cache_are_counted_in_bytes(configure, open_cache, tmp_path)
     assert found["adapters and head"] * 2**30 == 4 * trained
     assert found["optimisers"] * 2**30 == 8 * trained
     latents = 4 * sum(math.prod(size) for size in config.scales.sizes)
-    assert cache_gib(config)["latents"] * 2**30 == pytest.approx(6 * 2 * latents)
+    assert cache_gib(config, Estimate.of(config).counts.facts)["latents"] * 2**30 == pytest.approx(6 * 2 * latents)
 
 
 @pytest.mark.parametrize("checkpointed", [0, 2, 6])
@@ -152,4 +152,4 @@ def _counts(config):
     """Return counts at the largest size alone, as the CPU computes: norms apart, float32."""
     counted, size = Counted(config, on_gpu=False), config.scales.sizes[-1]
     peaks = {count: tuple(counted.at(size, share, checkpointed=count) for share in (1, 2)) for count in (0, 3, 6)}
-    return Counts({}, counted.parameters(), 6, {size: peaks[0][0]}, peaks[6][0], peaks)
+    return Counts({}, counted.parameters(), counted.facts, 6, {size: peaks[0][0]}, peaks[6][0], peaks)

@@ -23,6 +23,25 @@ def test_a_run_brings_model_lora_and_schedule(run, pipe):
     assert same([CIRCLE])[0].tobytes() == pipe([CIRCLE])[0].tobytes()
 
 
+def test_merged_and_apart_the_lora_gives_the_same_image(run, pipe):
+    apart = SwDPipeline.from_run(run, merge=False)
+    names = [name for name, _ in apart.denoiser.named_parameters()]
+    assert any(".lora_A." in name for name in names)
+    assert not any("lora" in name for name, _ in pipe.denoiser.named_parameters())
+    assert _furthest(apart([CIRCLE])[0], pipe([CIRCLE])[0]) <= 1
+
+
+def test_compiled_blocks_give_the_same_image(run, pipe):
+    compiled = SwDPipeline.from_run(run)
+    assert compiled.compile("eager") == 2 * len(compiled.schedule.sizes) * 2  # kinds of blocks
+    assert _furthest(compiled([CIRCLE])[0], pipe([CIRCLE])[0]) <= 1
+
+
+def test_a_device_that_is_not_there_is_refused(run):
+    with pytest.raises(ValueError, match="expected a device of this machine, got cuda:99"):
+        SwDPipeline.from_run(run, device="cuda:99")
+
+
 def test_the_lora_changes_the_image(pipe):
     undistilled = SwDPipeline.from_pretrained("embedded", schedule=presets.TINY_4)
     assert _furthest(undistilled([CIRCLE])[0], pipe([CIRCLE])[0]) > 1

@@ -61,18 +61,16 @@ def _dispatch(args: list[str]) -> str:
     if config.dry_run:
         stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
         return f"{json.dumps(config.to_json(), indent=1)}\nstages: {config.scales}\n{stages}"
-    from swd_models.loading import quiet
-
-    quiet()
-    if command != "plan":
-        from swd_distill.devices import choose_device
-
-        choose_device(config.device, config.training.dtype)
     if command == "plan":
         from swd_distill.plan import Plan, plan
 
         assert isinstance(config, Plan)
         return plan(config)
+    from swd_distill.devices import choose_device
+    from swd_models.loading import quiet
+
+    quiet()
+    choose_device(config.device, config.training.dtype)
     if command == "run":
         from swd_distill.run import run
 

@@ -163,14 +163,19 @@ class Config:
         data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         return data | {"schedule": json.loads(self.scales.to_json())}
 
-    def check(self) -> None:
-        """Raise ValueError for what would fail later, in one line and before any work."""
-        from swd_distill.batches import check_levels  # these take seconds to import: after the flags are parsed
+    def check_model(self) -> None:
+        """Raise ValueError for sizes or a block that the model does not have."""
         from swd_distill.buckets import schedules_of
         from swd_models.loading import check_fit
 
         check_fit(self.model, self.scales.sizes, self.training.block)
         check_fit(self.model, [size for schedule in schedules_of(self) for size in schedule.sizes])
+
+    def check(self) -> None:
+        """Raise ValueError for what would fail later, in one line and before any work."""
+        from swd_distill.batches import check_levels  # which takes seconds to import: after the flags are parsed
+
+        self.check_model()
         check_levels(self.recipe)
         positive = {
             "data.num-images": self.data.num_images,

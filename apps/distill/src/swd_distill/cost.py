@@ -1,9 +1,10 @@
 """What an iteration costs, counted: the trainer's own code runs on tensors without data."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from types import SimpleNamespace
@@ -18,77 +19,12 @@ from swd_distill.batches import STUDENT, Batch, intervals
 from swd_distill.cache import Cache
 from swd_distill.config import Config
 from swd_distill.fused import fused_norms
-from swd_distill.roofline import Recorder, Work, join, repeat
+from swd_distill.pieces import ROLES, Piece, StageCost
+from swd_distill.roofline import Recorder
 from swd_distill.trainer import FIRST_FAKE, Trainer
 from swd_models import Denoiser, Roles, share_base
 from swd_models.loading import cond_shapes, empty_denoiser
 from swd_schedules import Stage
-
-ROLES = ("teacher", "student", "fake")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One part of an iteration, run for a share of a batch.
-
-    Attributes:
-        flops: Of the whole share, two a multiply-add.
-        passes: By role, forwards and backwards of its blocks over their number, for each sample: the F of the README.
-        peak: Most bytes of tensors at one time, weights apart.
-        work: Its operations, for a roofline.
-    """
-
-    flops: int
-    passes: Mapping[str, float]
-    peak: int
-    work: Work = ()
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """An iteration's pieces at one size, run for a share of a batch.
-
-    "forward" is the teacher's; "rollout", "fake" and "student" are passes, the student's losses have their names.
-    """
-
-    share: int
-    pieces: Mapping[str, Piece]
-
-    @property
-    def forward(self) -> float:
-        """Return the FLOPs of one forward of the teacher for one sample."""
-        return self.pieces["forward"].flops / self.share
-
-    def times(self, config: Config) -> dict[str, int]:
-        """Return how often each piece runs in an iteration of a config, which may drop losses."""
-        updates = config.recipe.fake_updates if config.needs_fake else 0
-        rollouts = min(updates, 1) if config.training.reuse_rollout else updates
-        losses = dict.fromkeys(intervals(config.recipe, STUDENT), 1)
-        times = {"rollout": rollouts, "fake": updates, "student": 1, **losses}
-        return {name: count for name, count in times.items() if count}
-
-    def flops(self, config: Config) -> float:
-        """Return the FLOPs of an iteration for one sample."""
-        return sum(count * self.pieces[name].flops for name, count in self.times(config).items()) / self.share
-
-    def work(self, config: Config) -> Work:
-        """Return the operations of an iteration."""
-        return join(*(repeat(self.pieces[name].work, count) for name, count in self.times(config).items()))
-
-    def passes(self, config: Config) -> dict[str, float]:
-        """Return an iteration's forwards and backwards by role."""
-        total: dict[str, float] = dict.fromkeys(ROLES, 0.0)
-        for name, count in self.times(config).items():
-            for role, passes in self.pieces[name].passes.items():
-                total[role] += count * passes
-        return total
-
-    def peak(self, config: Config) -> int:
-        """Return the most bytes of tensors in an iteration of the share, weights and optimisers apart."""
-        times = self.times(config)
-        losses = max(self.pieces[name].peak for name in intervals(config.recipe, STUDENT))
-        fake = self.pieces["fake"].peak if "fake" in times else 0
-        return max(self.pieces["student"].peak + losses, fake)  # the student's graph stays, those of its losses go
 
 
 class Counted:
@@ -108,7 +44,7 @@ class Counted:
             head = config.recipe.head(teacher.num_features) if config.recipe.gan_weight else None
         self.roles, self.head = roles, head
         with self._mode:
-            _without_data(_modules(roles, head))
+            without_data(_modules(roles, head))
             uncond = {name: torch.zeros(1, *shape) for name, shape in self._cond.items()}
             # Batches are given to it, none is drawn.
             self._trainer = Trainer(config, cast(Cache, SimpleNamespace(uncond=uncond)), roles, head)
@@ -118,6 +54,12 @@ class Counted:
         networks = self._trainer.networks
         trained = {name: sum(p.numel() for p in network.parameters) for name, network in networks.items()}
         return {"base": sum(p.numel() for p in self.roles.teacher.parameters())} | trained
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """Return what a plan asks of a model: `channels` of latents, numbers of a prompt's `text`, `passes` a step."""
+        teacher, text = self.roles.teacher, sum(math.prod(shape) for shape in self._cond.values())
+        return {"channels": teacher.num_channels, "text": text, "passes": 2 if teacher.guidance is None else 1}
 
     @property
     def num_blocks(self) -> int:
@@ -164,7 +106,7 @@ class Counted:
 def count_forward(module: nn.Module, run: Callable[[], object]) -> Piece:
     """Count what a module of the meta device does for one sample, called by `run`, which makes its inputs."""
     with FakeTensorMode():
-        _without_data([module])
+        without_data([module])
         with fused_norms(), torch.no_grad(), Recorder([module], 1) as recorder:
             run()
     return Piece(recorder.flops, {}, recorder.peak, recorder.work)
@@ -192,7 +134,7 @@ def _modules(roles: Roles, head: nn.Module | None) -> list[nn.Module]:
     return [module for module in (roles.teacher, roles.student, roles.fake, head) if module is not None]
 
 
-def _without_data(modules: Sequence[nn.Module]) -> None:
+def without_data(modules: Sequence[nn.Module]) -> None:
     """Put tensors of the CPU, without data, in the place of meta ones, where attention is not what a GPU computes."""
     made: dict[int, tuple[Tensor, Tensor]] = {}
     for module in modules:

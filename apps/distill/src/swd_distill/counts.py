@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from swd_distill.batches import STUDENT, intervals
 from swd_distill.config import Config
-from swd_distill.cost import Counted, Piece, StageCost
+from swd_distill.pieces import Piece, StageCost
 from swd_distill.roofline import Ops, join, repeat
 
 Size = tuple[int, ...]
@@ -24,7 +24,7 @@ class Counts:
 
     Attributes:
         key: What it was counted for: `key_of` a config.
-        parameters: As of `Counted.parameters`.
+        parameters, facts: As of `Counted`.
         num_blocks: Of the model.
         plain: By size, for one sample, no block being recomputed in backward.
         recomputing: The largest size for one sample, all blocks being recomputed.
@@ -37,6 +37,7 @@ class Counts:
 
     key: Mapping[str, Any]
     parameters: Mapping[str, int]
+    facts: Mapping[str, int]
     num_blocks: int
     plain: Mapping[Size, StageCost]
     recomputing: StageCost
@@ -46,6 +47,10 @@ class Counts:
     @classmethod
     def count(cls, config: Config, sizes: Iterable[Size] = ()) -> Self:
         """Count a config at the sizes of its schedule, or at others: seconds for a small model, minutes for a large."""
+        from swd_distill.cost import Counted  # which imports diffusers; what ships needs none of it
+        from swd_models.loading import quiet
+
+        quiet()
         sizes, counted = sorted(set(sizes or config.scales.sizes), key=math.prod), Counted(config)
         blocks = counted.num_blocks
         with tqdm(total=len(sizes) + 5, desc="count", unit="pass", leave=False) as bar:
@@ -60,7 +65,7 @@ class Counts:
             middle = min(config.training.block, blocks)
             ones = {0: plain[sizes[-1]], middle: at(sizes[-1], 1, middle), blocks: recomputing}
             peaks = {count: (_bare(one), _bare(at(sizes[-1], 2, count))) for count, one in ones.items()}
-        return cls(key_of(config), counted.parameters(), blocks, plain, recomputing, peaks)
+        return cls(key_of(config), counted.parameters(), counted.facts, blocks, plain, recomputing, peaks)
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -85,6 +90,7 @@ class Counts:
         return {
             "key": dict(self.key),
             "parameters": dict(self.parameters),
+            "facts": dict(self.facts),
             "num_blocks": self.num_blocks,
             "plain": {_name(size): _cost_to_json(cost) for size, cost in self.plain.items()},
             "recomputing": _cost_to_json(self.recomputing),
@@ -112,7 +118,9 @@ class Counts:
         }
         around = {name: _piece_from_json(piece) for name, piece in data["around"].items()}
         recomputing = _cost_from_json(data["recomputing"])
-        return cls(data["key"], data["parameters"], data["num_blocks"], plain, recomputing, peaks, around)
+        return cls(
+            data["key"], data["parameters"], data["facts"], data["num_blocks"], plain, recomputing, peaks, around
+        )
 
 
 def _bare(cost: StageCost) -> StageCost:

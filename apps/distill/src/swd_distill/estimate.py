@@ -9,10 +9,9 @@ from typing import Self
 import numpy as np
 
 from swd_distill.config import Config
-from swd_distill.cost import StageCost
 from swd_distill.counts import Counts
+from swd_distill.pieces import StageCost
 from swd_distill.roofline import GIB, Gpu, Ops
-from swd_models.loading import cond_shapes, empty_denoiser
 
 Size = tuple[int, ...]
 
@@ -165,10 +164,8 @@ def mmd_alone(config: Config) -> Config:
     return replace(config, recipe=replace(config.recipe, dmd_weight=0.0, gan_weight=0.0))
 
 
-def cache_gib(config: Config) -> dict[str, float]:
+def cache_gib(config: Config, facts: Mapping[str, int]) -> dict[str, float]:
     """Return the GiB of the cache by what is in it, on a GPU: bfloat16, every image with a text of its own."""
-    channels = empty_denoiser(config.model).num_channels
-    latents = channels * sum(math.prod(size) for size in set(config.scales.sizes))
-    text = sum(math.prod(shape) for shape in cond_shapes(config.model).values())
-    numbers: Mapping[str, int] = {"latents": latents, "text": text}
+    latents = facts["channels"] * sum(math.prod(size) for size in set(config.scales.sizes))
+    numbers = {"latents": latents, "text": facts["text"]}
     return {name: 2 * config.data.num_images * count / GIB for name, count in numbers.items()}

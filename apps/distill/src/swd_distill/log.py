@@ -16,6 +16,7 @@ from swd_distill.config import Config
 from swd_distill.devices import processes
 from swd_distill.files import temporary_of, write_text
 from swd_distill.network import Metrics
+from swd_schedules.devices import peak_bytes
 
 TIMES = ("seconds", "wait", "gib")
 """Metrics of the machine; all others are those of an unbroken run, bit for bit, however often a run is resumed."""
@@ -89,12 +90,10 @@ class Log:
 
 
 def peak_gib(device: torch.device) -> float:
-    """Return the most memory that the process has held: on a GPU that of tensors (on MPS: now), else all of it."""
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory() / 2**30
-    if device.type != "cpu":
-        return torch.accelerator.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """Return the most memory that the process has held: on an accelerator that of tensors, else all of it."""
+    if device.type == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_bytes(device) / 2**30
 
 
 def _start(name: str, config: Config, step: int) -> GeneralTracker:

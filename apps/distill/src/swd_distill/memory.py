@@ -5,6 +5,7 @@ import torch
 from swd_distill.config import Config
 from swd_distill.devices import processes
 from swd_models import Roles
+from swd_schedules.devices import free_bytes
 
 HEADROOM = 0.95
 """Of the free memory: the rest is for what libraries take for themselves, and for gaps."""
@@ -35,7 +36,7 @@ def _fewest(config: Config, share: int, device: torch.device) -> int:
     if config.training.shard_base:  # a process holds parts of the base, which the count does not know
         return found.counts.num_blocks
     held = sum(found.memory()[name] for name in ("base", "adapters and head"))  # which are there already
-    gib = HEADROOM * torch.accelerator.get_memory_info(device)[0] / GIB + held
+    gib = HEADROOM * free_bytes(device) / GIB + held
     chosen, num = fewest(found, gib), processes().num_processes
     if chosen is None:
         raise ValueError(f"expected a share that fits {gib:.1f} GiB, got {share} samples: {advice(found, gib, num)}")

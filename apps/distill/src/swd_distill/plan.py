@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from swd_distill.config import Config
 
 if TYPE_CHECKING:
-    from swd_distill.cost import Piece
     from swd_distill.estimate import Estimate
+    from swd_distill.pieces import Piece
     from swd_distill.roofline import Gpu
 
 
@@ -33,6 +33,13 @@ class Plan(Config):
         if self.gpus < 1:
             raise ValueError(f"expected --gpus of at least 1, got {self.gpus}")
         super().check()
+
+    def check_model(self) -> None:
+        """Check sizes and block against the model, whose classes take seconds to import, unless its counts ship."""
+        from swd_distill.counts import Counts
+
+        if Counts.shipped(self) is None:
+            super().check_model()
 
     @property
     def share(self) -> int:
@@ -62,7 +69,7 @@ def plan(options: Plan) -> str:
         f"batch {training.batch} on {options.gpus} x {options.gpu}, {share} at a time",
         *_flops(found),
         *_memory(found, gib, options.gpus),
-        *_disk(options),
+        *_disk(found),
         "",
         f"Reckoned, not measured: {gpu.source}, of which {REACHED_PEAK:.0%} of the peak and {REACHED_BANDWIDTH:.0%} of "
         "the bandwidth are reached.",
@@ -108,11 +115,11 @@ def _memory(found: "Estimate", gib: float, gpus: int) -> list[str]:
     return lines
 
 
-def _disk(config: Config) -> list[str]:
+def _disk(found: "Estimate") -> list[str]:
     from swd_distill.estimate import cache_gib
 
-    parts = ", ".join(f"{name} {size:,.1f}" for name, size in cache_gib(config).items())
-    return ["", f"GiB of cache for {config.data.num_images:,} images, each with a prompt of its own: {parts}"]
+    parts = ", ".join(f"{name} {size:,.1f}" for name, size in cache_gib(found.config, found.counts.facts).items())
+    return ["", f"GiB of cache for {found.config.data.num_images:,} images, each with a prompt of its own: {parts}"]
 
 
 def _seconds(found: "Estimate", gpu: "Gpu") -> list[str]:
@@ -141,10 +148,8 @@ def _seconds(found: "Estimate", gpu: "Gpu") -> list[str]:
 
 def _stages(found: "Estimate", gpu: "Gpu", gib: float, gpus: int) -> list[str]:
     """Return hours and memory of each stage."""
-    from swd_models.loading import empty_denoiser
-
     config, counts, data = found.config, found.counts, found.config.data
-    passes = 1 if empty_denoiser(config.model).guidance is not None else 2
+    passes = counts.facts["passes"]
     forward = gpu.seconds(found.full.pieces["forward"].work, data.batch * passes).total() / data.batch
     image = data.teacher_steps * forward + sum(
         _each(counts.around.get(name), gpu, data.batch) for name in ("text", "decode")

@@ -95,6 +95,7 @@ class VideoLatents:
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae.eval().requires_grad_(False)
+        self._mean, self._std = torch.tensor([vae.config.latents_mean, vae.config.latents_std]).view(2, -1, 1, 1, 1)
 
     def pixels(self, size: Sequence[int]) -> Size:
         """Return frames, height and width in pixels: the first latent frame stands for one frame, each other for 4."""
@@ -116,9 +117,8 @@ class VideoLatents:
         return videos.float().clamp(-1, 1)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        config = self.vae.config
-        mean, std = (torch.tensor(values, device=device) for values in (config.latents_mean, config.latents_std))
-        return mean.view(-1, 1, 1, 1), std.view(-1, 1, 1, 1)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)  # where they stay
+        return self._mean, self._std
 
 
 class WanText(Text):

@@ -61,6 +61,20 @@ def has_pinned_memory(device: torch.device) -> bool:
     return device.type in {"cuda", "xpu"}
 
 
+def free_bytes(device: torch.device) -> int:
+    """Return the memory of an accelerator that nobody holds, neither this process nor another."""
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return int(getattr(torch, device.type).mem_get_info(device)[0])
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most bytes that tensors have held on an accelerator at a time; on MPS, what they hold now."""
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    return int(getattr(torch, device.type).max_memory_allocated(device))
+
+
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":  # emulated before Ampere, and slower than float32
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
