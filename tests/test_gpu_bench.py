@@ -183,7 +183,7 @@ def test_what_a_bare_machine_lacks_is_read_from_the_lock():
     assert all((wheel.name, wheel.version) in locked for wheel in wheels)
     assert not names & set(pack.HAS)
     assert not any(name.startswith(("nvidia-", "swd-")) for name in names)
-    assert others == ["av"]
+    assert set(others) <= {"av"}  # what videos need
     assert "diffusers" not in {wheel.name for wheel in pack.lacking(lock, {*pack.HAS, "diffusers"})[0]}
 
 
