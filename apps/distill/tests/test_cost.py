@@ -5,7 +5,6 @@ In forwards F of the transformer, with p the share up to the feature block: a tr
 b.
 """
 
-import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -91,14 +90,20 @@ def test_fewer_fake_updates_on_one_rollout_stay_below_sixteen_forwards(configure
     assert 2 * (2 + 2 * 0.5) + 1 + 5 + 5 * 0.5 <= 16  # at SD3.5-M's p
 
 
-def test_ratios_of_an_estimate_are_those_of_two_counts(configure, tmp_path):
-    config = configure(tmp_path, PAPER)
-    full = Estimate.of(replace(config, schedule="1000:16,602:16"))
-    found = Estimate.of(config)
-    assert found.scale_ratio() == pytest.approx(found.iteration() / full.iteration())
-    alone = Estimate.of(mmd_alone(config))
+@cache
+def _estimate(schedule, recipe=PAPER):
+    """Count a few sizes, once for all tests: an estimate depends on nothing else of the preset."""
+    preset = PRESETS["tiny"]
+    return Estimate.of(replace(preset, schedule=schedule, recipe=recipe, training=replace(preset.training, rank=4)))
+
+
+def test_ratios_of_an_estimate_are_those_of_two_counts():
+    found, alone = _estimate("1000:8,602:16"), _estimate("1000:8,602:16", MMD_ONLY)
+    first, last = (found.flops(size) for size in found.config.scales.sizes)
+    assert found.scale_ratio() == pytest.approx((first + last) / 2 / last)
     assert found.loss_ratio() == pytest.approx(found.iteration() / alone.iteration())
-    assert alone.scale_ratio() == found.scale_ratio(mmd_alone(config))
+    assert alone.scale_ratio() == found.scale_ratio(mmd_alone(found.config))
+    assert alone.passes() == found.passes(mmd_alone(found.config))
 
 
 def test_checkpointing_holds_less_and_memory_grows_with_the_share(configure, tmp_path):
@@ -111,16 +116,19 @@ def test_checkpointing_holds_less_and_memory_grows_with_the_share(configure, tmp
 
 
 def test_weights_and_cache_are_counted_in_bytes(configure, open_cache, tmp_path):
-    config = configure(tmp_path, PAPER)
-    trainer = build_trainer(config, open_cache())
+    trainer = build_trainer(configure(tmp_path, PAPER), open_cache())
     base = sum(parameter.numel() for parameter in trainer.roles.teacher.parameters())
     trained = sum(p.numel() for network in trainer.networks.values() for p in network.parameters)
-    found = Estimate.of(config).memory()
+    estimate = _estimate("1000:8,602:16")
+    found = estimate.memory()
     assert found["base"] * 2**30 == 2 * base
     assert found["adapters and head"] * 2**30 == 4 * trained
     assert found["optimisers"] * 2**30 == 8 * trained
-    latents = 4 * sum(math.prod(size) for size in config.scales.sizes)
-    assert cache_gib(config, Estimate.of(config).counts.facts)["latents"] * 2**30 == pytest.approx(6 * 2 * latents)
+    latents = 4 * (8**2 + 16**2)
+    cache_of = cache_gib(
+        replace(estimate.config, data=replace(estimate.config.data, num_images=6)), estimate.counts.facts
+    )
+    assert cache_of["latents"] * 2**30 == pytest.approx(6 * 2 * latents)
 
 
 @pytest.mark.parametrize("checkpointed", [0, 2, 6])

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from swd_eval.collect import collect
+from swd_eval.devices import default_device, device_name
 from swd_eval.fetch import fetch
 from swd_eval.fid import Statistics
 from swd_eval.files import claim, write_text
@@ -63,7 +63,7 @@ def evaluate(
     reference = Reference(ref, ref_rows or out / "reference", kind, batch) if ref else None
     _check(metrics, samples, reference, kind)
     fetch(weights_of(metrics), weights, offline=offline)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     claim(out / "settings.json", digests(samples, kind))
     run = _Run(kind, metrics, samples, out, weights, device, batch, reference)
     run.collect()
@@ -76,7 +76,7 @@ def evaluate(
         f"num_{kind}": len(samples),
         "num_prompts": len({sample.prompt for sample in samples if sample.prompt}),
         **digests(samples, kind),
-        "device": _device_name(device),
+        "device": device_name(device),
     }
     return f"{write_results(out, folder.resolve().name, numbers, settings)}\nwrote {out}"
 
@@ -169,7 +169,3 @@ def _check(metrics: Sequence[str], samples: Sequence[Sample], reference: Referen
     distances = [name for name in metrics if name in DISTANCES]
     if distances and reference is None:
         raise ValueError(f"expected --ref with {distances[0]}, got none: an .npz, a folder of images, or of results")
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from swd_eval.devices import device_name
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -34,7 +36,7 @@ def measure(
     time_run = _time_on_device if torch.device(device).type == "cuda" else _time_by_clock
     seconds = torch.tensor([time_run(step) for _ in range(runs)], dtype=torch.float64) / batch
     std = float(seconds.std()) if runs > 1 else 0.0
-    return Latency(float(seconds.mean()), float(seconds.quantile(0.5)), std, runs, batch, _name(device))
+    return Latency(float(seconds.mean()), float(seconds.quantile(0.5)), std, runs, batch, device_name(device))
 
 
 def _time_by_clock(step: Callable[[], object]) -> float:
@@ -51,7 +53,3 @@ def _time_on_device(step: Callable[[], object]) -> float:
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / 1000
-
-
-def _name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device

@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from swd_schedules.devices import find_device
+
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"}
 LATENTS = {".safetensors"}
@@ -84,7 +86,7 @@ def _encode(
 
     clips = ((path, _frames(path, kind, num_frames)) for path in files)
     side = pixels or min(LARGEST, *(_shorter_side(path, kind) for path in files)) // MULTIPLE * MULTIPLE
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device()
     autoencoder = load_latents(model)
     autoencoder.vae.to(device)
     for path, frames in tqdm(clips, desc=f"encode {kind}", total=len(files)):
