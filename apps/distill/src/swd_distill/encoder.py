@@ -11,6 +11,7 @@ from swd_distill.samples import Size
 from swd_models.loading import load_latents, load_text
 from swd_models.parts import Latents, Text
 from swd_schedules import downscale
+from swd_schedules.devices import has_pinned_memory
 
 
 class Encoder:
@@ -35,7 +36,7 @@ class Encoder:
     def stack(self, pixels: Sequence[Tensor]) -> Tensor:
         """Stack samples, in memory from which a device copies while it computes."""
         batch = torch.stack(list(pixels))
-        return batch if self.device.type == "cpu" else batch.pin_memory()
+        return batch.pin_memory() if has_pinned_memory(self.device) else batch
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, sizes: Iterable[Size]) -> dict[Size, Tensor]:

@@ -82,15 +82,19 @@ class Estimate:
         return sum(self.counts.plain[size].forward for size in sizes) / (len(sizes) * self.full.forward)
 
     def memory(self) -> dict[str, float]:
-        """Return the GiB of a process on a GPU by what holds them: the base is bfloat16, what is trained float32."""
+        """Return the GiB of a process on a GPU by what holds them: the base is in half precision, what is trained not.
+
+        A base in float32 is taken for twice of all that its half is.
+        """
         numbers, training = self.counts.parameters, self.config.training
+        width = 2 if training.dtype == "float32" else 1
         trained = numbers["student"] + (numbers.get("fake", 0) if self.config.needs_fake else 0)
         kept = {
-            "base": 2 * numbers["base"],
+            "base": 2 * width * numbers["base"],
             "adapters and head": 4 * trained,
             "optimisers": (2 if training.optimizer == "adamw-8bit" else 8) * trained,
             "average": 4 * numbers["student"] if training.ema else 0,
-            "gradients and activations": self.peak(),
+            "gradients and activations": width * self.peak(),
         }
         return {name: size / GIB for name, size in kept.items()}
 

@@ -13,6 +13,7 @@ from swd_distill.devices import device_and_dtype, processes
 from swd_distill.files import claim, write_text
 from swd_distill.samples import Size
 from swd_distill.streams import stream
+from swd_models.compiling import compiling
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.parts import Teacher, to_pil
 from swd_sample.media import save_media
@@ -79,7 +80,7 @@ def _load(config: Config, num_sizes: int) -> Teacher:
     teacher = load_teacher(config.model, dtype=dtype)
     teacher.pipe.to(device)
     if config.data.compile:
-        teacher.compile(config.data.compile, num_sizes)
+        tqdm.write(compiling(config.data.compile, teacher.compile(config.data.compile, num_sizes)))
     return teacher
 
 

@@ -19,7 +19,9 @@ def recompute_blocks(config: Config, roles: Roles, share: int) -> None:
     """
     asked, blocks = config.training.checkpointing, len(roles.teacher.layers)
     device = next(roles.student.parameters()).device
-    if asked == "auto":
+    if asked == "auto" and config.training.shard_base:
+        count = blocks  # a process holds parts of the base, which no count knows
+    elif asked == "auto":
         count = 0 if device.type == "cpu" else _fewest(config, share, device)
     else:
         count = {"all": blocks, "none": 0}[asked] if isinstance(asked, str) else min(asked, blocks)
@@ -29,12 +31,12 @@ def recompute_blocks(config: Config, roles: Roles, share: int) -> None:
 
 
 def _fewest(config: Config, share: int, device: torch.device) -> int:
+    from swd_distill.counts import Counts
     from swd_distill.estimate import Estimate, advice, fewest
     from swd_distill.roofline import GIB
 
-    found = Estimate.of(config, share)
-    if config.training.shard_base:  # a process holds parts of the base, which the count does not know
-        return found.counts.num_blocks
+    # Memory is that of the largest size: where no counts ship, no other is counted.
+    found = Estimate(config, Counts.shipped(config) or Counts.count(config, [config.scales.sizes[-1]]), share)
     held = sum(found.memory()[name] for name in ("base", "adapters and head"))  # which are there already
     gib = HEADROOM * free_bytes(device) / GIB + held
     chosen, num = fewest(found, gib), processes().num_processes

@@ -9,6 +9,7 @@ from pathlib import Path
 from signal import SIGTERM
 
 import torch
+from tqdm import tqdm
 
 from swd_distill.cache import Cache
 from swd_distill.checkpoints import load_checkpoint, save_checkpoint
@@ -27,6 +28,7 @@ from swd_distill.streams import stream
 from swd_distill.trainer import Trainer, share_places
 from swd_losses import DiscriminatorHead
 from swd_models import load_denoiser, load_latents, save_lora, share_base
+from swd_models.compiling import compiling
 from swd_models.parts import Media
 from swd_models.roles import compile_blocks, shard_base
 from swd_sample.grid import grid
@@ -126,7 +128,7 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     if training.compile:
         bound = compile_blocks(roles, training.compile)
         if processes().is_main_process:
-            print(f"blocks are compiled by {training.compile} as they are met: {bound} times at most")
+            tqdm.write(compiling(training.compile, bound))
     return Trainer(
         config, cache, roles, _new_head(config, teacher.num_features).to(device) if config.recipe.gan_weight else None
     )

@@ -121,7 +121,9 @@ def _load(options: Options) -> "SwDPipeline":
         options.model or own, lora=lora, schedule=schedule, device=options.device, merge=options.merge
     )
     if options.compile:
-        pipe.compile(options.compile)
+        from swd_models.compiling import compiling
+
+        print(compiling(options.compile, pipe.compile(options.compile)), file=sys.stderr)
     return pipe
 
 

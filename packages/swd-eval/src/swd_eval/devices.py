@@ -3,10 +3,20 @@
 import torch
 
 
-def default_device() -> str:
-    """Return its name."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return "cpu" if found is None else found.type
+def find_device(name: str | None = None) -> str:
+    """Return a device's name: by default that of the accelerator that torch finds (CUDA, ROCm, XPU, MPS), else the CPU.
+
+    Raises:
+        ValueError: torch has no such device here.
+    """
+    if name is None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return "cpu" if found is None else found.type
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # of torch: an unknown name; none of its kind
+        raise ValueError(f"expected --device of this machine, such as cpu or {find_device()}, got {name}") from error
+    return name
 
 
 def device_name(device: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from swd_eval.collect import collect
-from swd_eval.devices import default_device, device_name
+from swd_eval.devices import device_name, find_device
 from swd_eval.fetch import fetch
 from swd_eval.fid import Statistics
 from swd_eval.files import claim, write_text
@@ -63,7 +63,7 @@ def evaluate(
     reference = Reference(ref, ref_rows or out / "reference", kind, batch) if ref else None
     _check(metrics, samples, reference, kind)
     fetch(weights_of(metrics), weights, offline=offline)
-    device = device or default_device()
+    device = find_device(device)
     claim(out / "settings.json", digests(samples, kind))
     run = _Run(kind, metrics, samples, out, weights, device, batch, reference)
     run.collect()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from swd_eval.collect import collect
 from swd_eval.detectors import load_colours, load_detector
-from swd_eval.devices import default_device
+from swd_eval.devices import find_device
 from swd_eval.fetch import fetch
 from swd_eval.files import claim, write_whole
 from swd_eval.geneval import TASKS, Detector, NameColours, judge, overall
@@ -29,7 +29,7 @@ def evaluate_folder(folder: Path, out: Path, weights: Path, *, offline: bool = F
     fetch((MASK2FORMER, CLIP_L), weights, offline=offline)
     found = {each.id: each.find(weights) for each in (MASK2FORMER, CLIP_L)}
     about = {"detector": MASK2FORMER.note(found[MASK2FORMER.id]), "colours": CLIP_L.note(found[CLIP_L.id])}
-    where = device or default_device()
+    where = find_device(device)
 
     def load() -> tuple[Detector, NameColours]:
         return load_detector(found[MASK2FORMER.id], where), load_colours(found[CLIP_L.id], where)

@@ -59,12 +59,12 @@ def _exchange(report: str) -> list[str]:
 @cache
 def _state() -> Any:
     """Join the others. By gloo also on GPUs: only texts are sent, and who waits leaves the GPU alone."""
-    from swd_eval.devices import default_device
+    from swd_eval.devices import find_device
     from swd_eval.measure import require
 
     require("multi", "accelerate")
     from accelerate import PartialState
 
-    state = PartialState(cpu=default_device() == "cpu", backend="gloo", timeout=timedelta(days=1))
+    state = PartialState(cpu=find_device() == "cpu", backend="gloo", timeout=timedelta(days=1))
     atexit.register(state.destroy_process_group)
     return state

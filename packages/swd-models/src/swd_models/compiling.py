@@ -27,5 +27,10 @@ def compile_layers(layers: Iterable[nn.Module], backend: str, versions: int, *, 
     return bound
 
 
+def compiling(backend: str, bound: int) -> str:
+    """Return the line that says what will take its time."""
+    return f"blocks are compiled by {backend} when they are met, {bound} times at most"
+
+
 def _kind(layer: nn.Module) -> tuple[object, ...]:
     return type(layer), *((name, tuple(tensor.shape)) for name, tensor in layer.named_parameters())

@@ -116,9 +116,9 @@ class Teacher:
         self.pipe, self.latents, self.layers, self.options = pipe, latents, layers, options
         pipe.set_progress_bar_config(disable=True)
 
-    def compile(self, backend: str, num_sizes: int) -> None:
-        """Compile the blocks for sampling in so many sizes."""
-        compile_layers(self.layers, backend, 8 * num_sizes)
+    def compile(self, backend: str, num_sizes: int) -> int:
+        """Compile the blocks for sampling in so many sizes; return the most compilations that there will be."""
+        return compile_layers(self.layers, backend, 4 * num_sizes)  # last batches are smaller, guidance doubles
 
     def pixels(
         self,
