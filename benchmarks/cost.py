@@ -133,8 +133,7 @@ Reckoned seconds, {GPUS} A100, the paper's batches, and what limits the first st
 |---|---|---|---|---|---|---|
 {lines(_seconds(name, found) for name, found in records.items())}
 
-The paper's seconds are fewer, up to three times. Its batch in table 5 is not stated: by these numbers it was smaller
-than the batches of its training. Ratios depend on the batch little.
+The paper's seconds are fewer, up to three times; it does not state the batch of table 5.
 
 Where they part: the smallest steps of SD3.5 Medium (256 tokens beside 333 of text) do not fill a GPU, and what the
 authors encode does not shrink with the step. Wan's first ratio would be explained if its clips were encoded once an

@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args(argv)
     quiet()
-    device, _ = device_and_dtype()  # as the trainer's commands: TF32 for the adapters
+    device, _ = device_and_dtype()  # as the trainer's commands
     settings = {"models": args.models, "batch": args.batch, "repeats": args.repeats, "device": device.type}
     record = provenance(settings) | {"models": {}}
     for name in args.models:

@@ -29,9 +29,14 @@ def peak(device: torch.device) -> float | None:
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Return the seconds of a call, with what it leaves to the device."""
+    """Return the seconds of a call, with what it leaves to the device, from when that has nothing else to do."""
+    _wait()
     began = time.perf_counter()
     run()
+    _wait()
+    return time.perf_counter() - began
+
+
+def _wait() -> None:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
-    return time.perf_counter() - began

@@ -40,7 +40,7 @@ def tiny(setting: Setting, rows: Rows) -> None:
             preset,
             out=Path(folder) / "run",
             data=replace(preset.data, num_images=16, teacher_steps=4, batch=8),
-            training=replace(preset.training, iterations=3, batch=4, sample_every=3, trackers=()),
+            training=replace(preset.training, iterations=3, batch=4, sample_every=3, trackers=(), checkpointing="none"),
         )
         for name, call in {"generate, 16 images": generate, "encode": encode}.items():
             rows[name] = {"seconds": timed(partial(call, config))}
@@ -80,7 +80,7 @@ def families(setting: Setting, rows: Rows) -> None:
     """Train and sample the tiny member of each family; merge its adapters, and sample again."""
     for name in FAMILIES:
         preset = PRESETS[name]
-        config = replace(preset, training=replace(preset.training, batch=2, trackers=()))
+        config = replace(preset, training=replace(preset.training, batch=2, trackers=(), checkpointing="none"))
         latents = load_latents(config.model, dtype=setting.dtype)
         latents.vae.to(setting.device)
         cache = Kept(Encoding(config, latents, Captions(config.model)), config.scales.sizes)

@@ -45,7 +45,9 @@ class Stopwatch:
         return found
 
     def _mark(self) -> Any:
-        if self._device.type == "cpu":
+        if self._device.type != "cuda":
+            if self._device.type != "cpu":
+                torch.accelerator.synchronize()
             return time.perf_counter()
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import swd_distill.cli as cli_module
 from swd_distill.cli import COMMANDS
 from swd_distill.counts import Counts
 from swd_distill.presets import PRESETS
@@ -97,6 +99,8 @@ def test_an_unknown_command_or_preset_is_refused(refused, args, message):
         (["--recipe.mmd-weight", "0"], "expected"),
         (["--device", "cuda:99"], "expected a device of this machine, got cuda:99: torch"),
         (["--device", "gpu"], "expected a device such as cuda, cuda:1, xpu, mps or cpu, got 'gpu'"),
+        (["--training.compile", "foo"], "expected a backend of "),
+        (["--data.compile", "foo"], "got 'foo'"),
         (["--training.checkpointing", "0"], "expected --training.checkpointing of at least 1, got 0"),
     ],
     ids=lambda value: "_".join(value)[:60] if isinstance(value, list) else "",
@@ -162,7 +166,7 @@ def test_a_shipped_preset_is_planned_without_counting(cli, monkeypatch):
 
 def test_a_plan_says_what_does_not_fit_and_what_would(cli):
     page = cli("plan", "flux", "--gpus", "1", "--memory", "24")
-    assert "no batch fits 24 GiB: " in page
+    assert "no batch fits 22.8 GiB: " in page
     assert "of them the base; take a device of more memory" in page
     page = cli("plan", "flux", "--gpus", "1", "--memory", "48")
     count = re.search(r"\d+ samples at a time fit: --training.accumulate (\d+)", page)[1]
@@ -172,6 +176,30 @@ def test_a_plan_says_what_does_not_fit_and_what_would(cli):
 
 def test_plan_refuses_a_batch_that_gpus_cannot_share(refused):
     assert "divisible by 3 GPU(s) x 1 share(s), got 16" in refused(["plan", "tiny", "--gpus", "3"])
+
+
+def test_a_full_device_is_one_line_that_says_what_to_do(refused, monkeypatch):
+    def full(args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(cli_module, "_dispatch", full)
+    line = refused(["train", "tiny"])
+    assert (
+        "got CUDA out of memory. Tried to allocate 2.00 GiB: give it less at a time, by --training.accumulate" in line
+    )
+
+
+def test_an_error_that_nobody_expected_shows_its_traceback(monkeypatch):
+    def broken(args):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(cli_module, "_dispatch", broken)
+    with pytest.raises(RuntimeError):
+        cli_module.main(["train", "tiny"])
+
+
+def test_plan_takes_no_device_to_compute_on(refused):
+    assert "expected the GPU of a plan as --gpu, got --device a100" in refused(["plan", "tiny", "--device", "a100"])
 
 
 def test_plan_refuses_an_unknown_gpu(refused):

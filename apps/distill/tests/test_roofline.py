@@ -163,7 +163,7 @@ def test_advice_names_the_smallest_accumulate_that_fits():
     assert "--training.accumulate" in text
     assert config.training.batch // (8 * count) <= largest_share(estimate, 10.0) < config.training.batch // (4 * count)
     assert advice(estimate, 5.0, 8).startswith(
-        "no batch fits 5 GiB: 5.9 are held whatever the batch, 4.2 of them the base"
+        "no batch fits 5.0 GiB: 5.9 are held whatever the batch, 4.2 of them the base"
     )
 
 
@@ -173,7 +173,7 @@ def test_auto_recomputes_what_the_free_memory_asks_for(monkeypatch, capsys):
     assert 0 < memory._fewest(config, 8, torch.device("cuda")) < 24
     assert "of 24 blocks are recomputed in backward" in capsys.readouterr().out
     monkeypatch.setattr(memory, "free_bytes", lambda device: 4 * 2**30)
-    with pytest.raises(ValueError, match=r"got 8 samples: 1 samples at a time fit: --training.accumulate 8|--training"):
+    with pytest.raises(ValueError, match=r"got 8 samples: \d+ samples at a time fit: --training.accumulate \d+$"):
         memory._fewest(config, 8, torch.device("cuda"))
 
 

@@ -17,6 +17,16 @@ SIZES = {"sd3": (8, 8), "flux": (6, 8), "wan": (3, 4, 6), "sdxl": (8, 8), "flux2
 family = pytest.mark.parametrize("family", list(TINY))
 
 
+@pytest.fixture(autouse=True)
+def _no_tf32(monkeypatch):
+    """Multiply float32 as float32, whatever ran before in this process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
 @pytest.fixture
 def device():
     return torch.accelerator.current_accelerator()

@@ -35,11 +35,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Stopped as stopped:
         print(f"swd-distill: {stopped}", file=sys.stderr)
         raise SystemExit(stopped.code) from None
-    except (ValueError, OSError) as error:
-        if os.environ.get("SWD_TRACEBACK"):
+    except (ValueError, OSError, RuntimeError) as error:
+        message = _message(error)
+        if message is None or os.environ.get("SWD_TRACEBACK"):
             raise
-        print(f"swd-distill: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"swd-distill: error: {' '.join(message.split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _message(error: Exception) -> str | None:
+    """Return what a user is told of an error; None: nobody expected it."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return (
+            f"expected what fits the device, got {error}: give it less at a time, by --training.accumulate or "
+            "--training.checkpointing all while it trains, by --data.batch before"
+        )
+    return str(error) if isinstance(error, ValueError | OSError) else None
 
 
 def _usage() -> str:

@@ -77,11 +77,12 @@ class Training:
     shard_base: bool = False
     """Split the frozen base over the processes: for one that does not fit a GPU; slower."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Of the frozen base; auto: bfloat16 on a GPU, float32 on the CPU. What is trained is float32."""
+    """Of the frozen base; auto: bfloat16 on a GPU (float16 where it has none), float32 on the CPU. What is trained is
+    float32."""
     optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
     """adamw-8bit holds its moments in a byte each (torchao); they are small beside a base."""
     compile: str | None = None
-    """Backend of torch.compile for the blocks ("inductor"): each kind of block once for each size of the schedule."""
+    """Backend of torch.compile for the blocks ("inductor"): each kind at most eight times, whatever the sizes."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Where metrics and sample grids go beside metrics.jsonl."""
     checkpointing: Literal["auto", "all", "none"] | int = "auto"
@@ -171,11 +172,19 @@ class Config:
         check_fit(self.model, self.scales.sizes, self.training.block)
         check_fit(self.model, [size for schedule in schedules_of(self) for size in schedule.sizes])
 
+    def _check_backends(self) -> None:
+        if self.training.compile or self.data.compile:
+            from swd_models.compiling import check_backend
+
+            check_backend(self.training.compile)
+            check_backend(self.data.compile)
+
     def check(self) -> None:
         """Raise ValueError for what would fail later, in one line and before any work."""
         from swd_distill.batches import check_levels  # which takes seconds to import: after the flags are parsed
 
         self.check_model()
+        self._check_backends()
         check_levels(self.recipe)
         positive = {
             "data.num-images": self.data.num_images,

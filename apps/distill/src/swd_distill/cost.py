@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -33,10 +33,13 @@ class Counted:
     As on a GPU, unless `on_gpu` is off: the CPU takes norms apart and keeps more of them for backward.
     """
 
-    def __init__(self, config: Config, *, on_gpu: bool = True) -> None:
+    def __init__(
+        self, config: Config, cond: Mapping[str, tuple[int, ...]] | None = None, *, on_gpu: bool = True
+    ) -> None:
+        """Take a config, and the shapes of a prompt's embeddings where they are known: else they may cost encoders."""
         self.config, self._mode = config, FakeTensorMode()
         self._norms = fused_norms if on_gpu else nullcontext
-        self._cond = cond_shapes(config.model)
+        self._cond = cond or cond_shapes(config.model)
         teacher = empty_denoiser(config.model)
         with torch.device("meta"):
             teacher = _half(teacher) if on_gpu else teacher

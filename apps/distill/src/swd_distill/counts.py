@@ -29,8 +29,8 @@ class Counts:
         plain: By size, for one sample, no block being recomputed in backward.
         recomputing: The largest size for one sample, all blocks being recomputed.
         peaks: The largest size for one sample and for two, by the number of recomputed blocks: none, those up to the
-            features' (beyond which passes that stop there save nothing more), all. Of two, what does not double is held
-            once.
+            features' (beyond which passes that stop there save nothing more), all; each number of a U-Net's unequal
+            stages. Of two, what does not double is held once.
         around: Of one sample, "text", "encode" (at all sizes) and "decode", where the parts are known; `parameters` has
             theirs by the names "text" and "vae".
     """
@@ -45,15 +45,23 @@ class Counts:
     around: Mapping[str, Piece] = field(default_factory=dict)
 
     @classmethod
-    def count(cls, config: Config, sizes: Iterable[Size] = ()) -> Self:
-        """Count a config at the sizes of its schedule, or at others: seconds for a small model, minutes for a large."""
+    def count(
+        cls, config: Config, sizes: Iterable[Size] = (), cond: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Self:
+        """Count a config at the sizes of its schedule, or at others: seconds for a small model, minutes for a large.
+
+        `cond` has the shapes of a prompt's embeddings, where they are known.
+        """
         from swd_distill.cost import Counted  # which imports diffusers; what ships needs none of it
         from swd_models.loading import quiet
 
         quiet()
-        sizes, counted = sorted(set(sizes or config.scales.sizes), key=math.prod), Counted(config)
+        sizes, counted = sorted(set(sizes or config.scales.sizes), key=math.prod), Counted(config, cond)
         blocks = counted.num_blocks
-        with tqdm(total=len(sizes) + 5, desc="count", unit="pass", leave=False) as bar:
+        is_unet = len(counted.roles.teacher.blocks) == 1  # features in the middle alone: stages are unequal
+        between = range(1, blocks) if is_unet else [min(config.training.block, blocks - 1)]
+        total = len(sizes) + 3 + 2 * len(between)
+        with tqdm(total=total, desc="count", unit="pass", leave=False) as bar:
 
             def at(size: Size, share: int, checkpointed: int) -> StageCost:
                 found = counted.at(size, share, checkpointed=checkpointed)
@@ -62,8 +70,8 @@ class Counts:
 
             plain = {size: at(size, 1, 0) for size in sizes}
             recomputing = at(sizes[-1], 1, blocks)
-            middle = min(config.training.block, blocks)
-            ones = {0: plain[sizes[-1]], middle: at(sizes[-1], 1, middle), blocks: recomputing}
+            ones = {0: plain[sizes[-1]], blocks: recomputing}
+            ones |= {count: at(sizes[-1], 1, count) for count in between}
             peaks = {count: (_bare(one), _bare(at(sizes[-1], 2, count))) for count, one in ones.items()}
         return cls(key_of(config), counted.parameters(), counted.facts, blocks, plain, recomputing, peaks)
 
@@ -154,14 +162,20 @@ def key_of(config: Config) -> dict[str, Any]:
         "block": training.block,
         "mmd_features": recipe.mmd_features,
         "gradient_penalty": bool(recipe.gradient_penalty),
+        "fake": config.needs_fake,
         "losses": list(intervals(recipe, STUDENT)),
     }
 
 
 def _serves(key: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Tell whether counts of one key hold another's: those of more losses hold fewer."""
+    """Tell whether counts of one key hold another's: those of more losses hold fewer, a fake model's as it is trained.
+
+    With a GAN the fake model's update has passes for its head.
+    """
     rest = [{name: value for name, value in each.items() if name != "losses"} for each in (key, wanted)]
-    return rest[0] == rest[1] and set(wanted["losses"]) <= set(key["losses"])
+    same_fake = not wanted["fake"] or ("gan" in key["losses"]) == ("gan" in wanted["losses"])
+    rest = [each | {"fake": True} for each in rest] if not wanted["fake"] else rest
+    return rest[0] == rest[1] and same_fake and set(wanted["losses"]) <= set(key["losses"])
 
 
 def _name(size: Size) -> str:

@@ -1,5 +1,6 @@
 """Where a run computes: one device a process."""
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -8,7 +9,7 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed import all_reduce
 
-from swd_schedules.devices import check_dtype, default_dtype, find_device
+from swd_schedules.devices import check_dtype, default_dtype, find_device, use_device
 
 _chosen = "auto"
 
@@ -21,8 +22,11 @@ def choose_device(name: str, dtype: str = "auto") -> None:
     """
     global _chosen
     device = find_device(name)
+    if torch.device(name if name != "auto" else "cpu").index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"expected --device without a number in a launch of several processes, got {name}")
     if dtype != "auto":
         check_dtype(getattr(torch, dtype), device)
+    use_device(device)
     _chosen = name
 
 

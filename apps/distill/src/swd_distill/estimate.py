@@ -14,6 +14,8 @@ from swd_distill.pieces import StageCost
 from swd_distill.roofline import GIB, Gpu, Ops
 
 Size = tuple[int, ...]
+HEADROOM = 0.95
+"""Of a device's memory: the rest is for what libraries take for themselves, and for gaps."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Estimate:
     counts: Counts
     share: int = 1
     checkpointed: int = 0
+    processes: int = 1
 
     @classmethod
     def of(cls, config: Config, share: int = 1, checkpointed: int | None = None) -> Self:
@@ -90,7 +93,7 @@ class Estimate:
         width = 2 if training.dtype == "float32" else 1
         trained = numbers["student"] + (numbers.get("fake", 0) if self.config.needs_fake else 0)
         kept = {
-            "base": 2 * width * numbers["base"],
+            "base": 2 * width * numbers["base"] * self._held,
             "adapters and head": 4 * trained,
             "optimisers": (2 if training.optimizer == "adamw-8bit" else 8) * trained,
             "average": 4 * numbers["student"] if training.ema else 0,
@@ -104,13 +107,20 @@ class Estimate:
 
     def peak(self) -> float:
         """Return the most bytes of tensors at the largest size: of one sample, and what each further one adds."""
-        nodes = sorted(self.counts.peaks)
-        last = self.counts.num_blocks - 1  # the last block of a pass is never recomputed
-        values = []
+        peaks = dict(self.counts.peaks)
+        if len(peaks) <= self.counts.num_blocks:  # not each number is counted; the last block of a pass is no more work
+            peaks[self.counts.num_blocks - 1] = peaks[self.counts.num_blocks]
+        nodes, values = sorted(peaks), []
         for count in nodes:
-            one, two = (cost.peak(self.config) for cost in self.counts.peaks[count])
+            one, two = (cost.peak(self.config) for cost in peaks[count])
             values.append(one + (self.share - 1) * (two - one))
-        return float(np.interp(self.checkpointed, [min(count, last) for count in nodes], values))
+        return float(np.interp(self.checkpointed, nodes, values))
+
+    @property
+    def _held(self) -> float:
+        """Return how much of the base a process holds: all, or of each of its views a part."""
+        views = 3 if self.config.needs_fake else 2
+        return min(1.0, views / self.processes) if self.config.training.shard_base else 1.0
 
     @property
     def _part(self) -> float:
@@ -155,8 +165,9 @@ def advice(found: Estimate, gib: float, processes: int) -> str:
         kept = {name: size for name, size in found.memory().items() if name != "gradients and activations"}
         heaviest = max(kept, key=kept.__getitem__)
         return (
-            f"no batch fits {gib:g} GiB: {sum(kept.values()):.1f} are held whatever the batch, {kept[heaviest]:.1f} of "
-            f"them the {heaviest}; take a device of more memory, a lower --training.rank, or --training.shard-base"
+            f"no batch fits {gib:.1f} GiB: {sum(kept.values()):.1f} are held whatever the batch, {kept[heaviest]:.1f} "
+            f"of them the {heaviest}; take a device of more memory, a lower --training.rank, or with several processes "
+            "--training.shard-base"
         )
     counts = (count for count in range(1, training.batch + 1) if training.batch % (processes * count) == 0)
     count = next(count for count in counts if training.batch // (processes * count) <= most)

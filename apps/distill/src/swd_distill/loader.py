@@ -28,6 +28,10 @@ class Loader:
         self.waited += time.perf_counter() - began
         return batch.to(self._device)
 
+    def send(self, batch: Batch) -> Batch:
+        """Return a batch that was not read here on the device."""
+        return (batch.pinned() if self._pins else batch).to(self._device)
+
     def _prepare(self, draw: Draw) -> Batch:
         batch = self._read(draw)
         return batch.pinned() if self._pins else batch

@@ -19,14 +19,23 @@ Metrics = dict[str, float]
 class Network:
     """Parameters, AdamW, and (`ema` above 0) an average of the parameters over the updates."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, training: Training, ema: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        training: Training,
+        ema: float = 0.0,
+        *,
+        scaled: bool = False,
+    ) -> None:
+        """Take parameters; the loss is `scaled` where gradients pass through float16."""
         self.parameters: list[Tensor] = list(parameters)
         self.lr, self.training, self.ema = lr, training, ema
         device = self.parameters[0].device
         self._skips_itself = training.optimizer == "adamw" and has_fused_adamw(device)
         adamw = partial(torch.optim.AdamW, fused=self._skips_itself) if training.optimizer == "adamw" else _adamw_8bit()
         self.optimizer = adamw(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=training.dtype == "float16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.average = [parameter.detach().clone() for parameter in self.parameters] if ema else []
         self.skips_in_a_row, self.skips = 0, 0
 
@@ -62,8 +71,10 @@ class Network:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             decay = min(self.ema, (1 + step) / (10 + step))  # at first it follows: it starts at nothing learnt
+            weight = (1 - decay) * torch.isfinite(norm)  # a skipped update moves nothing
             with torch.no_grad():
-                torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+                for average, parameter in zip(self.average, self.parameters, strict=True):
+                    average.lerp_(parameter, weight.to(average.dtype))
         return parts | {"norm": norm}
 
     def _step(self, norm: Tensor) -> None:

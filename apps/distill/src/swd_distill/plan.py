@@ -30,6 +30,8 @@ class Plan(Config):
 
         if self.gpu not in GPUS:
             raise ValueError(f"expected --gpu of {', '.join(GPUS)}, got {self.gpu}: give the nearest, and its --memory")
+        if self.device != "auto":
+            raise ValueError(f"expected the GPU of a plan as --gpu, got --device {self.device}: it computes nothing")
         if self.gpus < 1:
             raise ValueError(f"expected --gpus of at least 1, got {self.gpus}")
         super().check()
@@ -56,12 +58,12 @@ class Plan(Config):
 
 def plan(options: Plan) -> str:
     """Return the page."""
-    from swd_distill.estimate import Estimate, fewest
+    from swd_distill.estimate import HEADROOM, Estimate, fewest
     from swd_distill.roofline import GPUS, REACHED_BANDWIDTH, REACHED_PEAK
 
     training, share, gpu = options.training, options.share, GPUS[options.gpu]
-    gib = gpu.memory if options.memory is None else options.memory
-    found = Estimate.of(options, share)
+    gib = HEADROOM * (gpu.memory if options.memory is None else options.memory)
+    found = replace(Estimate.of(options, share), processes=options.gpus)
     if training.checkpointing == "auto":
         found = fewest(found, gib) or found
     lines = [
@@ -103,7 +105,7 @@ def _memory(found: "Estimate", gib: float, gpus: int) -> list[str]:
     from swd_distill.estimate import advice
 
     blocks = found.counts.num_blocks
-    lines = ["", f"GiB a GPU while it trains, of {gib:g}"]
+    lines = ["", f"GiB a GPU while it trains, of {gib:.1f} that it may fill"]
     for count in sorted({0, found.checkpointed, blocks}):
         each = replace(found, checkpointed=count)
         detail = ", ".join(f"{name} {size:.2f}" for name, size in each.memory().items() if size)
@@ -182,7 +184,7 @@ def _held(found: "Estimate", what: str, gib: float) -> str:
     weights = base + 2 * numbers["text"] + 4 * numbers["vae"]
     total = (weights + around[what].peak * batch) / GIB
     smaller = ", try a smaller --data.batch" if weights / GIB < gib else ""
-    fits = "" if total <= gib else f": does not fit {gib:g}{smaller}"
+    fits = "" if total <= gib else f": does not fit {gib:.1f}{smaller}"
     return f"{total:.1f} GiB a GPU at {batch} a time ({weights / GIB:.1f} of weights){fits}"
 
 

@@ -124,7 +124,8 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     roles = share_base(teacher, training.rank, fake=config.needs_fake, seed=config.seed)
     if training.shard_base:
         shard_base(roles, device)
-    recompute_blocks(config, roles, len(share_places(config)[0]))
+    cond = {name: tuple(value.shape[1:]) for name, value in cache.uncond.items()}
+    recompute_blocks(config, roles, len(share_places(config)[0]), cond)
     if training.compile:
         bound = compile_blocks(roles, training.compile)
         if processes().is_main_process:

@@ -52,14 +52,15 @@ class Trainer:
         self.weights = {
             "mmd": recipe.mmd_weight * mmd_scale, "dmd": recipe.dmd_weight, "gan": recipe.gan_weight,
         }  # fmt: skip
-        self.student = Network(adapter_parameters(roles.student), training.lr, training, training.ema)
+        scaled = any(parameter.dtype == torch.float16 for parameter in roles.teacher.parameters())
+        self.student = Network(adapter_parameters(roles.student), training.lr, training, training.ema, scaled=scaled)
         source = roles.fake if recipe.mmd_features == "fake" else roles.teacher
         assert source is not None
         self.mmd = MMDObjective(source, process, block, recipe.kernel(), recipe.mmd_noised)
         if roles.fake is None:
             return
         trainable = [*adapter_parameters(roles.fake), *(head.parameters() if head else ())]
-        self.fake = Network(trainable, training.fake_lr, training)
+        self.fake = Network(trainable, training.fake_lr, training, scaled=scaled)
         self.dmd = DMDObjective(roles.teacher, roles.fake, process, recipe.guidance)
         self.fake_loss: FakeObjective | DenoisingObjective
         if head is None:
@@ -136,7 +137,7 @@ class Trainer:
                 self._rollouts[draw.places] = batch, x0
         else:
             batch, x0 = self._rollouts[draw.places]
-            batch = draw.noised(batch, self.recipe).to(self.device)
+            batch = self.loader.send(draw.noised(batch, self.recipe))
         return self.fake_terms(batch, x0)
 
     def _draw_student_terms(self, draw: Draw) -> LossTerms:

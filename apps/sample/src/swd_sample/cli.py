@@ -58,6 +58,10 @@ def sample(options: Options) -> str:
         from swd_schedules.devices import find_device
 
         find_device(options.device)
+    if options.compile:
+        from swd_models.compiling import check_backend
+
+        check_backend(options.compile)
     if options.prompts_file is not None:
         return _sample_file(options, options.prompts_file)
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):

@@ -14,7 +14,7 @@ from swd_models.loading import check_fit
 from swd_models.parts import Latents, Media, Text
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
-from swd_schedules.devices import default_dtype, find_device
+from swd_schedules.devices import default_dtype, find_device, use_device
 
 
 class SwDPipeline:
@@ -34,7 +34,7 @@ class SwDPipeline:
         *,
         lora: Path | str | None = None,
         schedule: ScaleSchedule | None = None,
-        device: str = "auto",
+        device: str | None = None,
         merge: bool = True,
     ) -> Self:
         """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given.
@@ -42,7 +42,8 @@ class SwDPipeline:
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
         it stays apart. `device` is the accelerator that torch finds, unless named.
         """
-        place = find_device(device)
+        place = find_device(device or "auto")
+        use_device(place)
         options = {"dtype": default_dtype(place)}
         denoiser = load_denoiser(model, **options).to(place)
         carried = load_lora(denoiser, lora, merge=merge) if lora else None
@@ -56,7 +57,7 @@ class SwDPipeline:
         return cls(denoiser, text, latents, chosen)
 
     @classmethod
-    def from_run(cls, run: Path | str, *, device: str = "auto", merge: bool = True) -> Self:
+    def from_run(cls, run: Path | str, *, device: str | None = None, merge: bool = True) -> Self:
         """Load the student of a run folder."""
         return cls.from_pretrained(model_of(run), lora=Path(run) / "lora", device=device, merge=merge)
 

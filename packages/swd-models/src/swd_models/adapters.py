@@ -57,7 +57,10 @@ def add_adapters(denoiser: Denoiser, lora: LoraConfig) -> None:
 
 
 def merge_adapters(denoiser: Denoiser) -> None:
-    """Add the adapters to the weights, in float32 or wider and then cast, and remove them: a plain model again."""
+    """Add the adapters to the weights, in float32 or wider and then cast, and remove them: a plain model again.
+
+    Views that share the weights change too.
+    """
     backbone = denoiser.backbone
     adapted = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, BaseTunerLayer)]
     for name, layer in adapted:

@@ -27,6 +27,12 @@ def compile_layers(layers: Iterable[nn.Module], backend: str, versions: int, *, 
     return bound
 
 
+def check_backend(backend: str | None) -> None:
+    """Raise ValueError for a name that torch.compile does not know."""
+    if backend is not None and backend not in torch._dynamo.list_backends(None):
+        raise ValueError(f"expected a backend of {', '.join(torch._dynamo.list_backends(None))}, got {backend!r}")
+
+
 def compiling(backend: str, bound: int) -> str:
     """Return the line that says what will take its time."""
     return f"blocks are compiled by {backend} when they are met, {bound} times at most"

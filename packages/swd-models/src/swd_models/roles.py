@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from peft import LoraConfig
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -66,22 +67,26 @@ def shard_base(roles: Roles, device: torch.device) -> None:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         raise ValueError("expected several processes to split the base over, got one: leave --training.shard-base out")
-    for role in (roles.teacher, roles.student, roles.fake):
-        for layer in role.layers if role else ():
-            fully_shard(layer, reshard_after_forward=True, ignored_params=set(adapter_parameters(layer)))
-    for role in (roles.teacher, roles.student, roles.fake):
-        if role is not None:
-            _move_whole(role, device)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    present = [role for role in (roles.teacher, roles.student, roles.fake) if role is not None]
+    # All views of a block at once: they share its tensors, which are whole on the device until the last is split.
+    for layers in zip(*(role.layers for role in present), strict=True):
+        for layer in layers:
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=set(adapter_parameters(layer)))
+    moved: dict[int, tuple[Tensor, Tensor]] = {}
+    for role in present:
+        _move_whole(role, device, moved)
 
 
-def _move_whole(role: Denoiser, device: torch.device) -> None:
-    """Move what is not split: parameters, which the roles share, in place."""
+def _move_whole(role: Denoiser, device: torch.device, moved: dict[int, tuple[Tensor, Tensor]]) -> None:
+    """Move what is not split: parameters in place, buffers once for all roles, which share both."""
     for parameter in role.parameters():
         if not isinstance(parameter, DTensor):
             parameter.data = parameter.data.to(device)
     for module in role.modules():
         for name, buffer in module._buffers.items():
-            module._buffers[name] = None if buffer is None else buffer.to(device)
+            if buffer is not None:
+                _, module._buffers[name] = moved.setdefault(id(buffer), (buffer, buffer.to(device)))
 
 
 def _adapted_view(teacher: Denoiser, lora: LoraConfig, seed: int) -> Denoiser:

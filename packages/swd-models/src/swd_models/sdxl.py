@@ -105,7 +105,7 @@ class SDXLDenoiser(Denoiser):
         height, width = (FACTOR * side for side in sample.shape[-2:])
         # Filled in there, not copied: a copy would wait for the device.
         size = sample.new_zeros(len(sample), 6)
-        size[:, (0, 4)], size[:, (1, 5)] = height, width
+        size[:, 0::4], size[:, 1::4] = height, width
         told = {"text_embeds": cond["pooled_prompt_embeds"].to(sample.dtype), "time_ids": size}
         time = model.time_embedding(model.get_time_embed(sample=sample, timestep=timestep))
         added = model.get_aug_embed(emb=time, encoder_hidden_states=cond["prompt_embeds"], added_cond_kwargs=told)

@@ -3,7 +3,7 @@
 import torch
 
 CPU = torch.device("cpu")
-_FUSED_ADAMW = {"cpu", "cuda", "xpu", "mps"}  # ROCm's devices are called cuda too
+_FUSED_ADAMW = {"cpu", "cuda", "xpu"}  # ROCm's devices are called cuda too; on MPS it does not skip
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -25,6 +25,12 @@ def find_device(name: str = "auto") -> torch.device:
     if found is None or device.type != found.type or (device.index or 0) >= torch.accelerator.device_count():
         raise ValueError(f"expected a device of this machine, got {name}: torch {torch.__version__} finds {here}")
     return device if device.index is not None else torch.device(device.type, torch.accelerator.current_device_index())
+
+
+def use_device(device: torch.device) -> None:
+    """Make a device the current one of its kind: what names none, as events and streams do, then means it."""
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device.index or 0)
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
