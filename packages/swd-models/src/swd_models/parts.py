@@ -111,8 +111,8 @@ class Text:
 class Teacher:
     """The undistilled model with the pipeline's own sampler and guidance: makes the training data."""
 
-    def __init__(self, pipe: DiffusionPipeline, latents: Latents, layers: Sequence[nn.Module], **options: Any) -> None:
-        """Take a pipeline and the blocks of its denoiser."""
+    def __init__(self, pipe: Any, latents: Latents, layers: Sequence[nn.Module], **options: Any) -> None:
+        """Take a pipeline, as diffusers has them, and the blocks of its denoiser."""
         self.pipe, self.latents, self.layers, self.options = pipe, latents, layers, options
         pipe.set_progress_bar_config(disable=True)
 
