@@ -30,7 +30,7 @@ class Estimate:
 
     @classmethod
     def of(cls, config: Config, share: int = 1, checkpointed: int | None = None) -> Self:
-        """Count a config, or read what ships; by default all blocks or none are recomputed, as `recomputes` says."""
+        """Count a config, or read what ships; by default all blocks or none are recomputed, as `recomputed` says."""
         counts = Counts.of(config)
         return cls(
             config, counts, share, recomputed(config, counts.num_blocks) if checkpointed is None else checkpointed

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from swd_distill.meter import Meter
 
@@ -89,17 +88,15 @@ class Recorder(Meter):  # type: ignore[no-untyped-call]
         self._found: list[Ops] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self.flops
         output = super().__torch_dispatch__(func, types, args, kwargs)
         if _is_kernel(func):
-            self._record(func, args, kwargs or {}, output)
+            self._record(self.flops - before, (args, kwargs, output))
         return output
 
-    def _record(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
-        flops, packet = 0, func._overloadpacket
-        if packet in flop_registry:
-            flops = flop_registry[packet](*args, **kwargs, out_val=output)
+    def _record(self, flops: int, touched: Any) -> None:
         fixed = each = 0
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, output)) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tree_leaves(touched) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             if tensor.untyped_storage()._cdata in self._weights:
                 fixed += _bytes(tensor)
