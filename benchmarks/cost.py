@@ -15,10 +15,10 @@ from typing import Any
 
 from benchmarks.provenance import commit, versions
 from swd_distill.config import Config
-from swd_distill.counts import Counts
-from swd_distill.estimate import Estimate, mmd_alone
+from swd_distill.planning.counts import Counts
+from swd_distill.planning.estimate import Estimate, mmd_alone
+from swd_distill.planning.roofline import GPUS as DATA_SHEETS
 from swd_distill.presets import PRESETS
-from swd_distill.roofline import GPUS as DATA_SHEETS
 from swd_models.loading import quiet
 
 GPUS, A100 = 8, DATA_SHEETS["a100"]

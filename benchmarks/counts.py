@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.encoding import empty_vae
 from benchmarks.latency.encoders import RandomText
+from benchmarks.training.encoding import empty_vae
 from swd_distill.config import Config
-from swd_distill.cost import count_forward
-from swd_distill.counts import Counts, Size, key_of
-from swd_distill.pieces import Piece
+from swd_distill.planning.cost import count_forward
+from swd_distill.planning.counts import Counts, Size, key_of
+from swd_distill.planning.pieces import Piece
 from swd_distill.presets import PRESETS
 from swd_models.loading import empty_denoiser, family_of, quiet
 

@@ -20,9 +20,9 @@ from PIL import Image, ImageFilter
 from benchmarks.provenance import commit, fingerprint, machine, versions
 from benchmarks.teacher import checker
 from benchmarks.teacher.score import unseen_prompts
-from swd_distill.generate import generate
+from swd_distill.data.generate import generate
 from swd_distill.presets import PRESETS
-from swd_eval.evaluate import evaluate
+from swd_eval.runs.evaluate import evaluate
 from swd_models.loading import quiet, resolve_model
 from swd_sample import SwDPipeline
 from swd_sample.folder import sample_folder

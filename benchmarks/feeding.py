@@ -32,8 +32,8 @@ from benchmarks.standins import (
     photographs,
 )
 from swd_distill.config import Config
-from swd_distill.encode import encode
-from swd_distill.generate import generate
+from swd_distill.data.encode import encode
+from swd_distill.data.generate import generate
 from swd_models.parts import Teacher
 
 GOAL, CORES = 0.05, 2
@@ -55,7 +55,7 @@ def encoding(config: Config, images: Path, batches: int) -> dict[str, float]:
     ]
     (images / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     device = Device()
-    with device.holds_meta(), patch("swd_distill.encode.Encoder", lambda model: StandInEncoder(device)):
+    with device.holds_meta(), patch("swd_distill.data.encode.Encoder", lambda model: StandInEncoder(device)):
         encode(replace(config, data=replace(config.data, images=images)))
     return device.row(batches)
 
@@ -66,7 +66,7 @@ def generating(config: Config, batches: int) -> dict[str, float]:
     device = Device()
     teacher: Any = Teacher(StandInPipeline(device), StandInLatents(device), layers=())
     data = replace(config.data, prompts=config.out / "prompts.txt", num_images=batches * config.data.batch)
-    with patch("swd_distill.generate.load_teacher", lambda *_, **__: teacher):
+    with patch("swd_distill.data.generate.load_teacher", lambda *_, **__: teacher):
         generate(replace(config, data=data))
     return device.row(batches)
 

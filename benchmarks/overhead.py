@@ -19,13 +19,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.encoding import Kept, parts
 from benchmarks.latency.models import tiny
 from benchmarks.latency.rows import TINY, schedules
 from benchmarks.provenance import of, provenance, write
-from swd_distill.batches import Draw
+from benchmarks.training.encoding import Kept, parts
 from swd_distill.presets import PRESETS
-from swd_distill.trainer import Trainer
+from swd_distill.training.batches import Draw
+from swd_distill.training.trainer import Trainer
 from swd_models import Denoiser, load_denoiser, share_base
 from swd_models.loading import quiet
 from swd_schedules import ScaleSchedule, sample_scalewise, upscale

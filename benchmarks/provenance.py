@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from swd_distill.roofline import GPUS, Gpu
+from swd_distill.planning.roofline import GPUS, Gpu
 from swd_schedules.devices import find_device
 
 SEED = 0

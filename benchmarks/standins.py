@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.encoding import empty_vae
 from benchmarks.photographs import PHOTOGRAPHS
-from swd_distill.encoder import Encoder
+from benchmarks.training.encoding import empty_vae
+from swd_distill.data.encoder import Encoder
 from swd_distill.presets import PRESETS
 from swd_models.loading import empty_denoiser
 from swd_models.parts import ImageLatents, Size

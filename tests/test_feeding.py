@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks import feeding, standins
-from swd_distill.cache import Cache
-from swd_distill.encode import fitting
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import fitting
 
 
 class Clock:

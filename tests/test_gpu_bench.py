@@ -18,8 +18,8 @@ from benchmarks.gpu.setting import Setting, here
 from benchmarks.gpu.stages import STAGES, Stage
 from benchmarks.latency.rows import schedules
 from benchmarks.provenance import ROOT, data_sheet
-from benchmarks.updates import FAKE, kinds, steps_at
-from swd_distill.batches import STUDENT, Draw
+from benchmarks.training.updates import FAKE, kinds, steps_at
+from swd_distill.training.batches import STUDENT, Draw
 from swd_schedules import presets
 
 H100 = "NVIDIA H100 80GB HBM3"

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import orders
+from benchmarks.studies import orders
 from swd_schedules import downscale
 
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from scipy.fft import dctn, idctn
 
-from benchmarks import progressive
+from benchmarks.studies import progressive
 from swd_spectral.masking import matched_sigma
 
 

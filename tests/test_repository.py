@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import summary
+from benchmarks.studies import summary
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(path.parent for path in ROOT.glob("*/*/pyproject.toml"))

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from benchmarks import students
-from benchmarks.studies import Claim
+from benchmarks.studies import students
+from benchmarks.studies.claims import Claim
+from swd_distill.checks import check, check_model
 
 
 @pytest.fixture
@@ -109,4 +110,5 @@ def test_every_claim_names_rows_of_its_study_and_every_schedule_fits():
     for study in students.STUDIES.values():
         assert all({claim.better, claim.worse} <= study.students.keys() for claim in study.claims)
         for config in study.students.values():
-            config.check()
+            check(config)
+            check_model(config)

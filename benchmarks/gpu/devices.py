@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from swd_distill.log import peak_gib
+from swd_distill.training.log import peak_gib
 
 
 def free() -> None:

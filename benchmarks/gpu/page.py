@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.gpu.records import DONE, Record
 from benchmarks.provenance import data_sheet, of
-from swd_distill.roofline import HOST_SECONDS, KERNEL_SECONDS, REACHED_BANDWIDTH, REACHED_PEAK, Gpu
+from swd_distill.planning.roofline import HOST_SECONDS, KERNEL_SECONDS, REACHED_BANDWIDTH, REACHED_PEAK, Gpu
 
 NO_GPU = "Tiny models on the CPU, to see that all of this runs. Nothing here says anything about a GPU."
 ON_GPU = (

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.gpu.setting import Setting
-from benchmarks.updates import FAKE
-from swd_distill.batches import STUDENT
+from benchmarks.training.updates import FAKE
 from swd_distill.config import Config
-from swd_distill.counts import Counts
-from swd_distill.estimate import Estimate
+from swd_distill.planning.counts import Counts
+from swd_distill.planning.estimate import Estimate
 from swd_distill.presets import PRESETS
+from swd_distill.training.batches import STUDENT
 from swd_schedules import ScaleSchedule
 
 Size = tuple[int, ...]

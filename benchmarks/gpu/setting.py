@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.encoding import Drawn
 from benchmarks.latency.models import Model, materialise, random_model, tiny
 from benchmarks.latency.rows import SCALEWISE
 from benchmarks.provenance import data_sheet, machine
+from benchmarks.training.encoding import Drawn
 from swd_distill.config import Config
-from swd_distill.counts import Counts
 from swd_distill.devices import device_and_dtype
-from swd_distill.memory import recompute_blocks
+from swd_distill.planning.counts import Counts
+from swd_distill.planning.memory import recompute_blocks
+from swd_distill.planning.roofline import Gpu
 from swd_distill.presets import PRESETS
-from swd_distill.roofline import Gpu
 from swd_models import Denoiser, Roles, load_denoiser, share_base
 from swd_models.loading import empty_denoiser
 

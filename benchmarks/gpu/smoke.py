@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.encoding import Captions, Encoding, Kept
 from benchmarks.gpu.devices import free, timed
 from benchmarks.gpu.setting import Rows, Setting
-from swd_distill.cache import Cache
-from swd_distill.checkpoints import load_checkpoint, save_checkpoint
+from benchmarks.training.encoding import Captions, Encoding, Kept
 from swd_distill.config import Config
-from swd_distill.encode import encode, fitting
-from swd_distill.generate import generate
-from swd_distill.network import Metrics
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import encode, fitting
+from swd_distill.data.generate import generate
 from swd_distill.presets import PRESETS
 from swd_distill.run import run
 from swd_distill.train import build_trainer
-from swd_distill.trainer import Trainer
+from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.training.network import Metrics
+from swd_distill.training.trainer import Trainer
 from swd_models import Denoiser, load_latents
 from swd_models.adapters import adapter_parameters, adapter_state, merge_adapters
 from swd_schedules import sample_scalewise

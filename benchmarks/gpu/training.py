@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from benchmarks.cost import TABLE_5
-from benchmarks.encoding import Drawn
 from benchmarks.gpu.devices import forget_peak, free, peak
 from benchmarks.gpu.reckon import beside, estimate, size_text, update_seconds
 from benchmarks.gpu.setting import Rows, Setting
-from benchmarks.updates import Fed, kinds, steps_at, timed, update
+from benchmarks.training.encoding import Drawn
+from benchmarks.training.updates import Fed, kinds, steps_at, timed, update
 from swd_distill.config import Config
-from swd_distill.estimate import Estimate, mmd_alone
+from swd_distill.planning.estimate import Estimate, mmd_alone
 from swd_models import Roles
 
 FULL, ALONE = "full loss", "MMD alone"

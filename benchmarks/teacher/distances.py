@@ -12,9 +12,9 @@ from benchmarks.teacher import checker as scene_checker
 from benchmarks.teacher import scenes
 from benchmarks.video_teacher import checker as clip_checker
 from benchmarks.video_teacher import clips
-from swd_eval.features import Lite0, load_lite0, prepare_lite0
-from swd_eval.fid import Statistics, frechet_distance
-from swd_eval.kid import squared_mmd
+from swd_eval.distances.features import Lite0, load_lite0, prepare_lite0
+from swd_eval.distances.fid import Statistics, frechet_distance
+from swd_eval.distances.kid import squared_mmd
 from swd_models.parts import Media
 from swd_spectral import rapsd
 

@@ -25,7 +25,7 @@ from benchmarks.video_teacher.parts import (
     build_vae,
     encode_text,
 )
-from swd_models.wan import VideoLatents
+from swd_models.families.wan import VideoLatents
 from swd_schedules import downscale
 
 Size = tuple[int, ...]

@@ -141,8 +141,8 @@ def configure():
 @pytest.fixture(scope="session")
 def open_cache(finished, configure):
     """Open the finished run's cache."""
-    from swd_distill.cache import Cache
-    from swd_distill.encode import fitting
+    from swd_distill.data.cache import Cache
+    from swd_distill.data.encode import fitting
 
     return lambda: Cache.open(finished / "cache", fitting(configure(finished)))
 

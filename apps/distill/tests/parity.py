@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from swd_distill.cache import Cache
+from swd_distill.data.cache import Cache
 from swd_distill.devices import processes
-from swd_distill.memory import recompute_blocks
+from swd_distill.planning.memory import recompute_blocks
 from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
-from swd_distill.trainer import Trainer
+from swd_distill.training.trainer import Trainer
 from swd_losses import PAPER, RELEASED
 from swd_models import load_denoiser, share_base
 from swd_models.adapters import adapter_state

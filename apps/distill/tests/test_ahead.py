@@ -6,8 +6,8 @@ from itertools import count
 
 import pytest
 
-from swd_distill import ahead as ahead_module
-from swd_distill.ahead import ahead, behind
+from swd_distill.data import ahead as ahead_module
+from swd_distill.data.ahead import ahead, behind
 
 SECONDS = 30  # a test that waits longer than this has hung
 

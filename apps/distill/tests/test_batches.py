@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swd_distill.batches import GRID, Draw, check_levels, grid_points
-from swd_distill.streams import integer
+from swd_distill.data.streams import integer
+from swd_distill.training.batches import GRID, Draw, check_levels, grid_points
 from swd_losses import PAPER, RELEASED
 from swd_schedules import presets, upscale
 

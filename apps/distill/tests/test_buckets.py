@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from swd_distill import encode as encode_module
-from swd_distill.batches import Draw
-from swd_distill.buckets import Bucket, buckets_of, nearest, schedules_of
-from swd_distill.cache import Cache
-from swd_distill.encode import fitting
+from swd_distill.checks import check_model
+from swd_distill.data import encode as encode_module
+from swd_distill.data.buckets import Bucket, buckets_of, nearest, schedules_of
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import fitting
 from swd_distill.presets import PRESETS
+from swd_distill.training.batches import Draw
 from swd_losses import PAPER
 from swd_models import load_latents
 from swd_schedules import ScaleSchedule
@@ -72,7 +73,7 @@ def cache(monkeypatch, cli, argv, mixed, configure, tmp_path):
 )
 def test_buckets_have_sizes_that_the_family_takes(preset, multiple, last):
     config = _with(PRESETS[preset], "16:9")
-    config.check()
+    check_model(config)
     assert buckets_of(config) == [Bucket("16:9", multiple)]
     (schedule,) = schedules_of(config)
     assert schedule.sizes[-1] == last

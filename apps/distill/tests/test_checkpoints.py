@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from swd_distill.checkpoints import load_checkpoint, save_checkpoint
-from swd_distill.log import TIMES
 from swd_distill.train import build_trainer
+from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.training.log import TIMES
 from swd_losses import PAPER
 from swd_models.adapters import adapter_state
 

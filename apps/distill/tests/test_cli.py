@@ -9,7 +9,7 @@ import torch
 
 import swd_distill.cli as cli_module
 from swd_distill.cli import COMMANDS
-from swd_distill.counts import Counts
+from swd_distill.planning.counts import Counts
 from swd_distill.presets import PRESETS
 from swd_sample.presets import SOURCES
 from swd_schedules import devices

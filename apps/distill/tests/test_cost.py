@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from swd_distill.batches import Draw
-from swd_distill.cost import Counted
-from swd_distill.counts import Counts
-from swd_distill.estimate import Estimate, cache_gib, mmd_alone
-from swd_distill.meter import Meter
+from swd_distill.planning.cost import Counted
+from swd_distill.planning.counts import Counts
+from swd_distill.planning.estimate import Estimate, cache_gib, mmd_alone
 from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
+from swd_distill.training.batches import Draw
+from swd_distill.training.meter import Meter
 from swd_losses import PAPER
 
 MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from swd_distill import encode as encode_module
-from swd_distill.cache import Cache
-from swd_distill.encode import fitting
-from swd_distill.encoder import Encoder
-from swd_distill.samples import Sample, to_pixels
+from swd_distill.data import encode as encode_module
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import fitting
+from swd_distill.data.encoder import Encoder
+from swd_distill.data.samples import Sample, to_pixels
 from swd_models import load_latents
 
 SIZES = [(8, 8), (10, 10), (12, 12), (16, 16)]
@@ -112,7 +112,7 @@ def test_two_processes_make_the_cache_of_one(monkeypatch, two_workers, cli, argv
         cli(*argv("encode", tmp_path / "one", *images))
     finally:
         torch.set_num_threads(threads)
-    code = "import swd_distill.encode as e, swd_distill.cli as c; e.SHARD_SAMPLES = 2; c.main()"
+    code = "import swd_distill.data.encode as e, swd_distill.cli as c; e.SHARD_SAMPLES = 2; c.main()"
     errors = two_workers("-c", code, *argv("encode", tmp_path / "two", *images))
     assert "4/4" in errors[0]  # the first and the third of three shards
     assert "4/4" not in errors[1]
@@ -212,7 +212,7 @@ def test_a_cache_without_its_index_gets_it_again(cli, argv, copied):
 
 
 def test_bytes_go_to_the_device_and_the_autoencoder_sees_the_same_numbers_in_float32(monkeypatch):
-    monkeypatch.setattr("swd_distill.encoder.device_and_dtype", lambda: (torch.device("cpu"), torch.bfloat16))
+    monkeypatch.setattr("swd_distill.data.encoder.device_and_dtype", lambda: (torch.device("cpu"), torch.bfloat16))
     encoder, images = Encoder("embedded"), [_noise(64, 64, seed) for seed in range(2)]
     pixels = encoder.stack([to_pixels([image], (64, 64), "noise") for image in images])
     assert (pixels.dtype, pixels.shape) == (torch.uint8, (2, 3, 64, 64))

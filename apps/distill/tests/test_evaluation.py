@@ -4,7 +4,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from swd_models.lora_files import FILES
+from swd_models.lora.files import FILES
 
 METRICS = ("--evaluation.metrics", "fd-lite0", "kid-lite0", "diagnostics")
 FEW = ("--evaluation.num", "3", "--evaluation.every", "2")
@@ -91,6 +91,6 @@ def test_what_cannot_be_measured_is_refused_before_any_work(refused, argv, tmp_p
     assert "expected --metrics among pickscore" in refused(argv("train", out, "--evaluation.metrics", "fvd"))
     error = refused(argv("train", out, *METRICS, "--evaluation.ref", tmp_path / "none"))
     assert f"expected a file or folder as --evaluation.ref, got {tmp_path}/none" in error
-    monkeypatch.setattr("swd_distill.evaluation.find_spec", lambda name: None)
+    monkeypatch.setattr("swd_distill.training.evaluation.find_spec", lambda name: None)
     assert "pip install 'swd-distill[eval]'" in refused(argv("train", out, *METRICS))
     assert not out.exists()

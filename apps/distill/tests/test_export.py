@@ -4,7 +4,7 @@ from safetensors.torch import load_file
 
 from swd_models import load_denoiser, load_lora
 from swd_models.adapters import merge_adapters
-from swd_models.lora_files import FILES
+from swd_models.lora.files import FILES
 from swd_schedules import ScaleSchedule
 
 

@@ -3,8 +3,8 @@ import threading
 
 from PIL import Image, ImageChops
 
-from swd_distill import generate as generate_module
-from swd_distill.generate import prompts_of
+from swd_distill.data import generate as generate_module
+from swd_distill.data.generate import prompts_of
 from swd_models.parts import Teacher
 
 

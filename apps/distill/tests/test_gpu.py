@@ -8,12 +8,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from swd_distill import devices
-from swd_distill.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.devices import device_and_dtype
-from swd_distill.network import Network
 from swd_distill.presets import PRESETS
 from swd_distill.run import run
 from swd_distill.train import build_trainer
+from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.training.network import Network
 from swd_sample import SwDPipeline
 
 pytestmark = [

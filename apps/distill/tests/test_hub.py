@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from swd_distill import encode as encode_module
-from swd_distill.cache import Cache
-from swd_distill.encode import fitting
+from swd_distill.data import encode as encode_module
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import fitting
 
 datasets = pytest.importorskip("datasets", reason="needs the extra swd-distill[datasets]")
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from swd_distill.cache import Cache
-from swd_distill.log import TIMES
+from swd_distill.data.cache import Cache
 from swd_distill.train import build_trainer
+from swd_distill.training.log import TIMES
 
 FLAGS = (
     "--training.iterations", "12", "--training.save-every", "2", "--training.sample-every", "12",

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swd_distill.batches import Draw
-from swd_distill.cache import Cache
-from swd_distill.encode import fitting
-from swd_distill.live import Live
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import fitting
+from swd_distill.data.live import Live
 from swd_distill.presets import PRESETS
+from swd_distill.training.batches import Draw
 from swd_losses import PAPER
 from swd_schedules import presets
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swd_distill.batches import Draw
-from swd_distill.loader import Loader
 from swd_distill.train import build_trainer
+from swd_distill.training.batches import Draw
+from swd_distill.training.loader import Loader
 from swd_losses import PAPER
 
 DRAWS = [Draw(0, step, "student", range(2)) for step in range(4)]

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from swd_distill.log import TIMES
+from swd_distill.training.log import TIMES
 
 
 def _rows(run):

@@ -5,14 +5,14 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from swd_distill import memory
-from swd_distill.cost import without_data
-from swd_distill.counts import Counts, key_of
-from swd_distill.estimate import Estimate, advice, fewest, largest_share
-from swd_distill.fused import fused_norms
-from swd_distill.memory import recompute_blocks
+from swd_distill.planning import memory
+from swd_distill.planning.cost import without_data
+from swd_distill.planning.counts import Counts, key_of
+from swd_distill.planning.estimate import Estimate, advice, fewest, largest_share
+from swd_distill.planning.fused import fused_norms
+from swd_distill.planning.memory import recompute_blocks
+from swd_distill.planning.roofline import GPUS, HOST_SECONDS, KERNEL_SECONDS, Gpu, Ops, Recorder, join, repeat
 from swd_distill.presets import PRESETS
-from swd_distill.roofline import GPUS, HOST_SECONDS, KERNEL_SECONDS, Gpu, Ops, Recorder, join, repeat
 from swd_losses import PAPER
 from swd_models import share_base
 from swd_models.tiny import tiny_sd3

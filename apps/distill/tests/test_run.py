@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from swd_models.lora_files import FILES
+from swd_models.lora.files import FILES
 from swd_sample import SwDPipeline
 from swd_schedules.presets import TINY_4
 

@@ -1,6 +1,6 @@
 import torch
 
-from swd_distill.streams import integer, normal, stream, uniform
+from swd_distill.data.streams import integer, normal, stream, uniform
 
 
 def test_the_same_key_gives_the_same_numbers_whatever_was_drawn_before():

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from swd_distill import encode as encode_module
-from swd_distill.cache import Cache
-from swd_distill.encode import fitting
-from swd_distill.fp8 import from_fp8, to_fp8
-from swd_models.sd3 import SD3Text
+from swd_distill.data import encode as encode_module
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import fitting
+from swd_distill.data.fp8 import from_fp8, to_fp8
+from swd_models.families.sd3 import SD3Text
 
 PROMPTS = ["a red circle", "a blue square", "a red circle", "a red circle", "a blue square", "a green cross"]
 

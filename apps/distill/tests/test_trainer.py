@@ -7,11 +7,11 @@ import torch
 from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from swd_distill.batches import Draw
-from swd_distill.checkpoints import load_checkpoint, save_checkpoint
-from swd_distill.network import lr_ratio
 from swd_distill.train import build_trainer
-from swd_distill.trainer import Trainer, drift
+from swd_distill.training.batches import Draw
+from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.training.network import lr_ratio
+from swd_distill.training.trainer import Trainer, drift
 from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective
 from swd_models import load_denoiser, share_base
 from swd_models.adapters import adapter_parameters

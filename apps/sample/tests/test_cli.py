@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from swd_models import load_denoiser, save_lora, share_base
-from swd_models.lora_files import FILES
+from swd_models.lora.files import FILES
 from swd_models.tiny import tiny_sd3
 from swd_models.video import read_frames
 from swd_sample.presets import SOURCES

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageOps
 
-from swd_eval.geneval import COLOURS, Detection, judge
+from swd_eval.geneval.score import COLOURS, Detection, judge
 
 CLASSES = ("cat", "dog", "cup")
 SIDE = 512

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swd_eval.geneval_prompts import SHA256, draw_prompts
+from swd_eval.geneval.prompts import SHA256, draw_prompts
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ def ours(folder: Path) -> None:
     """Print how far ours are from the original's."""
     from transformers import Qwen2VLConfig, Qwen2VLImageProcessorPil
 
-    from swd_eval.hpsv3 import PIXELS, HPSv3, question
+    from swd_eval.scores.hpsv3 import PIXELS, HPSv3, question
 
     saved = load_file(folder / "rewards.safetensors")
     prepared = Qwen2VLImageProcessorPil(min_pixels=PIXELS, max_pixels=PIXELS)(photos(), return_tensors="pt")

@@ -99,7 +99,7 @@ def original(folder: Path, name: str, sizes: dict[str, int]) -> None:
 
 def ours(folder: Path, name: str, sizes: dict[str, int]) -> None:
     """Print how far ours are from the original's."""
-    from swd_eval.image_reward import ImageReward, prepare_image
+    from swd_eval.scores.image_reward import ImageReward, prepare_image
 
     expected = load_file(folder / f"{name}-rewards.safetensors")
     model = ImageReward(load_file(folder / f"{name}.safetensors")).eval()

@@ -16,8 +16,8 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
-from swd_eval.inception import FidInception, load_inception
-from swd_eval.modes import prepare_clean, prepare_swd, prepare_torch_fidelity
+from swd_eval.distances.inception import FidInception, load_inception
+from swd_eval.distances.modes import prepare_clean, prepare_swd, prepare_torch_fidelity
 
 
 def random_weights(seed: int) -> dict[str, torch.Tensor]:

@@ -151,9 +151,9 @@ def original(folder: Path, clone: str) -> None:
 
 def ours(folder: Path) -> None:
     """Print how far ours are from the original's."""
-    from swd_eval.qwen import load_tokenizer
+    from swd_eval.scores.qwen import load_tokenizer
+    from swd_eval.scores.video_reward import REWARDS, Settings, load_video_reward, question
     from swd_eval.video import Video
-    from swd_eval.video_reward import REWARDS, Settings, load_video_reward, question
 
     saved, processor = load_file(folder / "rewards.safetensors"), folder / "Qwen2-VL-2B-Instruct"
     settings = Settings.read(folder / "VideoReward/model_config.json")

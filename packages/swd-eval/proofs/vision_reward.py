@@ -119,8 +119,8 @@ def answers(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
 
 def ours(folder: Path) -> None:
     """Print how far ours are from the original's, and what the full-size model weighs."""
-    from swd_eval.cogvlm import load_cogvlm
-    from swd_eval.vision_reward import ask, frames_to_pixels, load_vision_reward
+    from swd_eval.scores.cogvlm import load_cogvlm
+    from swd_eval.scores.vision_reward import ask, frames_to_pixels, load_vision_reward
 
     pixels = [frames_to_pixels(frames) for frames in videos()]
     for name, dtype in DTYPES.items():

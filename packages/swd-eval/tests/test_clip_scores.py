@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from swd_eval.clip_scores import load_clip, pickscore
-from swd_eval.detectors import TEMPLATES, load_colours
-from swd_eval.geneval import COLOURS
+from swd_eval.geneval.detectors import TEMPLATES, load_colours
+from swd_eval.geneval.score import COLOURS
+from swd_eval.scores.clip_scores import load_clip, pickscore
 
 transformers = pytest.importorskip("transformers")
 

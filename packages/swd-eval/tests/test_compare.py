@@ -6,7 +6,7 @@ import torch
 from scipy.stats import permutation_test
 
 from swd_eval.cli import main
-from swd_eval.compare import compare, sign_flip_p_value
+from swd_eval.runs.compare import compare, sign_flip_p_value
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from swd_eval.features import load_lite0, open_space, prepare_lite0
-from swd_eval.fid import Statistics, frechet_distance
-from swd_eval.kid import kernel_distance
+from swd_eval.distances.features import load_lite0, open_space, prepare_lite0
+from swd_eval.distances.fid import Statistics, frechet_distance
+from swd_eval.distances.kid import kernel_distance
 
 data = pytest.importorskip("skimage.data")
 pytest.importorskip("efficientnet_lite_pytorch")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from swd_eval.fid import Statistics, bootstrap_interval, frechet_distance
+from swd_eval.distances.fid import Statistics, bootstrap_interval, frechet_distance
 
 
 def draw(num, dim, seed=0, scale=1.0):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from swd_eval.detectors import load_detector
-from swd_eval.geneval import TASKS, Detection, crop, judge, keep, overall, relations
-from swd_eval.geneval_run import read_folder, score_samples
+from swd_eval.geneval.detectors import load_detector
+from swd_eval.geneval.run import read_folder, score_samples
+from swd_eval.geneval.score import TASKS, Detection, crop, judge, keep, overall, relations
 
 IMAGE = Image.new("RGB", (100, 100), (250, 0, 0))
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from swd_eval.cli import main
-from swd_eval.geneval import TASKS
-from swd_eval.geneval_prompts import draw_prompts
-from swd_eval.geneval_run import read_folder
+from swd_eval.geneval.prompts import draw_prompts
+from swd_eval.geneval.run import read_folder
+from swd_eval.geneval.score import TASKS
 
 RELEASED = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"  # of evaluation_metadata.jsonl
 
@@ -53,7 +53,7 @@ def test_folders_of_other_prompts_are_left_as_they_are(tmp_path, capsys):
 
 
 def test_other_random_numbers_are_noticed(monkeypatch):
-    monkeypatch.setattr("swd_eval.geneval_prompts.SEED", 42)
+    monkeypatch.setattr("swd_eval.geneval.prompts.SEED", 42)
     with pytest.raises(ValueError, match=f"others from NumPy {np.__version__}"):
         draw_prompts()
 

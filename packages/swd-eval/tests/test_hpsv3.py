@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from swd_eval.hpsv3 import IMAGE, HPSv3, load_hpsv3, question
+from swd_eval.scores.hpsv3 import IMAGE, HPSv3, load_hpsv3, question
 
 transformers = pytest.importorskip("transformers")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from swd_eval.image_reward import ImageReward, load_image_reward, prepare_image
+from swd_eval.scores.image_reward import ImageReward, load_image_reward, prepare_image
 
 pytest.importorskip("transformers")
 

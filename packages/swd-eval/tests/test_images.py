@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from swd_eval.cli import main
-from swd_eval.collect import collect
-from swd_eval.fid import Statistics
+from swd_eval.distances.fid import Statistics
 from swd_eval.measure import Measure
 from swd_eval.prompts import read_samples
-from swd_eval.reference import write_statistics
+from swd_eval.runs.collect import collect
+from swd_eval.runs.reference import write_statistics
 
 pytest.importorskip("efficientnet_lite_pytorch")
 
@@ -182,7 +182,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(folders, capsys):
 
 
 def test_fid_runs_in_each_mode_with_weights_from_the_users_folder(folders, capsys):
-    from swd_eval.inception import FidInception
+    from swd_eval.distances.inception import FidInception
 
     weights = folders / "weights"
     weights.mkdir()

@@ -4,8 +4,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from swd_eval.inception import FidInception, load_inception
-from swd_eval.modes import prepare_torch_fidelity
+from swd_eval.distances.inception import FidInception, load_inception
+from swd_eval.distances.modes import prepare_torch_fidelity
 
 
 @pytest.fixture(scope="module")

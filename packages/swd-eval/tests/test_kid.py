@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from swd_eval.kid import kernel_distance, squared_mmd
+from swd_eval.distances.kid import kernel_distance, squared_mmd
 
 
 def test_the_mean_over_all_samples_of_two_points_is_the_squared_mmd_of_their_distributions():

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from swd_eval.modes import MODES, centre_crop, pixels_of
+from swd_eval.distances.modes import MODES, centre_crop, pixels_of
 
 
 def noise(width, height):

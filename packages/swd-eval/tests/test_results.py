@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from swd_eval.results import Number, group_means, mean_of, render_table, write_results
+from swd_eval.runs.results import Number, group_means, mean_of, render_table, write_results
 
 
 def number(metric, value=1.0, better="higher"):

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from swd_eval.video import Video
-from swd_eval.video_reward import (
+from swd_eval.scores.video_reward import (
     FIELDS,
     VIDEO,
     Settings,
@@ -23,6 +22,7 @@ from swd_eval.video_reward import (
     resize,
     video_reward,
 )
+from swd_eval.video import Video
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,8 +7,8 @@ import torch
 
 from swd_eval.cli import main
 from swd_eval.measure import Measure
-from swd_eval.metrics import score_numbers
-from swd_eval.video_reward import FIELDS
+from swd_eval.runs.metrics import score_numbers
+from swd_eval.scores.video_reward import FIELDS
 
 pytest.importorskip("av")
 

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torchvision.transforms.v2 import functional as vision
 
-from swd_eval.cogvlm import load_cogvlm
-from swd_eval.video import Video
-from swd_eval.vision_reward import (
+from swd_eval.scores.cogvlm import load_cogvlm
+from swd_eval.scores.vision_reward import (
     MEAN,
     STD,
     ask,
@@ -24,6 +23,7 @@ from swd_eval.vision_reward import (
     score,
     vision_reward,
 )
+from swd_eval.video import Video
 
 pytest.importorskip("transformers")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from swd_models import load_lora, save_lora, share_base
 from swd_models.adapters import AdapterLinear, adapter_parameters, adapter_state, merge_adapters
-from swd_models.lora import lora_config
+from swd_models.lora.loading import lora_config
 from swd_models.norms import fuse_norms
 from swd_models.tiny import TINY, tiny_cond, tiny_sd3
 

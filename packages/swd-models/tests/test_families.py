@@ -67,7 +67,7 @@ def test_x0_is_what_the_pipeline_of_diffusers_computes(family, pipe, index):
     denoiser = load_denoiser(f"random-{family}")
     x = torch.randn(2, denoiser.num_channels, *size, generator=torch.Generator().manual_seed(1))
     if family == "flux":
-        from swd_models.flux import pack, unpack
+        from swd_models.families.flux import pack, unpack
 
         before, x0 = sample_two_steps(pipe, denoiser, pack(x), size, PROMPTS)
         before, x0 = unpack(before, size), unpack(x0, size)

@@ -8,7 +8,7 @@ from torch import nn
 
 from swd_models.adapters import adapter_parameters
 from swd_models.loading import check_fit, empty_denoiser
-from swd_models.lora import lora_config
+from swd_models.lora.loading import lora_config
 from swd_models.roles import share_base
 from swd_schedules import presets
 

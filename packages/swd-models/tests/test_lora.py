@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from swd_models import load_lora, save_lora, share_base
 from swd_models.adapters import adapter_parameters, adapter_state, load_adapter_state
-from swd_models.lora import lora_config
-from swd_models.lora_files import FILES
+from swd_models.lora.files import FILES
+from swd_models.lora.loading import lora_config
 from swd_models.tiny import tiny_cond, tiny_sd3
 from swd_schedules import ScaleSchedule
 

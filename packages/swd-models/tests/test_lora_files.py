@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from swd_models import load_denoiser, load_lora, save_lora, share_base
 from swd_models.adapters import adapter_parameters, adapter_state, merge_adapters
 from swd_models.loading import empty_denoiser, resolve_model
-from swd_models.lora import lora_config
-from swd_models.lora_files import FILES, PEFT_CONFIG, Lora, read_lora, write_lora
+from swd_models.lora.files import FILES, PEFT_CONFIG, Lora, read_lora, write_lora
+from swd_models.lora.loading import lora_config
 from swd_models.tiny import TINY, tiny_cond
 from swd_schedules import ScaleSchedule
 

@@ -73,7 +73,7 @@ def _dispatch(args: list[str]) -> str:
         stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
         return f"{json.dumps(config.to_json(), indent=1)}\nstages: {config.scales}\n{stages}"
     if command == "plan":
-        from swd_distill.plan import Plan, plan
+        from swd_distill.planning.plan import Plan, plan
 
         assert isinstance(config, Plan)
         return plan(config)
@@ -87,11 +87,11 @@ def _dispatch(args: list[str]) -> str:
 
         return run(config)
     if command == "generate":
-        from swd_distill.generate import generate
+        from swd_distill.data.generate import generate
 
         return f"images in {generate(config)}"
     if command == "encode":
-        from swd_distill.encode import encode
+        from swd_distill.data.encode import encode
 
         return f"cache in {encode(config)}"
     from swd_distill.train import train
@@ -114,12 +114,17 @@ def _export(args: list[str]) -> str:
 def _parse(command: str, args: list[str]) -> "Config":
     import tyro
 
-    from swd_distill.plan import Plan
+    from swd_distill.planning.plan import Plan
 
     preset = _preset(args)
     default = Plan(**vars(preset)) if command == "plan" else preset
     config = tyro.cli(type(default), default=default, args=args[1:], prog=f"swd-distill {command} {preset.name}")
-    config.check()
+    from swd_distill.checks import check, check_model
+    from swd_distill.planning.counts import Counts
+
+    check(config)
+    if command != "plan" or Counts.shipped(config) is None:  # else the model's classes need not be imported
+        check_model(config)
     return config
 
 

@@ -27,7 +27,7 @@ class Export:
 def export(options: Export) -> str:
     """Convert, and return the line for the user."""
     from swd_models.loading import empty_denoiser
-    from swd_models.lora_files import read_lora, write_lora
+    from swd_models.lora.files import read_lora, write_lora
     from swd_sample.pipeline import model_of
 
     is_run = (options.source / "config.json").is_file()

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from swd_distill.cache import MANIFEST
 from swd_distill.config import Config
+from swd_distill.data.cache import MANIFEST
+from swd_distill.data.encode import encode
+from swd_distill.data.generate import generate, prompts_of
+from swd_distill.data.sources import open_source
 from swd_distill.devices import device_and_dtype, processes
-from swd_distill.encode import encode
-from swd_distill.evaluation import SEED, unseen_prompts
-from swd_distill.generate import generate, prompts_of
-from swd_distill.sources import open_source
 from swd_distill.train import claimed, train
-from swd_distill.trainer import share_places
+from swd_distill.training.evaluation import SEED, unseen_prompts
+from swd_distill.training.trainer import share_places
 from swd_models.loading import load_teacher
 from swd_models.parts import Media
 from swd_sample import SwDPipeline

@@ -11,21 +11,21 @@ from signal import SIGTERM
 import torch
 from tqdm import tqdm
 
-from swd_distill.cache import Cache
-from swd_distill.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.config import Config, Evaluation
+from swd_distill.data.cache import Cache
+from swd_distill.data.encode import fitting
+from swd_distill.data.live import Live
+from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, processes
-from swd_distill.encode import fitting
-from swd_distill.evaluation import Evaluator
 from swd_distill.files import claim, only_one
-from swd_distill.live import Live
-from swd_distill.log import Log, peak_gib
-from swd_distill.memory import recompute_blocks
-from swd_distill.network import Metrics
+from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
-from swd_distill.stopping import Stopping
-from swd_distill.streams import stream
-from swd_distill.trainer import Trainer, share_places
+from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.training.evaluation import Evaluator
+from swd_distill.training.log import Log, peak_gib
+from swd_distill.training.network import Metrics
+from swd_distill.training.stopping import Stopping
+from swd_distill.training.trainer import Trainer, share_places
 from swd_losses import DiscriminatorHead
 from swd_models import load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling

@@ -120,14 +120,14 @@ class VBench:
 
 def images(options: Images) -> str:
     """Measure a folder of images."""
-    from swd_eval.evaluate import evaluate
+    from swd_eval.runs.evaluate import evaluate
 
     return evaluate(**vars(options), kind="images")
 
 
 def videos(options: Videos) -> str:
     """Measure a folder of videos."""
-    from swd_eval.evaluate import evaluate
+    from swd_eval.runs.evaluate import evaluate
 
     return evaluate(**vars(options), kind="videos")
 
@@ -135,10 +135,10 @@ def videos(options: Videos) -> str:
 def geneval(options: GenEval) -> str:
     """Prepare, or score with transformers' Mask2Former."""
     if isinstance(options.action, PrepareGenEval):
-        from swd_eval.geneval_prompts import prepare
+        from swd_eval.geneval.prompts import prepare
 
         return prepare(options.action.out)
-    from swd_eval.geneval_run import evaluate_folder
+    from swd_eval.geneval.run import evaluate_folder
 
     score = options.action
     return evaluate_folder(score.folder, score.out, score.weights, offline=score.offline, device=score.device)
@@ -146,7 +146,7 @@ def geneval(options: GenEval) -> str:
 
 def report(options: Compare) -> str:
     """Compare two results."""
-    from swd_eval.compare import compare
+    from swd_eval.runs.compare import compare
 
     return compare(options.a, options.b)
 

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from swd_eval.distances.modes import centre_crop, pixels_of
 from swd_eval.measure import Measure
-from swd_eval.modes import centre_crop, pixels_of
 from swd_eval.video import Video
 
 SIDE = 256

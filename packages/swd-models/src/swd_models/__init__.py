@@ -2,7 +2,7 @@
 
 from swd_models.denoiser import Denoiser
 from swd_models.loading import load_denoiser, load_latents, load_text
-from swd_models.lora import load_lora, save_lora
+from swd_models.lora.loading import load_lora, save_lora
 from swd_models.prediction import Prediction
 from swd_models.roles import Roles, share_base
 

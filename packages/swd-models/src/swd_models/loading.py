@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swd_models.denoiser import Denoiser
-    from swd_models.family import Family
+    from swd_models.families.family import Family
     from swd_models.parts import Latents, Teacher, Text
 
 EMBEDDED, EMBEDDED_VIDEO, RANDOM = "embedded", "embedded-video", "random-"
@@ -65,7 +65,7 @@ def family_of(model: str) -> "Family":
         name = _hub_class_name(path)
     if name not in _FAMILIES:
         raise ValueError(f"expected a pipeline of {', '.join(_FAMILIES)}, got {name} in {path}")
-    family: Family = import_module(f"swd_models.{_FAMILIES[name]}").FAMILY
+    family: Family = import_module(f"swd_models.families.{_FAMILIES[name]}").FAMILY
     return family
 
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from swd_models.adapters import adapter_parameters, add_adapters
 from swd_models.compiling import compile_layers
 from swd_models.denoiser import Denoiser
-from swd_models.lora import lora_config
+from swd_models.lora.loading import lora_config
 
 VERSIONS = 2 * 2 * 2
 """Of a compiled block: with adapters or without, with gradients or without, and with or without one for its input."""

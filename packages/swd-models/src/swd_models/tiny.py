@@ -13,11 +13,11 @@ from diffusers import (
 )
 from torch import Tensor
 
-from swd_models.flux import FluxDenoiser
-from swd_models.flux2 import Flux2Denoiser
-from swd_models.sd3 import SD3Denoiser
-from swd_models.sdxl import SDXLDenoiser
-from swd_models.wan import WanDenoiser
+from swd_models.families.flux import FluxDenoiser
+from swd_models.families.flux2 import Flux2Denoiser
+from swd_models.families.sd3 import SD3Denoiser
+from swd_models.families.sdxl import SDXLDenoiser
+from swd_models.families.wan import WanDenoiser
 
 Config = dict[str, Any]
 TEXT, POOLED = 24, 20

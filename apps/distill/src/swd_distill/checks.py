@@ -1,0 +1,34 @@
+"""What is checked of a config before any work, each where the knowledge is."""
+
+from swd_distill.config import Config
+
+
+def check(config: Config) -> None:
+    """Raise ValueError for what would fail later, in one line."""
+    from swd_distill.training.batches import check_levels  # which takes seconds to import: after the flags are parsed
+
+    config.check()
+    check_backends(config)
+    check_levels(config.recipe)
+    if config.evaluation.metrics:
+        from swd_distill.training.evaluation import check_evaluation
+
+        check_evaluation(config)
+
+
+def check_model(config: Config) -> None:
+    """Raise ValueError for sizes or a block that the model does not have."""
+    from swd_distill.data.buckets import schedules_of
+    from swd_models.loading import check_fit
+
+    check_fit(config.model, config.scales.sizes, config.training.block)
+    check_fit(config.model, [size for schedule in schedules_of(config) for size in schedule.sizes])
+
+
+def check_backends(config: Config) -> None:
+    """Raise ValueError for a backend of torch.compile that is not there."""
+    if config.training.compile or config.data.compile:
+        from swd_models.compiling import check_backend
+
+        check_backend(config.training.compile)
+        check_backend(config.data.compile)

@@ -1,0 +1,1 @@
+"""From prompts or images to a cache: what a student is trained on."""

@@ -1,0 +1,97 @@
+"""The teacher's images or videos from prompts, as an image folder: resumable, split over any number of processes."""
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from swd_distill.config import Config
+from swd_distill.data.ahead import THREADS, behind
+from swd_distill.data.buckets import schedules_of
+from swd_distill.data.samples import Size
+from swd_distill.data.streams import stream
+from swd_distill.devices import device_and_dtype, processes
+from swd_distill.files import claim, write_text
+from swd_models.compiling import compiling
+from swd_models.loading import load_teacher, resolve_model
+from swd_models.parts import Teacher, to_pil
+from swd_sample.media import save_media
+from swd_sample.prompts import read_prompts
+
+
+def generate(config: Config) -> Path:
+    """Sample what is missing of OUT/images and write its metadata; return the folder.
+
+    Image i shows prompt i (prompts repeat if there are fewer) in the shape of bucket i (buckets repeat too) from a seed
+    of its own: neither the number of processes nor an interruption changes it (on a GPU up to the rounding of other
+    batches).
+    """
+    if config.data.images is not None:
+        raise ValueError(f"expected no --data.images with generate, got {config.data.images}: it would be written to")
+    state, folder = processes(), config.images
+    prompts, sizes = prompts_of(config), [schedule.sizes[-1] for schedule in schedules_of(config)]
+    captions = [prompts[i % len(prompts)] for i in range(config.data.num_images)]
+    suffix = ".png" if len(sizes[0]) == 2 else ".mp4"
+    files = [folder / f"{i:06d}{suffix}" for i in range(len(captions))]
+    made_with = {
+        "model": config.model,
+        "size": sizes if config.data.buckets else sizes[0],
+        "steps": config.data.teacher_steps,
+        "guidance": config.data.teacher_guidance,
+        "seed": config.seed,
+        "prompts": prompts,
+    }
+    claim(folder / "generation.json", made_with, "images")
+    mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
+    if mine:
+        _sample(config, sizes, captions, files, mine)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        rows = (json.dumps({"file_name": file.name, "text": text}) for file, text in zip(files, captions, strict=True))
+        write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
+    state.wait_for_everyone()
+    return folder
+
+
+def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[Path], mine: list[int]) -> None:
+    """Sample the images of this process in batches of one size, each written while the next is sampled."""
+    teacher, batch, quiet = _load(config, len(sizes)), config.data.batch, not processes().is_local_main_process
+    by_size = [[i for i in mine if i % len(sizes) == bucket] for bucket in range(len(sizes))]
+    progress = tqdm(total=len(mine), desc="generate", unit="image", disable=quiet)
+    with progress as bar, behind(THREADS, 2 * batch) as run:
+        for size, own in zip(sizes, by_size, strict=True):
+            for start in range(0, len(own), batch):
+                chunk = own[start : start + batch]
+                pixels = teacher.pixels(
+                    [captions[i] for i in chunk],
+                    size=size,
+                    num_steps=config.data.teacher_steps,
+                    guidance=config.data.teacher_guidance,
+                    generators=[stream(config.seed, "teacher", i) for i in chunk],
+                )
+                for i, each in zip(chunk, pixels, strict=True):
+                    run(_write, each, files[i])
+                bar.update(len(chunk))
+
+
+def _load(config: Config, num_sizes: int) -> Teacher:
+    device, dtype = device_and_dtype()
+    teacher = load_teacher(config.model, dtype=dtype)
+    teacher.pipe.to(device)
+    if config.data.compile:
+        tqdm.write(compiling(config.data.compile, teacher.compile(config.data.compile, num_sizes)))
+    return teacher
+
+
+def _write(pixels: Tensor, path: Path) -> None:
+    (media,) = to_pil(pixels[None])
+    save_media(media, path)
+
+
+def prompts_of(config: Config) -> list[str]:
+    """Return the prompts of the config, or those that come with the model."""
+    shipped = Path(resolve_model(config.model)) / "prompts.txt"
+    if config.data.prompts is None and not shipped.is_file():
+        raise ValueError(f"expected --data.prompts FILE, got none, and {config.model} brings no prompts")
+    return read_prompts(config.data.prompts or shipped)

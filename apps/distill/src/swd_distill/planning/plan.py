@@ -1,0 +1,194 @@
+"""`swd-distill plan`: what a run will cost, before any of it is spent."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from swd_distill.config import Config
+
+if TYPE_CHECKING:
+    from swd_distill.planning.estimate import Estimate
+    from swd_distill.planning.pieces import Piece
+    from swd_distill.planning.roofline import Gpu
+
+
+@dataclass(frozen=True)
+class Plan(Config):
+    """Count what a run costs, on tensors without data: a known model needs no weights."""
+
+    gpus: int = 8
+    """Processes, one a GPU."""
+    gpu: str = "h100"
+    """Whose data sheet the seconds are reckoned with: a100, h100, h200, l40s, rtx4090 or mi300x."""
+    memory: float | None = None
+    """GiB of each. Default: those of the GPU."""
+
+    def check(self) -> None:
+        """Raise ValueError for what would fail later, in one line and before any work."""
+        from swd_distill.planning.roofline import GPUS
+
+        if self.gpu not in GPUS:
+            raise ValueError(f"expected --gpu of {', '.join(GPUS)}, got {self.gpu}: give the nearest, and its --memory")
+        if self.device != "auto":
+            raise ValueError(f"expected the GPU of a plan as --gpu, got --device {self.device}: it computes nothing")
+        if self.gpus < 1:
+            raise ValueError(f"expected --gpus of at least 1, got {self.gpus}")
+        super().check()
+
+    @property
+    def share(self) -> int:
+        """Return the samples that a GPU holds at a time."""
+        training = self.training
+        count = self.gpus * training.accumulate
+        if training.batch % count:
+            raise ValueError(
+                f"expected --training.batch divisible by {self.gpus} GPU(s) x {training.accumulate} share(s), got "
+                f"{training.batch}: change --gpus, --training.batch or --training.accumulate"
+            )
+        return training.batch // count
+
+
+def plan(options: Plan) -> str:
+    """Return the page."""
+    from swd_distill.planning.estimate import HEADROOM, Estimate, fewest
+    from swd_distill.planning.roofline import GPUS, REACHED_BANDWIDTH, REACHED_PEAK
+
+    training, share, gpu = options.training, options.share, GPUS[options.gpu]
+    gib = HEADROOM * (gpu.memory if options.memory is None else options.memory)
+    found = replace(Estimate.of(options, share), processes=options.gpus)
+    if training.checkpointing == "auto":
+        found = fewest(found, gib) or found
+    lines = [
+        f"{options.name}: {options.scales}",
+        f"batch {training.batch} on {options.gpus} x {options.gpu}, {share} at a time",
+        *_flops(found),
+        *_memory(found, gib, options.gpus),
+        *_disk(found),
+        "",
+        f"Reckoned, not measured: {gpu.source}, of which {REACHED_PEAK:.0%} of the peak and {REACHED_BANDWIDTH:.0%} of "
+        "the bandwidth are reached.",
+        *_seconds(found, gpu),
+        *_stages(found, gpu, gib, options.gpus),
+    ]
+    return "\n".join(lines)
+
+
+def _flops(found: "Estimate") -> list[str]:
+    config, passes, sizes = found.config, found.passes(), found.config.scales.sizes
+    rows = {
+        "forward": [found.counts.plain[size].forward for size in sizes],
+        "iteration": [found.flops(size) for size in sizes],
+    }
+    lines = ["", _row("TFLOP a sample", [*map(_name, sizes), "mean"])]
+    for name, values in rows.items():
+        lines.append(_row(name, [f"{value / 1e12:.3f}" for value in (*values, sum(values) / len(values))]))
+    roles = ", ".join(f"{role} {count:.2f}" for role, count in passes.items() if count)
+    lines += [
+        f"passes through all blocks an iteration: {roles}; {sum(passes.values()):.2f} in all",
+        f"sampling: {found.sampling_ratio():.3f} of {len(sizes)} steps at full scale",
+        f"training: {found.scale_ratio():.3f} of full scale at every step",
+    ]
+    if config.needs_fake and config.recipe.mmd_weight:
+        lines.append(f"training: {found.loss_ratio():.2f} times MMD alone")
+    return lines
+
+
+def _memory(found: "Estimate", gib: float, gpus: int) -> list[str]:
+    from swd_distill.planning.estimate import advice
+
+    blocks = found.counts.num_blocks
+    lines = ["", f"GiB a GPU while it trains, of {gib:.1f} that it may fill"]
+    for count in sorted({0, found.checkpointed, blocks}):
+        each = replace(found, checkpointed=count)
+        detail = ", ".join(f"{name} {size:.2f}" for name, size in each.memory().items() if size)
+        fits = "fits" if each.total() <= gib else "does not fit"
+        chosen = "; this one is taken" if count == found.checkpointed and fits == "fits" else ""
+        lines.append(f"{count} of {blocks} blocks recomputed: {each.total():.1f} ({detail}): {fits}{chosen}")
+    if replace(found, checkpointed=blocks).total() > gib:
+        lines.append(advice(found, gib, gpus))
+    return lines
+
+
+def _disk(found: "Estimate") -> list[str]:
+    from swd_distill.planning.estimate import cache_gib
+
+    parts = ", ".join(f"{name} {size:,.1f}" for name, size in cache_gib(found.config, found.counts.facts).items())
+    return ["", f"GiB of cache for {found.config.data.num_images:,} images, each with a prompt of its own: {parts}"]
+
+
+def _seconds(found: "Estimate", gpu: "Gpu") -> list[str]:
+    """Return seconds of iterations by step, and of networks at the last; each with what limits it."""
+    sizes = found.config.scales.sizes
+    by_step = [found.seconds(gpu, size) for size in sizes]
+    mean = sum(each.total() for each in by_step) / len(sizes)
+    lines = [
+        _row("s an iteration", [*map(_name, sizes), "mean"]),
+        _row("", [f"{each.total():.2f}" for each in by_step] + [f"{mean:.2f}"]),
+        _row("limited by", [_limit(each) for each in by_step]),
+        f"at the last step, ms for {found.share} sample(s): "
+        + ", ".join(
+            f"{name} {spent.total() * 1e3:.0f} ({_limit(spent)})"
+            for name, piece in found.full.pieces.items()
+            for spent in (gpu.seconds(piece.work, found.share),)
+        ),
+    ]
+    if found.config.needs_fake and found.config.recipe.mmd_weight:
+        from swd_distill.planning.estimate import mmd_alone
+
+        ratio = found.mean_seconds(gpu) / found.mean_seconds(gpu, mmd_alone(found.config))
+        lines.append(f"in seconds, the full loss is {ratio:.2f} times MMD alone")
+    return lines
+
+
+def _stages(found: "Estimate", gpu: "Gpu", gib: float, gpus: int) -> list[str]:
+    """Return hours and memory of each stage."""
+    config, counts, data = found.config, found.counts, found.config.data
+    passes = counts.facts["passes"]
+    forward = gpu.seconds(found.full.pieces["forward"].work, data.batch * passes).total() / data.batch
+    image = data.teacher_steps * forward + sum(
+        _each(counts.around.get(name), gpu, data.batch) for name in ("text", "decode")
+    )
+    cached = sum(_each(counts.around.get(name), gpu, data.batch) for name in ("encode", "text"))
+    train = found.mean_seconds(gpu) * config.training.accumulate
+    lines = [""]
+    if config.data.images is None:
+        hours, forwards = data.num_images * image / gpus / 3600, data.num_images * data.teacher_steps * passes
+        lines.append(f"generate {hours:.1f} h ({forwards:,} forwards); {_held(found, 'decode', gib)}")
+    if counts.around:
+        lines.append(f"encode {data.num_images * cached / gpus / 3600:.1f} h; {_held(found, 'encode', gib)}")
+    updates = config.training.iterations
+    lines.append(f"train {updates * train / 3600:.1f} h ({updates:,} iterations of {train:.2f} s)")
+    return lines
+
+
+def _each(piece: "Piece | None", gpu: "Gpu", batch: int) -> float:
+    return gpu.seconds(piece.work, batch).total() / batch if piece else 0.0
+
+
+def _held(found: "Estimate", what: str, gib: float) -> str:
+    """Say what a stage holds on a GPU: weights, and the most of tensors at a time."""
+    from swd_distill.planning.roofline import GIB
+
+    numbers, around, batch = found.counts.parameters, found.counts.around, found.config.data.batch
+    if what not in around:
+        return "its text encoders and autoencoder are not counted"
+    base = 2 * numbers["base"] if what == "decode" else 0
+    weights = base + 2 * numbers["text"] + 4 * numbers["vae"]
+    total = (weights + around[what].peak * batch) / GIB
+    smaller = ", try a smaller --data.batch" if weights / GIB < gib else ""
+    fits = "" if total <= gib else f": does not fit {gib:.1f}{smaller}"
+    return f"{total:.1f} GiB a GPU at {batch} a time ({weights / GIB:.1f} of weights){fits}"
+
+
+def _limit(spent: Counter[str]) -> str:
+    name, most = max(spent.items(), key=lambda item: item[1])
+    return f"{name} {most / spent.total():.0%}" if spent.total() else ""
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"{name:17}" + "".join(f"{cell:>14}" for cell in cells)
+
+
+def _name(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))

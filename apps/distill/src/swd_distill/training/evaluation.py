@@ -1,0 +1,162 @@
+"""Evaluation while a run trains: samples of the same prompts again and again, measured by swd-eval (extra `eval`)."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from swd_distill.config import Config
+from swd_distill.data.encoder import Encoder
+from swd_distill.data.sources import open_source
+from swd_distill.devices import device_and_dtype, processes
+from swd_distill.files import write_text
+from swd_distill.training.network import Metrics
+from swd_distill.training.trainer import Trainer
+from swd_models import load_latents
+from swd_models.loading import resolve_model
+from swd_models.parts import Text
+from swd_sample import SwDPipeline
+from swd_sample.folder import file_names, unfinished, write_metadata
+from swd_sample.media import save_media
+from swd_sample.prompts import read_prompts
+
+SEED = 1000
+"""Prompt i is sampled from SEED + i: at each evaluation, and in the comparison at the end, from the same noise."""
+
+
+def check_evaluation(config: Config) -> None:
+    """Raise ValueError for metrics that cannot be had: before any work."""
+    if find_spec("swd_eval") is None:
+        raise ValueError("expected the extra eval for --evaluation.metrics, got none: pip install 'swd-distill[eval]'")
+    from swd_eval.runs.metrics import check_names
+
+    check_names(config.evaluation.metrics, kind_of(config))
+    for name in ("prompts", "ref"):
+        path = getattr(config.evaluation, name)
+        if path is not None and not path.exists():
+            raise ValueError(f"expected a file or folder as --evaluation.{name}, got {path}, which does not exist")
+    if config.evaluation.ref is None and config.data.images is not None and not config.data.images.is_dir():
+        raise ValueError(f"expected --evaluation.ref, as {config.data.images} is no folder of images: give one")
+
+
+def kind_of(config: Config) -> Literal["images", "videos"]:
+    """Return what swd-eval calls the samples."""
+    return "videos" if len(config.scales.sizes[-1]) == 3 else "images"
+
+
+def unseen_prompts(model: str) -> list[str]:
+    """Return the prompts that a model brings for this: training has not seen them."""
+    unseen = Path(resolve_model(model)) / "prompts_test.txt"
+    return read_prompts(unseen) if unseen.is_file() else []
+
+
+def _prompts_of(config: Config) -> list[str]:
+    """Return the prompts of --evaluation.prompts, else unseen ones, else the first of training."""
+    chosen = config.evaluation
+    found = read_prompts(chosen.prompts) if chosen.prompts else unseen_prompts(config.model)
+    return found[: chosen.num] or [sample.text for sample in open_source(config).read(0, chosen.num)]
+
+
+class Evaluator:
+    """Samples the student and measures it, by the functions behind `swd-eval images` and `swd-eval videos`.
+
+    All processes make and call it. Text is encoded here, before training's networks take the memory.
+    """
+
+    def __init__(self, config: Config) -> None:
+        from swd_eval.fetch import fetch
+        from swd_eval.runs.metrics import weights_of
+
+        self._config, self._folder = config, config.out / "evaluation"
+        self._prompts = _prompts_of(config)
+        fetch(weights_of(config.evaluation.metrics), config.evaluation.weights, offline=False)
+        self._text = _Encoded(Encoder(config.model).text, self._prompts)
+
+    def measure(self, step: int, trainer: Trainer) -> Metrics:
+        """Return the metrics of the student after a step, each `eval/NAME`; write them to evaluation/step-N."""
+        from swd_eval.runs.evaluate import evaluate
+
+        folder, config, chosen = self._folder / f"step-{step:06d}", self._config, self._config.evaluation
+        self._sample(folder / "samples", trainer)
+        evaluate(
+            folder / "samples",
+            folder,
+            chosen.metrics,
+            kind=kind_of(config),
+            ref=chosen.ref or config.images,
+            ref_rows=self._folder / "reference",
+            weights=chosen.weights,
+            device=str(trainer.device),
+        )
+        processes().wait_for_everyone()
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["numbers"]
+        numbers = {number["metric"]: float(number["value"]) for number in found}
+        if processes().is_main_process:
+            write_text(self._folder / "table.md", _table(self._folder))
+            tqdm.write(f"step {step}: {', '.join(f'{name} {value:.4g}' for name, value in numbers.items())}")
+        return {f"eval/{name}": value for name, value in numbers.items()}
+
+    def _sample(self, folder: Path, trainer: Trainer) -> None:
+        """Sample what the folder lacks, each process its share of the batches."""
+        state, batch, prompts = processes(), len(trainer.places[0]), self._prompts
+        names = file_names(len(prompts), trainer.schedule)
+        files = [folder / name for name in names]
+        if state.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_metadata(folder, names, prompts)
+        state.wait_for_everyone()
+        starts = unfinished(files, batch)
+        state.wait_for_everyone()  # none writes before all have looked
+        if not starts:
+            return
+        latents = load_latents(self._config.model, dtype=device_and_dtype()[1])  # it comes for this and goes
+        latents.vae.to(trainer.device)
+        pipe = SwDPipeline(trainer.roles.student, self._text, latents, trainer.schedule)
+        with trainer.student.averaged():
+            for turn in tqdm(
+                range(0, len(starts), state.num_processes), "evaluate", leave=False, disable=not state.is_main_process
+            ):
+                # As many forwards in each process: where the base is split, none can alone.
+                place = turn + state.process_index
+                start = starts[min(place, len(starts) - 1)]
+                media = pipe(prompts[start : start + batch], seed=SEED + start)
+                for item, file in zip(media, files[start:], strict=False):
+                    if place < len(starts):
+                        save_media(item, file)
+        state.wait_for_everyone()
+
+
+class _Encoded(Text):
+    """Prompts encoded in advance: the encoders are gone."""
+
+    def __init__(self, text: Text, prompts: Sequence[str]) -> None:
+        self._rows = {
+            prompt: {key: value.cpu() for key, value in text([prompt]).items()} for prompt in dict.fromkeys(prompts)
+        }
+        self._device = text.device
+
+    def encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Look prompts up."""
+        rows = [self._rows[prompt] for prompt in prompts]
+        return {key: torch.cat([row[key] for row in rows]).to(self._device) for key in rows[0]}
+
+
+def _table(folder: Path) -> str:
+    """Return all evaluations of a run, a row each."""
+    rows = {
+        int(path.parent.name.removeprefix("step-")): {
+            number["metric"]: number["value"] for number in json.loads(path.read_text(encoding="utf-8"))["numbers"]
+        }
+        for path in sorted(folder.glob("step-*/results.json"))
+    }
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [f"| step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for step, row in rows.items():
+        cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
+        lines.append(f"| {step} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

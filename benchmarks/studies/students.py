@@ -1,0 +1,233 @@
+"""Train students of the embedded teachers, seed by seed, and compare them with their teacher.
+
+`uv run --group benchmarks python -m benchmarks.studies.students` does what is missing and writes the page and the
+pictures of benchmarks/results; `--of clips` does so for the video teacher. Each row and seed is one file there:
+committed, it is not computed again, on whatever machine.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.provenance import fingerprint
+from benchmarks.studies.claims import STUDENT, STUDIES, Study
+from benchmarks.studies.records import Record, recorded, slug
+from benchmarks.studies.verdicts import verdict
+from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
+from swd_distill.config import Config
+from swd_distill.data.encode import encode
+from swd_distill.data.generate import generate
+from swd_distill.run import run
+from swd_models.loading import quiet, resolve_model
+from swd_models.parts import Media
+from swd_sample import SwDPipeline
+from swd_sample.grid import grid
+
+NUM_PICTURED, PER_ROW = 32, 8
+
+
+def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
+    """Train a student unless its run is finished; return its config and the minutes spent on it in all.
+
+    The teacher's samples of a seed are the same for every student: made once, copied, and counted for each.
+    """
+    config = replace(study.students[name], seed=seed, out=work / f"{name}-{seed}")
+    source = replace(study.base, data=study.most_data, seed=seed, out=work / f"{study.base.model}-teacher-{seed}")
+    shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
+    if not config.images.is_dir():
+        shutil.copytree(source.images, config.images)
+    generate(config)  # which notes how many of them are its own
+    if not config.cache.is_dir():
+        shutil.copytree(_shared_cache(config, work), config.cache)
+    own = _timed(config.out, config.out / "lora", lambda: run(config))
+    return config, own + shared * config.data.num_images / source.data.num_images
+
+
+def _shared_cache(config: Config, work: Path) -> Path:
+    """Encode a seed's images once for all schedules of the same sizes."""
+    sizes = "-".join(sorted({"x".join(map(str, size)) for size in config.scales.sizes}))
+    name = f"cache-{config.model}-{config.data.num_images}-{sizes}-{config.seed}"
+    return encode(replace(config, data=replace(config.data, images=config.images), out=work / name))
+
+
+def _timed(folder: Path, result: Path, work: Callable[[], object]) -> float:
+    """Work unless the result is there; return the minutes spent in all, interrupted or not."""
+    clock, began = folder / "seconds.json", time.monotonic()
+    spent = float(json.loads(clock.read_text())) if clock.is_file() else 0.0
+    if not result.exists():
+        try:
+            work()
+        finally:
+            spent += time.monotonic() - began
+            folder.mkdir(parents=True, exist_ok=True)
+            clock.write_text(json.dumps(spent))
+    return spent / 60
+
+
+def measure(model: str, name: str, sample: Sampler, captions: Sequence[str], seed: int, sheet: Path) -> Record:
+    """Score a sampler; the first seed's first samples are kept as a sheet, for the pictures."""
+    if seed == 0:
+        few = captions[:NUM_PICTURED]
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        save_sheet([item for i in range(0, len(few), PER_ROW) for item in sample(few[i : i + PER_ROW], i)], sheet)
+    return {"scores": score(sample, captions, f"{name}, seed {seed}", seed=10_000 * (seed + 1), model=model)}
+
+
+def save_sheet(media: Sequence[Media], path: Path) -> None:
+    """Write equal samples beside each other, pixel by pixel; of a video its first, middle and last frame, stacked."""
+    stills = [[item[0], item[len(item) // 2], item[-1]] if isinstance(item, list) else [item] for item in media]
+    columns = [np.concatenate([np.asarray(frame) for frame in frames]) for frames in stills]
+    Image.fromarray(np.concatenate(columns, axis=1)).save(path)
+
+
+def read_sheet(path: Path, count: int) -> list[Media]:
+    """Return the `count` square samples of a sheet, of videos their three frames."""
+    sheet = Image.open(path)
+    side, height = sheet.width // count, sheet.height
+    columns = [
+        [sheet.crop((left, top, left + side, top + side)) for top in range(0, height, side)]
+        for left in range(0, sheet.width, side)
+    ]
+    return [frames if len(frames) > 1 else frames[0] for frames in columns]
+
+
+def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record]]:
+    """Train and score what is missing, references first; return the records of each row, one a seed."""
+    base = study.base
+    captions = unseen_prompts(base.model, args.count)
+    teacher = fingerprint(Path(resolve_model(base.model)))
+    steps, guidance = base.data.teacher_steps, base.data.teacher_guidance
+    samplers = reference_samplers(base.model, base.scales, steps, guidance)
+    of: Record = {"teacher": teacher, "prompts": len(captions)}
+    reference = of | {"schedule": json.loads(base.scales.to_json()), "steps": steps, "guidance": guidance}
+    rows: dict[str, list[Record]] = {}
+    for seed in args.seeds:
+        for name, sample in samplers.items():
+            path = _path(study, args.out, name, seed)
+            make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
+            rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
+        for name in args.students or study.students:
+            path = _path(study, args.out, f"{STUDENT}{name}", seed)
+            config = replace(study.students[name], seed=seed).to_json() | {"out": None}
+            make = partial(_train_and_measure, study, name, captions, seed, args.work, path.with_suffix(".png"))
+            rows.setdefault(f"{STUDENT}{name}", []).append(recorded(path, of | {"config": config}, make))
+    return rows
+
+
+def _path(study: Study, out: Path, row: str, seed: int) -> Path:
+    """Name the record of a row: what students are compared with is the same in all studies of a teacher."""
+    folder = study.page if row.startswith(STUDENT) else f"{study.base.model}-references"
+    return out / folder / f"{slug(row.removeprefix(STUDENT))}-{seed}.json"
+
+
+def _train_and_measure(study: Study, name: str, captions: Sequence[str], seed: int, work: Path, sheet: Path) -> Record:
+    config, minutes = train_student(study, name, seed, work)
+    pipe = SwDPipeline.from_run(config.out)
+
+    def sample(few: Sequence[str], first_seed: int) -> list[Media]:
+        return pipe(few, seed=first_seed)
+
+    return measure(config.model, name, sample, captions, seed, sheet) | {"minutes": minutes}
+
+
+def picture(rows: dict[str, Path], captions: Sequence[str], count: int) -> Image.Image:
+    """Lay out the first `count` samples of the sheets side by side, a few captions at a time, one below the other."""
+    sheets = {name: read_sheet(path, min(NUM_PICTURED, len(captions))) for name, path in rows.items()}
+    parts = []
+    for start in range(0, min(count, len(captions)), PER_ROW):
+        some = slice(start, start + PER_ROW)
+        parts.append(grid({name: images[some] for name, images in sheets.items()}, captions[some]))
+    canvas = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
+    top = 0
+    for part in parts:
+        canvas.paste(part, (0, top))
+        top += part.height
+    return canvas
+
+
+def verdicts(study: Study, rows: dict[str, list[Record]]) -> str:
+    """Judge a study's claims by the seeds: a 95 % interval of the paired difference tells, or leaves it open."""
+    lines = [
+        "| claim | all right: difference | verdict | kid x 1000: difference |",
+        "|---|---|---|---|",
+        *(
+            verdict(claim.text, rows[claim.row], rows[claim.other], claim.margin)
+            for claim in study.claims
+            if {claim.row, claim.other} <= rows.keys()
+        ),
+    ]
+    return "\n".join([*lines, "", ""]) if len(lines) > 2 else ""
+
+
+def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace) -> Path:
+    """Write the table and the pictures; return the page."""
+    base = study.base
+    captions = unseen_prompts(base.model, args.count)
+    times = [
+        f"{name} {', '.join(format(record['minutes'], '.1f') for record in records)}"
+        for name, records in rows.items()
+        if "minutes" in records[0]
+    ]
+    machines = sorted({record["machine"] for records in rows.values() for record in records})
+    others = {name: config.scales for name, config in study.students.items() if config.scales != base.scales}
+    cells = sum(map(math.prod, base.scales.sizes))
+    notes = "".join(
+        f"\n`{name}`: {scales}, {sum(map(math.prod, scales.sizes)) / cells:.2f} of those cells."
+        for name, scales in others.items()
+    )
+    chosen = next(name for name, other in STUDIES.items() if other is study)
+    command = "" if chosen == "scenes" else f" --of {chosen}"
+    path = args.out / f"{study.page}.md"
+    path.write_text(f"""# {study.title}
+
+`uv run --group benchmarks python -m benchmarks.studies.students{command}`; seeds {", ".join(map(str, args.seeds))};
+{len(captions)} prompts that no training saw, every second with a held-out combination.
+Guidance {base.data.teacher_guidance:g} for teacher and undistilled model, none for students.
+`kid x 1000`, `fd` (features of EfficientNet-Lite0: no FID) and `spectrum` (dB) are distances to drawings of the same
+captions; all right is the share of samples in which a checker finds all that the caption says. After ±: the standard
+deviation over seeds.
+Schedule: {base.scales}.{notes}
+
+{table({name: [record["scores"] for record in records] for name, records in rows.items()})}
+
+{verdicts(study, rows)}Minutes in all, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
+
+![samples]({study.page}.png)
+""")
+    if 0 in args.seeds:
+        sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in rows}
+        picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png")
+        if study is STUDIES["scenes"]:  # the README's
+            pair = {name: sheets[name] for name in (next(iter(sheets)), f"{STUDENT}{base.name}") if name in sheets}
+            picture(pair, captions, NUM_PICTURED).save(args.out / "teacher-and-student.png")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, score, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--of", choices=list(STUDIES), default="scenes", help="the study")
+    parser.add_argument("--work", type=Path, default=Path("runs/students"), help="the runs")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="table, pictures, records")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--students", nargs="+", help="some of its students (default: all)")
+    parser.add_argument("--count", type=int, help="prompts (default: all)")
+    args = parser.parse_args(argv)
+    study = STUDIES[args.of]
+    if unknown := set(args.students or ()) - set(study.students):
+        parser.error(f"expected --students of {', '.join(study.students)}, got {', '.join(unknown)}")
+    quiet()
+    print(write(study, measure_all(study, args), args).read_text())
+
+
+if __name__ == "__main__":
+    main()

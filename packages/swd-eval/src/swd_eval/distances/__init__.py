@@ -1,0 +1,1 @@
+"""Distances between sets of images or videos, and the features they are measured in."""

@@ -1,0 +1,1 @@
+"""GenEval: its prompts, its detectors and its verdicts."""

@@ -1,0 +1,93 @@
+"""`swd-eval report A B`: two results, with paired tests where both have scores of the same prompts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swd_eval.runs.reference import results_of
+from swd_eval.runs.results import group_means
+
+FLIPS = 10_000
+
+
+def compare(a: Path, b: Path) -> str:
+    """Return a Markdown table of B against A.
+
+    Scores of each image are compared pair by pair, over prompts: the mean difference, its 95 % interval, and the
+    p-value of a permutation test that flips signs. Distances have no pairs: they stand beside each other, or are
+    refused where mode, weights, reference or number of images differ.
+    """
+    results, samples = [results_of(folder) for folder in (a, b)], [_samples(folder) for folder in (a, b)]
+    shared = [name for name in _scores(samples[0]) if name in _scores(samples[1])]
+    head = ["| metric | A | B | B - A | 95 % | p | n |", "|---|---|---|---|---|---|---|"]
+    lines = [f"A: {_name(results[0])}; B: {_name(results[1])}", "", *head]
+    lines += _paired(samples[0], samples[1], shared) if shared else []
+    numbers = [{each["metric"]: each for each in result["numbers"]} for result in results]
+    for metric, first in numbers[0].items():
+        if metric not in shared and metric in numbers[1]:
+            lines.append(_beside(metric, first, numbers[1][metric]))
+    if len(lines) == 4:
+        raise ValueError(f"expected a metric that both {a} and {b} have, got none")
+    return "\n".join(lines)
+
+
+def sign_flip_p_value(differences: Tensor, seed: int = 0) -> float:
+    """Return the two-sided p-value of a mean of differences (N,) under random signs; exact up to 13 differences."""
+    differences, num = differences.double(), len(differences)
+    if num <= 13:
+        bits = torch.arange(2**num)[:, None] >> torch.arange(num) & 1
+        means = ((2.0 * bits - 1) * differences).mean(1).abs()
+        return float((means >= abs(float(differences.mean())) - 1e-12).double().mean())
+    generator = torch.Generator().manual_seed(seed)
+    observed, extreme = abs(float(differences.mean())), 0
+    for _ in range(FLIPS // 100):
+        signs = 2.0 * torch.randint(0, 2, (100, num), generator=generator) - 1
+        extreme += int(((signs.double() @ differences / num).abs() >= observed - 1e-12).sum())
+    return (extreme + 1) / (FLIPS + 1)
+
+
+def _paired(a: dict[str, dict[str, Any]], b: dict[str, dict[str, Any]], scores: list[str]) -> list[str]:
+    if a.keys() != b.keys() or any(a[name]["prompt"] != b[name]["prompt"] for name in a):
+        raise ValueError("expected the same file names and prompts in both results, got others: nothing pairs them")
+    prompts, lines = [row["prompt"] for row in a.values()], []
+    for score in scores:
+        first, second = (torch.tensor([rows[name][score] for name in a]) for rows in (a, b))
+        differences = group_means(second - first, prompts)
+        mean, error = float(differences.mean()), float(differences.std(correction=1)) / len(differences) ** 0.5
+        interval = f"[{mean - 1.96 * error:.3g}, {mean + 1.96 * error:.3g}]" if len(differences) > 1 else "-"
+        cells = [score, f"{first.mean():.4g}", f"{second.mean():.4g}", f"{mean:+.3g}", interval]
+        lines.append(f"| {' | '.join([*cells, f'{sign_flip_p_value(differences):.2g}', str(len(differences))])} |")
+    return lines
+
+
+def _beside(metric: str, first: dict[str, Any], second: dict[str, Any]) -> str:
+    keys = ("mode", "weights", "reference mode", "reference n")
+    others = [key for key in keys if first["notes"].get(key) != second["notes"].get(key)]
+    references = [each["notes"].get("reference", {}).get("sha256") for each in (first, second)]
+    others += ["reference"] if references[0] != references[1] else []
+    if metric.startswith(("fid", "fd", "kid")) and first["num"] != second["num"]:
+        others.append(f"n {first['num']} and {second['num']}")
+    values = f"{first['value']:.4g} | {second['value']:.4g}"
+    if others:
+        return f"| {metric} | {values} | not comparable: {', '.join(others)} | | | |"
+    return f"| {metric} | {values} | {second['value'] - first['value']:+.3g} | | | {first['num']} |"
+
+
+def _samples(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / "samples.jsonl"
+    if not path.is_file():
+        raise ValueError(f"expected samples.jsonl in {folder}, got none: run swd-eval images or videos first")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return {str(Path(row["file_name"]).with_suffix("")): row for row in rows}
+
+
+def _scores(samples: dict[str, dict[str, Any]]) -> list[str]:
+    return [name for name in next(iter(samples.values())) if name not in ("file_name", "prompt")]
+
+
+def _name(results: dict[str, Any]) -> str:
+    kind = "videos" if "videos" in results else "images"
+    return f"{results[kind]} ({results[f'num_{kind}']} {kind})"

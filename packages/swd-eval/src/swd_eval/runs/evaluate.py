@@ -1,0 +1,171 @@
+"""`swd-eval images` and `swd-eval videos`: metrics of a folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from swd_eval.runs.collect import collect
+from swd_eval.devices import device_name, find_device
+from swd_eval.fetch import fetch
+from swd_eval.distances.fid import Statistics
+from swd_eval.files import claim, write_text
+from swd_eval.measure import Measure, require
+from swd_eval.runs.metrics import (
+    DISTANCES,
+    SCORES,
+    check_names,
+    check_reference,
+    diagnostic_numbers,
+    distance_number,
+    diversity_number,
+    open_diagnostics,
+    open_score,
+    score_numbers,
+    space_of,
+    weights_of,
+)
+from swd_eval.processes import is_main
+from swd_eval.prompts import Kind, Sample, digests, read_samples
+from swd_eval.runs.reference import Reference, write_statistics
+from swd_eval.runs.results import Number, write_results
+
+
+def evaluate(
+    folder: Path,
+    out: Path,
+    metrics: Sequence[str],
+    *,
+    kind: Kind = "images",
+    prompts: Path | None = None,
+    ref: Path | None = None,
+    ref_rows: Path | None = None,
+    weights: Path = Path("weights"),
+    offline: bool = False,
+    device: str | None = None,
+    batch: int = 16,
+) -> str:
+    """Compute metrics of images or videos into a folder, where each is done once; return the table.
+
+    What is computed of a folder that is the reference is kept in `ref_rows`, by default OUT/reference.
+
+    In a launch of several processes all call it: each does its share, and the main one returns the table.
+
+    Raises:
+        ValueError: anything about the samples, prompts, reference or weights that makes a number untrue.
+    """
+    check_names(metrics, kind)
+    if kind == "videos":
+        require("video", "av")
+    samples = read_samples(folder, prompts, kind)
+    reference = Reference(ref, ref_rows or out / "reference", kind, batch) if ref else None
+    _check(metrics, samples, reference, kind)
+    fetch(weights_of(metrics), weights, offline=offline)
+    device = find_device(device)
+    claim(out / "settings.json", digests(samples, kind))
+    run = _Run(kind, metrics, samples, out, weights, device, batch, reference)
+    run.collect()
+    if not is_main():
+        return ""
+    numbers = run.numbers()
+    run.write_samples()
+    settings = {
+        kind: str(folder.resolve()),
+        f"num_{kind}": len(samples),
+        "num_prompts": len({sample.prompt for sample in samples if sample.prompt}),
+        **digests(samples, kind),
+        "device": device_name(device),
+    }
+    return f"{write_results(out, folder.resolve().name, numbers, settings)}\nwrote {out}"
+
+
+class _Run:
+    """One folder of images or videos under evaluation."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        metrics: Sequence[str],
+        samples: Sequence[Sample],
+        out: Path,
+        weights: Path,
+        device: str,
+        batch: int,
+        reference: Reference | None,
+    ) -> None:
+        self.samples, self.out, self.device, self.batch, self.reference = samples, out, device, batch, reference
+        self.prompts = [sample.prompt for sample in samples]
+        self.spaces = {metric: space_of(metric, weights, device) for metric in metrics if metric in DISTANCES}
+        self.scores = {metric: open_score(metric, weights, device) for metric in metrics if metric in SCORES}
+        self.diagnostics = open_diagnostics(kind) if "diagnostics" in metrics else None
+        self.columns: dict[str, Tensor] = {}
+
+    def collect(self) -> None:
+        """Compute all rows, one measure after another: only one model is in memory."""
+        for metric, space in self.spaces.items():
+            assert self.reference is not None
+            check_reference(metric, space, self.reference)
+        compared = {each.name: each for each in (*(self.diagnostics or ()), *self.spaces.values())}
+        for measure in (*self.scores.values(), *compared.values()):
+            self.rows(measure)
+        for measure in compared.values() if self.reference else ():
+            assert self.reference is not None
+            self.reference.rows(measure)
+
+    def numbers(self) -> list[Number]:
+        """Return all numbers, of rows that are there."""
+        numbers = []
+        for metric, measure in self.scores.items():
+            numbers += score_numbers(metric, self.rows(measure), self.prompts, measure)
+        if self.diagnostics:
+            numbers += diagnostic_numbers(*self.diagnostics, self.rows, self.prompts, self.reference)
+        numbers += [self._distance(metric, space) for metric, space in self.spaces.items()]
+        if self.diagnostics:
+            different = {space.name: space for space in self.spaces.values()}
+            varieties = [diversity_number(self.rows(space), self.prompts, space) for space in different.values()]
+            numbers += [variety for variety in varieties if variety]
+        return numbers
+
+    def _distance(self, metric: str, space: Measure) -> Number:
+        """Return a distance, and leave the statistics of both sides as files."""
+        assert self.reference is not None
+        rows, real, mode = self.rows(space), self.reference.rows(space), str(space.about["mode"])
+        write_statistics(self.out / f"statistics-{mode}.npz", Statistics.of(rows), mode)
+        if real is not None:
+            write_statistics(self.out / f"reference-{mode}.npz", Statistics.of(real), mode)
+        return distance_number(metric, rows, space, self.reference, self.device)
+
+    def rows(self, measure: Measure) -> Tensor:
+        """Return a measure's rows."""
+        rows = collect(measure, self.samples, self.out, batch=self.batch)
+        self.columns |= dict(zip(measure.fields, rows.T, strict=False))
+        return rows
+
+    def write_samples(self) -> None:
+        """Write all scores of each image to samples.jsonl, also those of earlier runs into the same folder."""
+        path = self.out / "samples.jsonl"
+        rows: list[dict[str, Any]] = [{"file_name": each.name, "prompt": each.prompt} for each in self.samples]
+        if path.is_file():
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        for index, row in enumerate(rows):
+            row |= {name: float(values[index]) for name, values in self.columns.items()}
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(path, text)
+
+
+def _check(metrics: Sequence[str], samples: Sequence[Sample], reference: Reference | None, kind: Kind) -> None:
+    """Raise ValueError for metrics that lack prompts or a reference, and for a reference that is none."""
+    ref = reference and reference.path
+    if ref and not (ref.is_dir() or (ref.is_file() and kind == "images")):
+        what = "an .npz or a folder" if kind == "images" else "a folder"
+        raise ValueError(f"expected {what} as --ref, got {ref}")
+    scores = [name for name in metrics if name in SCORES]
+    if scores and not all(sample.prompt for sample in samples):
+        raise ValueError(
+            f"expected a prompt for each {kind.removesuffix('s')} for {scores[0]}, got none: give --prompts FILE"
+        )
+    distances = [name for name in metrics if name in DISTANCES]
+    if distances and reference is None:
+        raise ValueError(f"expected --ref with {distances[0]}, got none: an .npz, a folder of images, or of results")

@@ -1,0 +1,1 @@
+"""Learned scores of one image or video and its prompt."""

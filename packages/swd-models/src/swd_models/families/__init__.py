@@ -1,0 +1,1 @@
+"""Model families, one a file: denoiser, text and latents as its pipeline of diffusers has them."""

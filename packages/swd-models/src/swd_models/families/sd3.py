@@ -1,0 +1,130 @@
+"""Stable Diffusion 3 and 3.5: denoiser, latents, text, and the teacher's own sampler."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swd_models.denoiser import Denoiser, check_block
+from swd_models.families.family import Family
+from swd_models.parts import ImageLatents, Text
+from swd_models.prediction import Prediction
+
+
+class SD3Denoiser(Denoiser):
+    """Predict x0 with an `SD3Transformer2DModel`; optionally stop after a block and return its image tokens.
+
+    `cond` holds `prompt_embeds` (B, L, D) and `pooled_prompt_embeds` (B, P).
+    """
+
+    family = "sd3"
+    # "Attention and MLP layers" (appendix A), the authors' suffixes: `net.*` matches the text stream's MLP too, its
+    # attention projections `add_*` stay frozen.
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
+
+    num_tokens = 77 + 256  # CLIP's and T5's
+
+    def __init__(self, backbone: SD3Transformer2DModel) -> None:
+        config = backbone.config
+        super().__init__(
+            backbone,
+            blocks=blocks(config),
+            num_channels=config.in_channels,
+            num_features=backbone.inner_dim,
+        )
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the blocks in the order in which they run."""
+        return tuple(self.backbone.transformer_blocks)
+
+    @property
+    def cond_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one prompt's embeddings, without the batch."""
+        config = self.config
+        return {
+            "prompt_embeds": (self.num_tokens, config["joint_attention_dim"]),
+            "pooled_prompt_embeds": (config["pooled_projection_dim"],),
+        }
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        sigma: Float[Tensor, " b"],
+        cond: Mapping[str, Tensor],
+        *,
+        block: int | None = None,
+        stop: bool = False,
+    ) -> Prediction:
+        """Run the transformer as diffusers does, block by block, so that a sub-forward is a plain return."""
+        check_size(self.config, x_t.shape[-2:])
+        check_block(block, self.blocks)
+        model, dtype = self.backbone, self.backbone.pos_embed.proj.weight.dtype
+        image = model.pos_embed(x_t.to(dtype)).contiguous()
+        time = model.time_text_embed(1000 * sigma, cond["pooled_prompt_embeds"].to(dtype))
+        text = model.context_embedder(cond["prompt_embeds"].to(dtype))
+        features, last = None, self.last_block(block, stop)
+        for index, layer in enumerate(self.layers):
+            text, image = self.run(layer, image, text, time, index=index, last=last)
+            if index == block:
+                features = image
+                if stop:
+                    return Prediction(None, features)
+        velocity = self._unpatchify(model.proj_out(model.norm_out(image, time)), x_t)
+        return Prediction(self.process.to_x0(x_t, velocity.to(x_t.dtype), sigma), features)
+
+    def _unpatchify(self, tokens: Tensor, x_t: Tensor) -> Tensor:
+        p = self.backbone.config.patch_size
+        height, width = x_t.shape[-2] // p, x_t.shape[-1] // p
+        patches = tokens.reshape(len(tokens), height, width, p, p, -1)
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(tokens), -1, height * p, width * p)
+
+
+def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
+    """Raise ValueError for a latent size that patches would silently truncate or positions do not reach."""
+    patch, reach = config["patch_size"], config["pos_embed_max_size"]
+    if len(size) != 2 or any(side % patch or side // patch > reach for side in size):
+        raise ValueError(
+            f"expected latent height and width divisible by {patch} and at most {patch * reach}, got "
+            f"{'x'.join(map(str, size))}; change the sizes of the schedule"
+        )
+
+
+class SD3Text(Text):
+    """CLIP's two embeddings side by side, padded to T5's width, with T5's tokens behind."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return T5's length: 256, the pipeline's default, or 0 where it is left out (diffusers would append zeros)."""
+        return {"max_sequence_length": 0 if self.pipe.text_encoder_3 is None else 256}
+
+    def encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Call `encode_prompt` as the pipeline does."""
+        embeds, _, pooled, _ = self.pipe.encode_prompt(
+            prompts,
+            None,
+            None,
+            do_classifier_free_guidance=False,
+            **self.options,
+            device=self.device,
+        )
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def blocks(config: Mapping[str, Any]) -> range:
+    """Return the blocks whose features can be asked for."""
+    return range(int(config["num_layers"]))
+
+
+FAMILY = Family(
+    pipeline=StableDiffusion3Pipeline,
+    backbone=SD3Transformer2DModel,
+    denoiser=SD3Denoiser,
+    vae=AutoencoderKL,
+    latents=ImageLatents,
+    text=SD3Text,
+    check_size=check_size,
+    blocks=blocks,
+)

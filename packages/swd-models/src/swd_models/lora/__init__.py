@@ -1,0 +1,1 @@
+"""LoRA of a denoiser: files of every form, and adapters made of them."""
