@@ -231,8 +231,8 @@ def write(rows: Rows, costs: Mapping[str, Cost], levels: Mapping[str, float], ar
 `uv run --group benchmarks python -m benchmarks.studies.progressive`; seeds {", ".join(map(str, args.seeds))}; {count}
 prompts; guidance {GUIDANCE:g}, for students none. Euler steps on the teacher's grid, {LOW[0]}x{LOW[1]} above the
 timestep at which the first frequency shows that this size cannot hold ({switches}), then {FULL[0]}x{FULL[1]}.
-Implemented from the paper (arXiv 2605.18736) with our own code. Costs are counted: cells over all forwards, and FLOPs, of which this
-small teacher spends most on text, other than the paper's models. {"; ".join(machines)}.
+Implemented from the paper (arXiv 2605.18736) with our own code. Costs are counted: cells over all forwards,
+and FLOPs, of which this small teacher spends most on text, other than the paper's models. {"; ".join(machines)}.
 
 {table(priced)}
 

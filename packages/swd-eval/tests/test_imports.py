@@ -9,11 +9,11 @@ EXTRAS = (
     "torchvision", "torch_fidelity", "skimage", "tyro", "matplotlib", "av", "accelerate",
 )  # fmt: skip
 SOURCE = Path(swd_eval.__file__).parent
-APART = {"cli", "__main__", "study"}  # commands, and the study, which is an extra
+APART = {"cli", "commands", "__main__", "study"}  # the command line, and the study: extras
 
 
 def output_of(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def test_metrics_import_with_torch_numpy_and_pillow_alone():
