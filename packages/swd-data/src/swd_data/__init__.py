@@ -1,0 +1,27 @@
+"""Images, clips, prompts and files of users, in and out: read once, the same for every command."""
+
+from swd_data.captions import Sample, has_captions, metadata_of, read_pairs, read_samples
+from swd_data.clips import Clip, read_frames, write_video
+from swd_data.errors import reading, shell
+from swd_data.files import (
+    checksum,
+    claim,
+    read_json,
+    read_object,
+    read_text,
+    whole,
+    write_json,
+    write_text,
+    write_whole,
+)
+from swd_data.folders import IMAGES, VIDEOS, Kind, find_files, list_files, natural, stem
+from swd_data.images import fit_image, image_size, open_image, save_image
+from swd_data.prompts import check_text, output_names, read_prompts, read_rows
+from swd_data.skipped import Skipped
+
+__all__ = [
+    "IMAGES", "VIDEOS", "Clip", "Kind", "Sample", "Skipped", "check_text", "checksum", "claim", "find_files",
+    "fit_image", "has_captions", "image_size", "list_files", "metadata_of", "natural", "open_image", "output_names",
+    "read_frames", "read_json", "read_object", "read_pairs", "read_prompts", "read_rows", "read_samples", "read_text",
+    "reading", "save_image", "shell", "stem", "whole", "write_json", "write_text", "write_video", "write_whole",
+]  # fmt: skip

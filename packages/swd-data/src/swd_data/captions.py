@@ -1,0 +1,138 @@
+"""Images or videos with their captions: metadata.jsonl or .csv in their folder, a .txt beside each, or other files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swd_data.files import read_text
+from swd_data.folders import Kind, files_of, find_files, inside, list_files, natural, stem
+from swd_data.prompts import check_text, lines_of, name_of, prompt_of, read_rows
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+SIDECARS = (".txt", ".caption")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image or video.
+
+    Attributes:
+        name: Its path in its folder.
+        prompt: Empty where none was given.
+        where: Where that was given, for messages.
+    """
+
+    name: str
+    path: Path
+    prompt: str
+    where: str = ""
+
+
+def metadata_of(folder: Path) -> Path | None:
+    """Return the file that makes a folder an image folder, if it has one."""
+    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+
+
+def has_captions(folder: Path, kind: Kind) -> bool:
+    """Tell whether `read_pairs` finds something in a folder."""
+    return folder.is_dir() and (metadata_of(folder) is not None or bool(_sidecars(folder, kind)))
+
+
+def read_pairs(folder: Path, kind: Kind) -> list[Sample]:
+    """Return the samples of a data set: in the order of its metadata, else those with a caption beside them.
+
+    Hugging Face's `imagefolder` has metadata.jsonl or .csv with file_name and text; in that of kohya and others 0.txt
+    (or 0.caption) is the caption of 0.png. Captions may be empty. Files are not looked at.
+
+    Raises:
+        ValueError: neither, a broken line, or an image without a caption where others have one.
+    """
+    metadata = metadata_of(folder)
+    samples = _of_metadata(folder, metadata) if metadata else _of_sidecars(folder, kind)
+    if not samples:
+        raise ValueError(
+            f"expected at least one sample in {metadata}, got none"
+            if metadata
+            else f"expected {' or '.join(METADATA)} in {folder}, or a .txt beside each of its {kind}, got neither"
+        )
+    return samples
+
+
+def read_samples(folder: Path, prompts: Path | None = None, kind: Kind = "images") -> list[Sample]:
+    """Return all images or videos of a folder in natural order, each with its prompt if there is one.
+
+    Prompts are rows of a file: by default the folder's own metadata, else what stands beside the files. Rows with a
+    file name belong to that file, whatever its suffix. Without names rows go with files in order; with k times as many
+    files as rows, the first k files belong to the first row, and so on.
+
+    Raises:
+        ValueError: there are no files of this kind, or they and the prompts do not fit.
+    """
+    files, source = find_files(folder, kind), prompts or metadata_of(folder)
+    if source is None:
+        beside = _sidecars(folder, kind)
+        return _of_sidecars(folder, kind) if beside else [Sample(name, path, "") for name, path in files.items()]
+    rows = [(name_of(row), prompt_of(row, f"line {number} of {source}")) for number, row in read_rows(source)]
+    if not rows:
+        raise ValueError(f"expected prompts in {source}, got none")
+    if all(name for name, _ in rows):
+        return _by_name(folder, files, source, rows)
+    if len(files) % len(rows):
+        raise ValueError(f"expected {len(rows)} {kind} (one a prompt) or a multiple in {folder}, got {len(files)}")
+    each = len(files) // len(rows)
+    return [Sample(name, path, rows[index // each][1]) for index, (name, path) in enumerate(files.items())]
+
+
+def _of_metadata(folder: Path, metadata: Path) -> list[Sample]:
+    samples = []
+    for number, row in read_rows(metadata):
+        where = f"line {number} of {metadata}"
+        name, text = name_of(row), next((row[key] for key in ("text", "prompt", "caption") if key in row), None)
+        if not name or not isinstance(text, str):
+            raise ValueError(f"expected file_name and text in {where}, got {', '.join(row) or 'none'}")
+        samples.append(Sample(inside(name, where), folder / name, check_text(text, where), where))
+    return samples
+
+
+def _of_sidecars(folder: Path, kind: Kind) -> list[Sample]:
+    captions, samples = _sidecars(folder, kind), []
+    if not captions:
+        return []
+    for name, path in find_files(folder, kind).items():
+        beside = captions.get(name)
+        if beside is None:
+            raise ValueError(
+                f"expected {stem(name)}.txt beside {path}, as others have, got none: write it, or take the file away"
+            )
+        lines = (line.strip() for line in lines_of(read_text(beside)))
+        text = check_text(" ".join(line for line in lines if line), str(beside))
+        samples.append(Sample(name, path, text, str(beside)))
+    return samples
+
+
+def _sidecars(folder: Path, kind: Kind) -> dict[str, Path]:
+    """Return the files of captions that stand beside images or videos, by the names of those."""
+    found = {}
+    for name in list_files(folder, files_of(kind)):
+        beside = next((path for suffix in SIDECARS if (path := folder / (stem(name) + suffix)).is_file()), None)
+        if beside is not None:
+            found[name] = beside
+    return found
+
+
+def _by_name(folder: Path, files: dict[str, Path], source: Path, rows: Sequence[tuple[str, str]]) -> list[Sample]:
+    texts = {stem(name): text for name, text in rows}
+    stems = {stem(name): name for name in files}
+    if len(texts) < len(rows) or len(stems) < len(files):
+        raise ValueError(f"expected each name once in {source} and {folder}, got some twice or with two suffixes")
+    for here, there, names in (
+        (source, folder, texts.keys() - stems.keys()),
+        (folder, source, stems.keys() - texts.keys()),
+    ):
+        if names:
+            few = ", ".join(sorted(names, key=natural)[:3]) + (" ..." if len(names) > 3 else "")
+            raise ValueError(
+                f"expected the same names in {here} and {there}, got {few} ({len(names)}) only in {here.name}: "
+                "to match in order, leave the names out of the prompts"
+            )
+    return [Sample(name, path, texts[stem(name)]) for name, path in files.items()]

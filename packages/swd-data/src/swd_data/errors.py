@@ -1,0 +1,82 @@
+"""What a user is told of an error: one line, with the file; the rest is a fault of ours, and shows where it is.
+
+Functions of the workspace raise `ValueError("expected ..., got ...: what to do")` for what a user can mend.
+"""
+
+import csv
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPORT = "this is a fault of the program: please report it with the lines above and the command"
+_LIBRARIES = {("safetensors", "SafetensorError"), ("safetensors_rust", "SafetensorError"), ("av", "FFmpegError")}
+
+
+@contextmanager
+def reading(path: Path | str, what: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn what libraries raise for a broken file into one line that names it.
+
+    `also` are further kinds that the library at work raises. A line that says already what was expected stays.
+
+    Raises:
+        ValueError: the file could not be read as `what`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_expected(error) or not (isinstance(error, also) or _is_of_a_library(error)):
+            raise
+        raise ValueError(f"expected {what}, got {path}, which cannot be read: {_reason(error)}") from error
+
+
+def is_expected(error: BaseException) -> bool:
+    """Tell whether an error is one of the workspace's own lines for users."""
+    return isinstance(error, ValueError) and str(error).startswith("expected ")
+
+
+def shell(
+    name: str, command: Callable[[], str | None], explain: Callable[[Exception], str | None] = lambda _: None
+) -> None:
+    """Run a command and print what it returns; end with exit code 2 and one line on stderr where the user can help.
+
+    `explain` may return the line for an error that is known to this command alone. Any other error shows its traceback
+    and asks to report it. With SWD_TRACEBACK=1 every error shows its traceback.
+    """
+    try:
+        text = command()
+        if text is not None:
+            print(text, flush=True)
+    except BrokenPipeError:  # `swd-... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        line = explain(error) or _line(error)
+        if os.environ.get("SWD_TRACEBACK"):
+            raise
+        if line is None:
+            sys.excepthook(type(error), error, error.__traceback__)
+            print(f"{name}: {REPORT}", file=sys.stderr)
+            raise SystemExit(1) from None
+        print(f"{name}: error: {' '.join(line.split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _line(error: Exception) -> str | None:
+    if is_expected(error):
+        return str(error)
+    return _reason(error) if _is_of_a_library(error) else None
+
+
+def _is_of_a_library(error: Exception) -> bool:
+    """Tell whether an error is about a file, and not about the program."""
+    if isinstance(error, OSError | UnicodeError | csv.Error | zlib.error | EOFError):
+        return True
+    kinds = {(kind.__module__.split(".")[0], kind.__name__) for kind in type(error).__mro__}
+    return bool(kinds & _LIBRARIES)
+
+
+def _reason(error: Exception) -> str:
+    """Return the text of an error, or its name where it has none."""
+    return str(error) or type(error).__name__

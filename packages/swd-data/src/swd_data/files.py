@@ -1,0 +1,149 @@
+"""Files that are whole or absent, and folders that know what they were made with."""
+
+import codecs
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from swd_data.errors import is_expected
+
+_MARKS = (  # that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, of the same suffix; what was written there then takes its place.
+
+    Nothing is left of it after an error.
+
+    Raises:
+        OSError: it could not be written, for example as the disk is full; the line names `path`.
+    """
+    # A dot file: whatever a kill leaves of it is no sample. The checksum tells long names apart.
+    unique = f"{zlib.crc32(path.name.encode(errors='surrogateescape')):08x}.{os.getpid()}"
+    temporary = path.with_name(f".{path.stem[:40]}.{unique}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except Exception as error:
+        if is_expected(error):
+            raise
+        raise OSError(f"expected to write {path}, got: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file, which then is whole or absent."""
+    with whole(path) as temporary:
+        write(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people to read."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a text: UTF-8, or UTF-16 or UTF-32 with their mark. Line ends stay as they are.
+
+    Raises:
+        ValueError: no such file, or another encoding; the line with the first strange byte is named.
+    """
+    if not path.is_file():
+        raise ValueError(f"expected a file, got {path}, which does not exist")
+    data = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"expected text in UTF-8, or in UTF-16 with a mark, got byte 0x{data[error.start]:02x} in line {line} of "
+            f"{path}: save it as UTF-8"
+        ) from error
+
+
+def read_json(path: Path, what: str = "JSON") -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: no such file, or no JSON; the line names it.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected {what} in {path}, got {text[:40]!r}: {error}") from error
+
+
+def read_object(path: Path, what: str = "JSON") -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        ValueError: as `read_json`, or it holds something else.
+    """
+    found = read_json(path, what)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected {what} in {path}, got JSON that is no object")
+    return found
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def claim(
+    path: Path, settings: dict[str, Any], what: str, ignore: Collection[str] = (), *, may_lack: bool = False
+) -> None:
+    """Note what a folder is made with, or check that it was made with just that, but for the names to `ignore`.
+
+    With `may_lack`, settings that came with a later version are taken to have changed nothing.
+
+    Raises:
+        ValueError: the folder holds work of other settings; the first that differs is named.
+    """
+    settings = json.loads(json.dumps(settings, default=str))
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+        return
+    found, wanted = _flat(read_object(path, f"settings of {what}")), _flat(settings)
+    names = wanted if may_lack else {**wanted, **found}
+    for name in names:
+        if name in ignore or found.get(name) == wanted.get(name) or (may_lack and name not in found):
+            continue
+        raise ValueError(
+            f"expected {what} in {path.parent} made with {_short(name, wanted.get(name))}, got "
+            f"{_short(name, found.get(name))}: choose another --out, or delete that folder to make it again"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted names, as flags have them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _short(name: str, value: Any) -> str:
+    return f"{name} {value}" if len(str(value)) <= 80 else f"other {name}"

@@ -1,0 +1,231 @@
+"""Prompts and metadata as people have them: .txt, .csv, .tsv, .jsonl, .json and .parquet, read by one reader.
+
+Names of columns count without case and spaces around them. Lines end at newlines alone: U+2028 may stand in a prompt.
+"""
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from swd_data.errors import reading
+from swd_data.files import read_json, read_text
+from swd_data.folders import inside, stem
+
+SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
+TEXTS = ("text", "prompt", "caption", "captions")
+NAMES = ("file_name", "image", "file", "name")
+DELIMITERS = ",;\t|"
+Row = dict[str, Any]
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Read prompts: a line each of a .txt, else the column text, prompt or caption.
+
+    Raises:
+        ValueError: no such file, another kind, an encoding, a line that is broken or has no prompt; it is named.
+    """
+    prompts = [prompt_of(row, f"line {number} of {path}") for number, row in read_rows(path)]
+    if not prompts:
+        raise ValueError(f"expected at least one prompt in {path}, got none")
+    return prompts
+
+
+def read_rows(path: Path) -> list[tuple[int, Row]]:
+    """Return the rows of a file with the numbers of their lines (in .json and .parquet: of the rows), from 1.
+
+    A .txt has rows of `text`. A .csv has a header; it is split at , ; | or a tab, whichever finds a column of texts.
+    A .json is a list of objects or texts, or objects by file name.
+
+    Raises:
+        ValueError: as `read_prompts`, but for missing prompts.
+    """
+    match path.suffix.lower():
+        case ".txt":
+            lines = enumerate(lines_of(read_text(path)), start=1)
+            return [(number, {"text": line.strip()}) for number, line in lines if line.strip()]
+        case ".csv" | ".tsv":
+            return _read_csv(path)
+        case ".jsonl":
+            return list(_read_lines(path))
+        case ".json":
+            return _read_json(path)
+        case ".parquet":
+            return _read_parquet(path)
+    raise ValueError(f"expected a file of {', '.join(SUFFIXES)}, got {path}")
+
+
+def prompt_of(row: Row, where: str) -> str:
+    """Return the prompt of a row: of a list the first.
+
+    Raises:
+        ValueError: it has none, or one that is no Unicode.
+    """
+    for name in TEXTS:
+        value = row.get(name)
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, str) and value.strip():
+            return check_text(value.strip(), where)
+    raise ValueError(f"expected a text in one of {', '.join(TEXTS)} in {where}, got {_columns(row)}")
+
+
+def name_of(row: Row) -> str:
+    """Return the file name of a row, or "" where it has none."""
+    return next((row[name] for name in NAMES if isinstance(row.get(name), str)), "")
+
+
+def check_text(text: str, where: str) -> str:
+    """Return a text; raise ValueError for one that is no Unicode, such as half an emoji: no file could hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"expected Unicode text in {where}, got half a character, {text[error.start]!r}, at place {error.start}"
+        ) from error
+    return text
+
+
+def output_names(path: Path) -> list[str] | None:
+    """Return the file names that a file of prompts gives them, without suffix; None where it has none.
+
+    Only suffixes of images and videos are cut: `cat_v1.5` stays.
+
+    Raises:
+        ValueError: a name is missing, leads out of the folder, or is another's.
+    """
+    rows = read_rows(path)
+    if not any("file_name" in row for _, row in rows):
+        return None
+    lines: dict[str, int] = {}
+    for number, row in rows:
+        given = row.get("file_name")
+        where = f"line {number} of {path}"
+        name = stem(inside(given, where)) if isinstance(given, str) and given else ""
+        if not PurePosixPath(name).name:
+            raise ValueError(f"expected a file_name in {where}, got {given!r}")
+        if name in lines:
+            raise ValueError(
+                f"expected another file_name in {where}, got {given!r}, which is that of line {lines[name]}"
+            )
+        lines[name] = number
+    return list(lines)
+
+
+def lines_of(text: str) -> list[str]:
+    r"""Split a text at \n, \r\n and \r alone; the last line ends with the text."""
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def _read_csv(path: Path) -> list[tuple[int, Row]]:
+    """Read a table: strict in quotes, each row as wide as the header."""
+    text = read_text(path)
+    if not text.strip():
+        return []
+    header, delimiter = _header(text, path)
+    rows = []
+    for number, cells in _records(text, delimiter, path):
+        if len(cells) != len(header):
+            raise ValueError(
+                f"expected {len(header)} field(s) split at {delimiter!r} in line {number} of {path}, got {len(cells)}: "
+                'put texts that hold it in quotes, "..."'
+            )
+        rows.append((number, dict(zip(header, cells, strict=True))))
+    return rows[1:]
+
+
+def _header(text: str, path: Path) -> tuple[list[str], str]:
+    """Return the names of the columns, and the delimiter: of those that find a column of texts, the one of the most."""
+    found: dict[str, list[str]] = {}
+    for delimiter in DELIMITERS:
+        try:
+            cells = next((cells for _, cells in _records(text, delimiter, path)), [])
+        except ValueError:  # quotes that are none with this one
+            continue
+        found[delimiter] = [cell.strip().casefold() for cell in cells]
+    fitting = {delimiter: names for delimiter, names in found.items() if set(names) & set(TEXTS)}
+    if not fitting:
+        best = max(found.values(), key=len, default=[text.splitlines()[0][:40]])
+        raise ValueError(
+            f"expected a column {', '.join(TEXTS[:-1])} in the first line of {path}, got {', '.join(best)}"
+        )
+    delimiter = max(fitting, key=lambda each: len(fitting[each]))
+    names = fitting[delimiter]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"expected each column once in the first line of {path}, got {twice!r} twice")
+    return names, delimiter
+
+
+def _records(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records of a table that are not empty, with the line at which each begins."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"expected a table in {path}, got {error} in the record of line {line}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, Row]]:
+    # Split at newlines alone, as JSON lines are, whatever else may stand in a text.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"expected JSON in line {number} of {path}, got {line[:40]!r}: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"expected a JSON object in line {number} of {path}, got {line[:40]!r}")
+        yield number, _named(row)
+
+
+def _read_json(path: Path) -> list[tuple[int, Row]]:
+    """Read a list of objects or texts, or objects or texts by file name, as MJHQ's meta_data.json."""
+    found = read_json(path)
+    if isinstance(found, dict):
+        values = [{"file_name": name} | (_object(value) or {}) for name, value in found.items()]
+    else:
+        values = [_object(value) for value in found] if isinstance(found, list) else []
+    if not values or None in values:
+        raise ValueError(f"expected a list of JSON objects in {path}, or objects by file name, got something else")
+    return [(number, _named(row)) for number, row in enumerate(values, start=1) if row is not None]
+
+
+def _object(value: Any) -> Row | None:
+    return {"text": value} if isinstance(value, str) else value if isinstance(value, dict) else None
+
+
+def _read_parquet(path: Path) -> list[tuple[int, Row]]:
+    try:
+        from pyarrow import ArrowException  # type: ignore[import-untyped]
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ValueError(f"expected pyarrow to read {path}, got none: pip install 'swd-data[parquet]'") from error
+    if not path.is_file():
+        raise ValueError(f"expected a file, got {path}, which does not exist")
+    with reading(path, "a parquet file", ArrowException):
+        file = ParquetFile(path)
+        columns = [name for name in file.schema_arrow.names if name.strip().casefold() in (*TEXTS, *NAMES)]
+        rows: list[Row] = file.read(columns).to_pylist()
+    return [(number, _named(row)) for number, row in enumerate(rows, start=1)]
+
+
+def _named(row: Row) -> Row:
+    """Return a row under names without case and spaces around; where two meet, the one that was so already counts."""
+    return {name.strip().casefold(): value for name, value in row.items()} | {
+        name: value for name, value in row.items() if name == name.strip().casefold()
+    }
+
+
+def _columns(row: Sequence[str] | Row) -> str:
+    return ", ".join(map(str, row)) or "none"

@@ -1,0 +1,48 @@
+"""Bad samples of a long work: skipped, counted, listed, until there are too many of them."""
+
+import json
+from pathlib import Path
+from threading import Lock
+
+from swd_data.files import write_text
+
+FILE = "skipped.jsonl"
+
+
+class Skipped:
+    """Notes each bad sample and its reason in a file, a JSON line each, and says when it is enough.
+
+    Threads may share it. Processes have one each, and files of their own.
+    """
+
+    def __init__(self, path: Path, total: int, share: float = 0.01) -> None:
+        """Take the number of all samples, and the share of them that may be bad; 0: none."""
+        self.path, self.total, self.share = path, total, share
+        self._reasons: dict[str, str] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def add(self, name: str, error: Exception) -> None:
+        """Note a sample; one that was noted before counts once.
+
+        Raises:
+            ValueError: more than the share are bad; the first is named.
+        """
+        with self._lock:
+            self._reasons.setdefault(name, " ".join(str(error).split()))
+            rows = [{"file_name": name, "reason": reason} for name, reason in self._reasons.items()]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if len(self) > self.share * self.total:
+            first = next(iter(self._reasons.values()))
+            if len(self) == 1:
+                raise ValueError(first) from error
+            raise ValueError(
+                f"expected at most {self.share:.3g} of {self.total} samples to be bad, got {len(self)}, listed in "
+                f"{self.path}: mend them, or allow more; the first: {first}"
+            ) from error
+
+    def __str__(self) -> str:
+        return f"{len(self)} of {self.total} samples are bad and left out: see {self.path}"
