@@ -19,10 +19,10 @@ Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 
 
-def open_image(source: Path | bytes, name: str = "", *, background: Colour = WHITE) -> Image.Image:
+def open_image(source: Path | bytes | Image.Image, name: str = "", *, background: Colour = WHITE) -> Image.Image:
     """Return an image of mode RGB as a viewer shows it: turned by its EXIF, transparency over `background`.
 
-    `source` is a file, or the bytes of one. 16 bits become 8 by dropping the lower ones, as Pillow does in colour.
+    `source` is a file, the bytes of one, or what Pillow has opened. 16 bits become 8 by dropping the lower ones, as Pillow does in colour.
     Of several frames the first counts. `name` is what messages call it.
 
     Raises:
@@ -35,7 +35,7 @@ def open_image(source: Path | bytes, name: str = "", *, background: Colour = WHI
         return _flat(_eight_bits(upright, kind, name or str(source)), background)
 
 
-def image_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
+def image_size(source: Path | bytes | Image.Image, name: str = "") -> tuple[int, int]:
     """Return width and height of an image as it looks, that is turned; its pixels are not decoded.
 
     Raises:
@@ -67,16 +67,15 @@ def fit_image(image: Image.Image, height: int, width: int, name: str) -> NDArray
 
 
 @contextmanager
-def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
+def _opened(source: Path | bytes | Image.Image, name: str) -> Iterator[Image.Image]:
     """Open an image; turn what Pillow raises for broken ones into one line, there and inside the block."""
-    what = name or (str(source) if isinstance(source, Path) else f"{len(source)} bytes")
-    # For broken files Pillow raises nearly anything: SyntaxError, KeyError, struct.error ...
-    with reading(what, "an image", Exception), Image.open(_file(source)) as image:
-        yield image
-
-
-def _file(source: Path | bytes) -> Path | BytesIO:
-    return source if isinstance(source, Path) else BytesIO(source)
+    what = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
+    with reading(what, "an image", Exception):  # broken, nearly anything: SyntaxError, KeyError, struct.error ...
+        if isinstance(source, Image.Image):
+            yield source
+            return
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            yield image
 
 
 def _orientation(image: Image.Image) -> int:
