@@ -18,11 +18,12 @@ class Skipped:
     def __init__(self, path: Path, total: int, share: float = 0.01) -> None:
         """Take the number of all samples, and the share of them that may be bad; 0: none."""
         self.path, self.total, self.share = path, total, share
-        self._reasons: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        """By name; for reading."""
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._reasons)
+        return len(self.reasons)
 
     def add(self, name: str, error: Exception) -> None:
         """Note a sample; one that was noted before counts once.
@@ -31,12 +32,12 @@ class Skipped:
             ValueError: more than the share are bad; the first is named.
         """
         with self._lock:
-            self._reasons.setdefault(name, " ".join(str(error).split()))
-            rows = [{"file_name": name, "reason": reason} for name, reason in self._reasons.items()]
+            self.reasons.setdefault(name, " ".join(str(error).split()))
+            rows = [{"file_name": name, "reason": reason} for name, reason in self.reasons.items()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         if len(self) > self.share * self.total:
-            first = next(iter(self._reasons.values()))
+            first = next(iter(self.reasons.values()))
             if len(self) == 1:
                 raise ValueError(first) from error
             raise ValueError(
