@@ -60,3 +60,34 @@ def test_resolve_takes_a_name_a_file_or_the_inline_form(tmp_path):
 def test_resolve_says_what_it_expects(text, message):
     with pytest.raises(ValueError, match=message):
         presets.resolve(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_may_have_any_encoding_of_json(tmp_path, encoding):
+    path = tmp_path / "schedule.JSON"
+    path.write_text(presets.TINY_4.to_json(), encoding=encoding)
+    assert presets.resolve(str(path)) == presets.TINY_4
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "check the syntax"),
+        (b'{"timesteps": [1000', "check the syntax"),
+        (b"\xff\xff\xff", "save it as UTF-8"),
+        (b'{"steps": 4}', "give exactly these two keys"),
+        (b'{"timesteps": [1.0, 0.6], "sizes": [[8, 8], [16, 16]]}', "got sigmas"),
+        (b'{"timesteps": [1000], "sizes": [[8, 8]], "upscaler": "lanczos"}', "an upscaler of"),
+    ],
+)
+def test_whatever_is_wrong_with_a_file_it_is_named(tmp_path, data, message):
+    path = tmp_path / "schedule.json"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"expected .*{message}") as error:
+        presets.resolve(str(path))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"expected a schedule's JSON file, got .*schedule\.json"):
+        presets.resolve(str(path))

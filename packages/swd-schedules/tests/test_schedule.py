@@ -72,14 +72,20 @@ def test_parse() -> None:
 @pytest.mark.parametrize(
     ("timesteps", "sizes", "message"),
     [
-        ((), (), "expected at least one timestep, got none"),
+        ((), (), "expected 1 to 64 timesteps, got none"),
         ((1000.0,), (), "expected one size per timestep, got 1 timesteps and 0 sizes"),
         ((1001.0,), ((8, 8),), r"expected timesteps in \(0, 1000\], got 1001"),
         ((0.0,), ((8, 8),), r"expected timesteps in \(0, 1000\], got 0"),
+        ((-5.0,), ((8, 8),), r"expected timesteps in \(0, 1000\], got -5"),
         ((float("nan"),), ((8, 8),), r"expected timesteps in \(0, 1000\], got nan"),
+        ((float("inf"),), ((8, 8),), r"expected timesteps in \(0, 1000\], got inf"),
+        ((1000.0, float("nan")), ((8, 8),) * 2, r"expected timesteps in \(0, 1000\], got nan"),
+        (tuple(1000.0 - i for i in range(65)), ((8, 8),) * 65, "expected 1 to 64 timesteps, got 65"),
+        ((1.0, 0.6), ((8, 8), (16, 16)), "expected a first timestep of 10 or more, got 1; got sigmas"),
         ((900.0, 900.0), ((8, 8), (8, 8)), "expected strictly falling timesteps, got 900 then 900"),
-        ((1000.0,), ((8,),), r"expected sizes \(h, w\) or \(t, h, w\) of at least 1, got \(8,\)"),
-        ((1000.0,), ((8, 0),), r"of at least 1, got \(8, 0\)"),
+        ((1000.0,), ((8,),), r"expected sizes \(h, w\) or \(t, h, w\) of whole numbers in 1..4096, got \(8,\)"),
+        ((1000.0,), ((8, 0),), r"of whole numbers in 1..4096, got \(8, 0\)"),
+        ((1000.0,), ((8, 4097),), r"of whole numbers in 1..4096, got \(8, 4097\)"),
         ((1000.0, 900.0), ((8, 8), (2, 8, 8)), r"expected sizes of one rank, got \(8, 8\) then \(2, 8, 8\)"),
         ((1000.0, 900.0), ((8, 8), (16, 6)), r"expected sizes that never shrink, got \(8, 8\) then \(16, 6\)"),
     ],
@@ -101,6 +107,15 @@ def test_broken_rules_are_named(timesteps: tuple[float, ...], sizes: tuple[tuple
         ('{"timesteps": [1000], "sizes": [["8", 8]]}', r"got sizes \[\['8', 8\]\]; give a list of lists"),
         ('{"timesteps": [1000], "sizes": [[8.0, 8]]}', r"got sizes \[\[8.0, 8\]\]; give a list of lists"),
         ('{"timesteps": [NaN], "sizes": [[8, 8]]}', "expected timesteps in"),
+        ('{"timesteps": [1e999], "sizes": [[8, 8]]}', "expected timesteps in .* got inf"),
+        ('{"timesteps": [1' + "0" * 400 + '], "sizes": [[8, 8]]}', "expected timesteps in"),
+        ('{"timesteps": [1' + "0" * 9000 + '], "sizes": [[8, 8]]}', "check the syntax"),
+        ("[" * 100_000, "check the syntax"),
+        ('{"timesteps": [true], "sizes": [[8, 8]]}', r"got timesteps \[True\]; give a list of numbers"),
+        ('{"timesteps": [1000], "sizes": [[true, 8]]}', "give a list of lists of whole numbers"),
+        ('{"timesteps": 1000, "sizes": [[8, 8]]}', "got timesteps 1000; give a list of numbers"),
+        ('{"timesteps": [1.0, 0.6], "sizes": [[8, 8], [16, 16]]}', "got sigmas.* multiply by 1000"),
+        ('{"timesteps": [1000], "sizes": [[8, 8]], "upscaler": ["dct"]}', "expected an upscaler of"),
     ],
 )
 def test_broken_json_is_named(text: str, message: str) -> None:
@@ -108,7 +123,19 @@ def test_broken_json_is_named(text: str, message: str) -> None:
         ScaleSchedule.from_json(text)
 
 
-@pytest.mark.parametrize("text", ["", "1000", "1000:8x", "1000:1x2x3x4", "-5:8x8", "1000@8x8", "1000:8x8;900:8x8"])
+def test_sigmas_in_the_inline_form_are_a_mistake() -> None:
+    for text in ("1.0:8,0.6:16", "9.99:8", "1e-3:8"):
+        with pytest.raises(
+            ValueError, match=r"expected a first timestep of 10 or more.* got sigmas\? multiply by 1000"
+        ):
+            ScaleSchedule.parse(text)
+    assert ScaleSchedule.parse("10:8,0.5:16").timesteps == (10.0, 0.5)
+
+
+BROKEN = ["", "1000", "1000:8x", "1000:1x2x3x4", "-5:8x8", "1000@8x8", "1000:8x8;900:8x8", "nan:8", "inf:8", "1000:-8"]
+
+
+@pytest.mark.parametrize("text", [*BROKEN, "1000:" + "9" * 9000])
 def test_broken_inline_form_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="expected entries such as 1000:8x8, got"):
         ScaleSchedule.parse(text)

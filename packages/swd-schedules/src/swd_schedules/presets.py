@@ -4,12 +4,14 @@ The paper prints rounded timesteps (945, 896, 790, 737, 602). They are points of
 shift 3 (`grid.shifted_grid`, twice shifted), and stand here with that grid's full precision (945.39, 895.90, ...).
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from swd_schedules.grid import shifted_grid
-from swd_schedules.schedule import ScaleSchedule, check_upscaler
+from swd_schedules.rules import check_upscaler
+from swd_schedules.schedule import ScaleSchedule
 
 _GRID = tuple(1000 * sigma for sigma in shifted_grid(28))
 _SIX_STEPS = tuple(_GRID[i] for i in (0, 4, 7, 12, 14, 18))
@@ -63,13 +65,24 @@ def resolve(text: str) -> ScaleSchedule:
     name, comma, upscaler = text.partition(",")
     if name in PRESETS:
         return replace(PRESETS[name], upscaler=check_upscaler(upscaler.strip())) if comma else PRESETS[name]
-    if Path(text).suffix == ".json":
-        try:
-            return ScaleSchedule.from_json(Path(text).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"expected a schedule's JSON file, got {text}: {error.strerror}") from error
+    if Path(text).suffix.lower() == ".json":
+        return _read_file(Path(text))
     if ":" not in text:
         raise ValueError(
-            f"expected a schedule as a JSON file, as 1000:64,896:80,... or one of {', '.join(PRESETS)}; got {text!r}"
+            f"expected a schedule as a JSON file, as 1000:64,896:80,... or one of {', '.join(PRESETS)}; got "
+            f"{text[:60]!r}"
         )
     return ScaleSchedule.parse(text)
+
+
+def _read_file(path: Path) -> ScaleSchedule:
+    """Read a JSON file in any encoding that JSON may have; whatever is wrong with it, the line names it."""
+    try:
+        data = path.read_bytes()
+        return ScaleSchedule.from_json(data.decode(json.detect_encoding(data)))
+    except OSError as error:
+        raise ValueError(f"expected a schedule's JSON file, got {path}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise ValueError(f"expected a schedule's JSON file, got {path}: {error}; save it as UTF-8") from error
+    except ValueError as error:
+        raise ValueError(f"{error} (in {path})") from error

@@ -1,15 +1,12 @@
 """Scale schedules: the latent size at each timestep (section 4.1 of the paper)."""
 
 import json
-import re
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import sqrt
-from typing import cast, get_args
 
+from swd_schedules.forms import read_inline, read_json
 from swd_schedules.resize import UpscaleMode
-
-_ENTRY = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?):(\d+(?:x\d+){0,2})")
+from swd_schedules.rules import check_sizes, check_timesteps, check_upscaler
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,9 @@ class ScaleSchedule:
     This is the sampler's pairing, for training too; the paper's figure 3 and its training paragraph write s_{i+1}.
 
     Attributes:
-        timesteps: Strictly falling, in (0, 1000].
-        sizes: `(h, w)` or `(t, h, w)` in latent cells, never shrinking on any axis; sizes may repeat. Whether a model's
-            patch divides them is for the model to check.
+        timesteps: Strictly falling, in (0, 1000], at most 64. A first one below 10 is refused: it must be a sigma.
+        sizes: `(h, w)` or `(t, h, w)` in latent cells, at most 4096 a side, never shrinking on any axis; sizes may
+            repeat. Whether a model's patch divides them is for the model to check.
         upscaler: What takes x0 to the next size, in sampling and in training.
 
     Raises:
@@ -43,8 +40,8 @@ class ScaleSchedule:
     upscaler: UpscaleMode = "bicubic"
 
     def __post_init__(self) -> None:
-        _check_timesteps(self.timesteps)
-        _check_sizes(self.sizes)
+        check_timesteps(self.timesteps)
+        check_sizes(self.sizes)
         if len(self.timesteps) != len(self.sizes):
             raise ValueError(
                 f"expected one size per timestep, got {len(self.timesteps)} timesteps and {len(self.sizes)} sizes; "
@@ -63,19 +60,7 @@ class ScaleSchedule:
 
         An upscaler other than bicubic stands at the end: `1000:8,896:16,dct`.
         """
-        timesteps, sizes = [], []
-        entries, _, last = text.rpartition(",")
-        named = bool(entries) and ":" not in last
-        for entry in (entries if named else text).split(","):
-            match = _ENTRY.fullmatch(entry.strip())
-            if match is None:
-                raise ValueError(
-                    f"expected entries such as 1000:8x8, got {entry.strip()!r}; write timestep:size, split by commas"
-                )
-            size = tuple(int(axis) for axis in match[2].split("x"))
-            timesteps.append(float(match[1]))
-            sizes.append(size if len(size) > 1 else size * 2)
-        return cls(tuple(timesteps), tuple(sizes), check_upscaler(last.strip()) if named else "bicubic")
+        return cls(*read_inline(text))
 
     @classmethod
     def from_json(cls, text: str) -> "ScaleSchedule":
@@ -84,23 +69,7 @@ class ScaleSchedule:
         Raises:
             ValueError: The text is no JSON, has other keys, or describes no valid schedule.
         """
-        expected = 'expected JSON such as {"timesteps": [1000, 602], "sizes": [[8, 8], [16, 16]]}'
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{expected}, got {text[:60]!r}; check the syntax ({error})") from error
-        if not isinstance(data, dict) or set(data) - {"upscaler"} != {"timesteps", "sizes"}:
-            raise ValueError(f"{expected}, got {text[:60]!r}; give exactly these two keys, or upscaler too")
-        timesteps, sizes = data["timesteps"], data["sizes"]
-        if not _is_list_of((int, float), timesteps):
-            raise ValueError(f"{expected}, got timesteps {timesteps!r}; give a list of numbers")
-        if not (_is_list_of(list, sizes) and all(_is_list_of(int, size) for size in sizes)):
-            raise ValueError(f"{expected}, got sizes {sizes!r}; give a list of lists of whole numbers")
-        return cls(
-            tuple(float(t) for t in timesteps),
-            tuple(tuple(size) for size in sizes),
-            check_upscaler(data.get("upscaler", "bicubic")),
-        )
+        return cls(*read_json(text))
 
     def to_json(self) -> str:
         """Write the schedule as one line of JSON; `from_json` gives back an equal one."""
@@ -154,43 +123,6 @@ class ScaleSchedule:
         # Four digits keep the once- and the twice-shifted grid apart (895.7, 895.9).
         steps = (f"{t:.4g}@{_size_text(size)}" for t, size in zip(self.timesteps, self.sizes, strict=True))
         return " -> ".join(steps) + ("" if self.upscaler == "bicubic" else f" ({self.upscaler})")
-
-
-def _check_timesteps(timesteps: tuple[float, ...]) -> None:
-    if not timesteps:
-        raise ValueError("expected at least one timestep, got none; a schedule has one step or more")
-    for t in timesteps:
-        if not 0 < t <= 1000:
-            raise ValueError(f"expected timesteps in (0, 1000], got {t:g}; multiply noise levels in (0, 1] by 1000")
-    for before, after in pairwise(timesteps):
-        if after >= before:
-            raise ValueError(
-                f"expected strictly falling timesteps, got {before:g} then {after:g}; start with the noisiest"
-            )
-
-
-def _check_sizes(sizes: tuple[tuple[int, ...], ...]) -> None:
-    for size in sizes:
-        if len(size) not in (2, 3) or min(size) < 1:
-            raise ValueError(f"expected sizes (h, w) or (t, h, w) of at least 1, got {size}; count latent cells")
-    for before, after in pairwise(sizes):
-        if len(before) != len(after):
-            raise ValueError(f"expected sizes of one rank, got {before} then {after}; give all or none a frame axis")
-        if any(new < old for old, new in zip(before, after, strict=True)):
-            raise ValueError(
-                f"expected sizes that never shrink, got {before} then {after}; order them from small to large"
-            )
-
-
-def check_upscaler(name: object) -> UpscaleMode:
-    """Return the name of an upscaler; raise ValueError if it is none."""
-    if name not in get_args(UpscaleMode):
-        raise ValueError(f"expected an upscaler of {', '.join(get_args(UpscaleMode))}, got {name!r}")
-    return cast(UpscaleMode, name)
-
-
-def _is_list_of(kind: type | tuple[type, ...], value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
 def _size_text(size: tuple[int, ...]) -> str:
