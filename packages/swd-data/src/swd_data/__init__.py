@@ -8,20 +8,22 @@ from swd_data.files import (
     claim,
     read_json,
     read_object,
-    read_text,
     whole,
+    whole_folder,
     write_json,
     write_text,
     write_whole,
 )
 from swd_data.folders import IMAGES, VIDEOS, Kind, find_files, list_files, natural, stem
 from swd_data.images import fit_image, image_size, open_image, save_image
-from swd_data.prompts import check_text, output_names, read_prompts, read_rows
+from swd_data.prompts import output_names, read_prompts, read_rows
 from swd_data.skipped import Skipped
+from swd_data.texts import check_text, read_text
 
 __all__ = [
     "IMAGES", "VIDEOS", "Clip", "Kind", "Sample", "Skipped", "check_text", "checksum", "claim", "find_files",
     "fit_image", "has_captions", "image_size", "list_files", "metadata_of", "natural", "open_image", "output_names",
     "read_frames", "read_json", "read_object", "read_pairs", "read_prompts", "read_rows", "read_samples", "read_text",
-    "reading", "save_image", "shell", "stem", "whole", "write_json", "write_text", "write_video", "write_whole",
+    "reading", "save_image", "shell", "stem", "whole", "whole_folder", "write_json", "write_text", "write_video",
+    "write_whole",
 ]  # fmt: skip

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from swd_data.files import read_text
 from swd_data.folders import Kind, files_of, find_files, inside, list_files, natural, stem
-from swd_data.prompts import check_text, lines_of, name_of, prompt_of, read_rows
+from swd_data.prompts import name_of, prompt_of, read_rows
+from swd_data.texts import check_text, lines_of, read_text
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 SIDECARS = (".txt", ".caption")
@@ -112,16 +112,17 @@ def _of_sidecars(folder: Path, kind: Kind) -> list[Sample]:
 
 def _sidecars(folder: Path, kind: Kind) -> dict[str, Path]:
     """Return the files of captions that stand beside images or videos, by the names of those."""
+    files = list_files(folder, {*files_of(kind), *SIDECARS})
     found = {}
-    for name in list_files(folder, files_of(kind)):
-        beside = next((path for suffix in SIDECARS if (path := folder / (stem(name) + suffix)).is_file()), None)
-        if beside is not None:
+    for name, path in files.items():
+        beside = next((files[each] for suffix in SIDECARS if (each := stem(name) + suffix) in files), None)
+        if beside is not None and path.suffix.lower() in files_of(kind):
             found[name] = beside
     return found
 
 
 def _by_name(folder: Path, files: dict[str, Path], source: Path, rows: Sequence[tuple[str, str]]) -> list[Sample]:
-    texts = {stem(name): text for name, text in rows}
+    texts = {stem(PurePosixPath(name).as_posix()): text for name, text in rows}
     stems = {stem(name): name for name in files}
     if len(texts) < len(rows) or len(stems) < len(files):
         raise ValueError(f"expected each name once in {source} and {folder}, got some twice or with two suffixes")

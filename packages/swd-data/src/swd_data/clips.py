@@ -3,8 +3,9 @@
 Needs PyAV for files (extra `swd-data[video]`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from swd_data.errors import reading
 from swd_data.files import whole
 from swd_data.folders import IMAGES, list_files
-from swd_data.images import WHITE, Colour, open_image
+from swd_data.images import WHITE, Colour, flatten, open_image
 
 _LATE = Fraction(1, 1000)
 """Seconds by which a time stamp may be late: containers round them."""
@@ -40,7 +41,8 @@ def read_frames(path: Path, count: int, fps: float | None = None, *, background:
     if len(frames) < count:
         pace = f" at {fps:g} a second" if fps else ""
         raise ValueError(f"expected {count} frames{pace} in {path}, got {len(frames)}: leave it out, or ask for fewer")
-    return [_upright(frame) for frame in frames]
+    with _reading(path):
+        return [_upright(frame, background) for frame in frames]
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ class Clip:
             ValueError: the file is damaged before the last of them.
         """
         last, wanted = max(indices), set(indices)
-        found = {
-            index: np.asarray(_upright(frame))
-            for index, frame in zip(range(last + 1), _frames(self.path), strict=False)
-            if index in wanted
-        }
+        with _reading(self.path):
+            found = {
+                index: np.asarray(_upright(frame))
+                for index, frame in zip(range(last + 1), _frames(self.path), strict=False)
+                if index in wanted
+            }
         missing = wanted - found.keys()
         if missing:
             raise ValueError(f"expected {self.num_frames} frames in {self.path}, got none at index {min(missing)}")
@@ -115,8 +118,7 @@ def _at_times(path: Path, times: Sequence[Fraction]) -> Iterator[Any]:
     """Yield the frame that is shown at each time after the first frame: the last that has begun."""
     waiting, shown, end, start = iter(times), None, Fraction(0), None
     wanted = next(waiting, None)
-    for frame in _frames(path):
-        at = Fraction(frame.pts or 0) * Fraction(frame.time_base or 0)
+    for at, frame in _timed(path):
         start = at if start is None else start
         while shown is not None and wanted is not None and wanted + _LATE < at - start:
             yield shown
@@ -130,6 +132,20 @@ def _at_times(path: Path, times: Sequence[Fraction]) -> Iterator[Any]:
         wanted = next(waiting, None)
 
 
+def _timed(path: Path) -> Iterator[tuple[Fraction, Any]]:
+    """Yield the frames with the seconds at which they begin; where a file has none, at its rate."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        rate = stream.guessed_rate or stream.average_rate
+        step = 1 / Fraction(rate) if rate else Fraction(0)
+        at = -step
+        for frame in container.decode(stream):
+            # AVI has times of decoding alone; frames come out in the order of being shown, at the same pace.
+            stamp = frame.dts if container.format.name == "avi" else frame.pts
+            at = at + step if stamp is None else stamp * Fraction(frame.time_base or 0)
+            yield at, frame
+
+
 def _frames(path: Path) -> Iterator[Any]:
     with _opened(path) as container:
         yield from container.decode(video=0)
@@ -137,15 +153,20 @@ def _frames(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file that has a video; turn what PyAV raises, inside the block too, into one line."""
-    av = _av(path)
+    """Open a file that has a video."""
     if not path.is_file():
-        raise ValueError(f"expected a video, got {path}, which does not exist")
-    with reading(path, "a video", av.FFmpegError, IndexError, ValueError), av.open(str(path)) as container:
+        raise ValueError(f"expected a video, got {path}, which " + ("is none" if path.exists() else "does not exist"))
+    av = _av(path)
+    with _reading(path), av.open(str(path)) as container:
         if not container.streams.video:
             others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise ValueError(f"expected a video in {path}, got {others} alone")
         yield container
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    """Turn what PyAV raises into one line."""
+    return reading(path, "a video", _av(path).FFmpegError, IndexError, ValueError, ArithmeticError, MemoryError)
 
 
 def _av(path: Path) -> Any:
@@ -156,15 +177,26 @@ def _av(path: Path) -> Any:
     return av
 
 
-_TURNS: dict[int, Callable[[Image.Image], Image.Image]] = {
-    90: lambda image: image.transpose(Image.Transpose.ROTATE_90),
-    180: lambda image: image.transpose(Image.Transpose.ROTATE_180),
-    270: lambda image: image.transpose(Image.Transpose.ROTATE_270),
+_TURNS = {  # by the signs a, b, c, d of a display matrix: (x, y) is shown at (a x + c y, b x + d y)
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
 }
 
 
-def _upright(frame: Any) -> Image.Image:
-    """Turn a frame as its display matrix says: phones film lying down."""
+def _upright(frame: Any, background: Colour = WHITE) -> Image.Image:
+    """Turn a frame as its display matrix says: phones film lying down, and some mirrored."""
     image: Image.Image = frame.to_image()
-    turn = _TURNS.get(round(frame.rotation) % 360)
-    return turn(image) if turn else image
+    if any(component.is_alpha for component in frame.format.components):
+        image = flatten(Image.fromarray(frame.to_ndarray(format="rgba")), background)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    scale = max(abs(a), abs(b), 1)
+    turn = _TURNS.get((round(a / scale), round(b / scale), round(c / scale), round(d / scale)))
+    return image if turn is None else image.transpose(turn)

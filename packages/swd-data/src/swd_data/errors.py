@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REPORT = "this is a fault of the program: please report it with the lines above and the command"
-_LIBRARIES = {("safetensors", "SafetensorError"), ("safetensors_rust", "SafetensorError"), ("av", "FFmpegError")}
+_LIBRARIES = {
+    ("safetensors", "SafetensorError"),
+    ("safetensors_rust", "SafetensorError"),
+    ("av", "FFmpegError"),
+    ("PIL", "DecompressionBombError"),
+}
 
 
 @contextmanager
@@ -27,9 +32,9 @@ def reading(path: Path | str, what: str, *also: type[Exception]) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        if is_expected(error) or not (isinstance(error, also) or _is_of_a_library(error)):
+        if is_expected(error) or not (isinstance(error, also) or is_of_a_library(error)):
             raise
-        raise ValueError(f"expected {what}, got {path}, which cannot be read: {_reason(error)}") from error
+        raise ValueError(f"expected {what}, got {path}, which cannot be read: {reason_of(error)}") from error
 
 
 def is_expected(error: BaseException) -> bool:
@@ -48,10 +53,11 @@ def shell(
     try:
         text = command()
         if text is not None:
-            print(text, flush=True)
-    except BrokenPipeError:  # `swd-... | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(text)
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_left():
+            return
         line = explain(error) or _line(error)
         if os.environ.get("SWD_TRACEBACK"):
             raise
@@ -63,13 +69,23 @@ def shell(
         raise SystemExit(2) from None
 
 
+def _is_left() -> bool:
+    """Tell whether stdout has lost its reader: `swd-... | head` has seen enough. A pipe to a worker is another's."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _line(error: Exception) -> str | None:
     if is_expected(error):
         return str(error)
-    return _reason(error) if _is_of_a_library(error) else None
+    return reason_of(error) if is_of_a_library(error) else None
 
 
-def _is_of_a_library(error: Exception) -> bool:
+def is_of_a_library(error: Exception) -> bool:
     """Tell whether an error is about a file, and not about the program."""
     if isinstance(error, OSError | UnicodeError | csv.Error | zlib.error | EOFError):
         return True
@@ -77,6 +93,6 @@ def _is_of_a_library(error: Exception) -> bool:
     return bool(kinds & _LIBRARIES)
 
 
-def _reason(error: Exception) -> str:
-    """Return the text of an error, or its name where it has none."""
-    return str(error) or type(error).__name__
+def reason_of(error: Exception) -> str:
+    """Return the text of an error on one line, or its name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,24 +1,17 @@
 """Files that are whole or absent, and folders that know what they were made with."""
 
-import codecs
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from swd_data.errors import is_expected
-
-_MARKS = (  # that of UTF-32 begins with that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-)
+from swd_data.errors import is_expected, is_of_a_library
+from swd_data.texts import read_text
 
 
 @contextmanager
@@ -30,18 +23,51 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it could not be written, for example as the disk is full; the line names `path`.
     """
-    # A dot file: whatever a kill leaves of it is no sample. The checksum tells long names apart.
-    unique = f"{zlib.crc32(path.name.encode(errors='surrogateescape')):08x}.{os.getpid()}"
-    temporary = path.with_name(f".{path.stem[:40]}.{unique}.tmp{path.suffix}")
+    temporary = _temporary(path)
     try:
-        yield temporary
-        temporary.replace(path)
+        with _writing(path):
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):  # the folder itself may be none: what was raised says so
+            temporary.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder under a temporary name beside `path`, whose place it then takes, with all that was there.
+
+    Nothing is left of it after an error.
+
+    Raises:
+        OSError: as `whole`.
+    """
+    temporary = _temporary(path)
+    try:
+        with _writing(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Name what becomes `path`: a dot file, for whatever a kill leaves of it is no sample."""
+    unique = f"{zlib.crc32(path.name.encode(errors='surrogateescape')):08x}.{os.getpid()}"  # of long names too
+    return path.with_name(f".{path.stem[:40]}.{unique}.tmp{path.suffix}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file in what is raised where it cannot be written; torch raises RuntimeError then."""
+    try:
+        yield
     except Exception as error:
-        if is_expected(error):
+        if is_expected(error) or not (isinstance(error, RuntimeError) or is_of_a_library(error)):
             raise
         raise OSError(f"expected to write {path}, got: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -58,26 +84,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people to read."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_text(path: Path) -> str:
-    """Read a text: UTF-8, or UTF-16 or UTF-32 with their mark. Line ends stay as they are.
-
-    Raises:
-        ValueError: no such file, or another encoding; the line with the first strange byte is named.
-    """
-    if not path.is_file():
-        raise ValueError(f"expected a file, got {path}, which does not exist")
-    data = path.read_bytes()
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"expected text in UTF-8, or in UTF-16 with a mark, got byte 0x{data[error.start]:02x} in line {line} of "
-            f"{path}: save it as UTF-8"
-        ) from error
 
 
 def read_json(path: Path, what: str = "JSON") -> Any:

@@ -5,9 +5,12 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from swd_data.texts import check_text
+
 Kind = Literal["images", "videos"]
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 VIDEOS = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif"})
+_LETTERS = 1 << 62
 _CLUTTER = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini", "__pycache__", "thumbnails"})
 
 
@@ -16,10 +19,11 @@ def is_clutter(path: PurePosixPath) -> bool:
     return any(part.startswith(".") or part.casefold() in _CLUTTER for part in path.parts)
 
 
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """Return a key that sorts 2.png before 10.png."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return [(0, int(part)) if part[0] in "0123456789" else (1, part) for part in parts]
+def natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts 2.png before 10.png, and no two names alike."""
+    parts = re.findall(r"0*([0-9]+)|([^0-9]+)", name)
+    # Digits by their number, then their order; the name itself tells 1.png from 01.png, and ends before all else.
+    return [(len(digits), digits) if digits else (_LETTERS, text) for digits, text in parts] + [(0, name)]
 
 
 def stem(name: str) -> str:
@@ -29,11 +33,11 @@ def stem(name: str) -> str:
 
 
 def inside(name: str, where: str) -> str:
-    """Return a relative name; raise ValueError for one that leads out of its folder."""
-    path = PurePosixPath(name)
+    """Return a relative name in its shortest form; raise ValueError for one that leads out of its folder."""
+    path = PurePosixPath(check_text(name, where))
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError(f"expected a name within the folder in {where}, got {name!r}")
-    return name
+    return path.as_posix()
 
 
 def files_of(kind: Kind) -> frozenset[str]:
@@ -45,14 +49,14 @@ def list_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
     """Return the files of a folder (and its subfolders) with a suffix, by their paths in it, in natural order.
 
     Raises:
-        ValueError: no folder.
+        ValueError: no folder, or a name in it that is no Unicode: no list of results could hold it.
     """
     if not folder.is_dir():
         raise ValueError(f"expected a folder, got {folder}" + ("" if folder.exists() else ", which does not exist"))
     found = folder.rglob("*") if deep else folder.iterdir()
     names = {path.relative_to(folder).as_posix(): path for path in found if path.suffix.lower() in suffixes}
     return {
-        name: names[name]
+        check_text(name, f"the file names of {folder}"): names[name]
         for name in sorted(names, key=natural)
         if not is_clutter(PurePosixPath(name)) and names[name].is_file()
     }

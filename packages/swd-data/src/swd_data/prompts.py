@@ -3,23 +3,20 @@
 Names of columns count without case and spaces around them. Lines end at newlines alone: U+2028 may stand in a prompt.
 """
 
-import csv
-import io
 import json
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from swd_data.errors import reading
-from swd_data.files import read_json, read_text
-from swd_data.folders import inside, stem
+from swd_data.files import read_json
+from swd_data.folders import inside, is_clutter, stem
+from swd_data.tables import read_table
+from swd_data.texts import check_text, lines_of, read_text, require_file
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 TEXTS = ("text", "prompt", "caption", "captions")
 NAMES = ("file_name", "image", "file", "name")
-DELIMITERS = ",;\t|"
 Row = dict[str, Any]
 
 
@@ -49,7 +46,7 @@ def read_rows(path: Path) -> list[tuple[int, Row]]:
             lines = enumerate(lines_of(read_text(path)), start=1)
             return [(number, {"text": line.strip()}) for number, line in lines if line.strip()]
         case ".csv" | ".tsv":
-            return _read_csv(path)
+            return list(read_table(path, TEXTS))
         case ".jsonl":
             return list(_read_lines(path))
         case ".json":
@@ -70,23 +67,12 @@ def prompt_of(row: Row, where: str) -> str:
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str) and value.strip():
             return check_text(value.strip(), where)
-    raise ValueError(f"expected a text in one of {', '.join(TEXTS)} in {where}, got {_columns(row)}")
+    raise ValueError(f"expected a text in one of {', '.join(TEXTS)} in {where}, got {', '.join(row) or 'none'}")
 
 
 def name_of(row: Row) -> str:
     """Return the file name of a row, or "" where it has none."""
     return next((row[name] for name in NAMES if isinstance(row.get(name), str)), "")
-
-
-def check_text(text: str, where: str) -> str:
-    """Return a text; raise ValueError for one that is no Unicode, such as half an emoji: no file could hold it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"expected Unicode text in {where}, got half a character, {text[error.start]!r}, at place {error.start}"
-        ) from error
-    return text
 
 
 def output_names(path: Path) -> list[str] | None:
@@ -95,7 +81,7 @@ def output_names(path: Path) -> list[str] | None:
     Only suffixes of images and videos are cut: `cat_v1.5` stays.
 
     Raises:
-        ValueError: a name is missing, leads out of the folder, or is another's.
+        ValueError: a name is missing, leads out of the folder, is hidden, or is another's.
     """
     rows = read_rows(path)
     if not any("file_name" in row for _, row in rows):
@@ -107,72 +93,14 @@ def output_names(path: Path) -> list[str] | None:
         name = stem(inside(given, where)) if isinstance(given, str) and given else ""
         if not PurePosixPath(name).name:
             raise ValueError(f"expected a file_name in {where}, got {given!r}")
+        if is_clutter(PurePosixPath(name)):
+            raise ValueError(f"expected a file_name that no command skips in {where}, got {given!r}: rename it")
         if name in lines:
             raise ValueError(
                 f"expected another file_name in {where}, got {given!r}, which is that of line {lines[name]}"
             )
         lines[name] = number
     return list(lines)
-
-
-def lines_of(text: str) -> list[str]:
-    r"""Split a text at \n, \r\n and \r alone; the last line ends with the text."""
-    return re.split(r"\r\n|\n|\r", text)
-
-
-def _read_csv(path: Path) -> list[tuple[int, Row]]:
-    """Read a table: strict in quotes, each row as wide as the header."""
-    text = read_text(path)
-    if not text.strip():
-        return []
-    header, delimiter = _header(text, path)
-    rows = []
-    for number, cells in _records(text, delimiter, path):
-        if len(cells) != len(header):
-            raise ValueError(
-                f"expected {len(header)} field(s) split at {delimiter!r} in line {number} of {path}, got {len(cells)}: "
-                'put texts that hold it in quotes, "..."'
-            )
-        rows.append((number, dict(zip(header, cells, strict=True))))
-    return rows[1:]
-
-
-def _header(text: str, path: Path) -> tuple[list[str], str]:
-    """Return the names of the columns, and the delimiter: of those that find a column of texts, the one of the most."""
-    found: dict[str, list[str]] = {}
-    for delimiter in DELIMITERS:
-        try:
-            cells = next((cells for _, cells in _records(text, delimiter, path)), [])
-        except ValueError:  # quotes that are none with this one
-            continue
-        found[delimiter] = [cell.strip().casefold() for cell in cells]
-    fitting = {delimiter: names for delimiter, names in found.items() if set(names) & set(TEXTS)}
-    if not fitting:
-        best = max(found.values(), key=len, default=[text.splitlines()[0][:40]])
-        raise ValueError(
-            f"expected a column {', '.join(TEXTS[:-1])} in the first line of {path}, got {', '.join(best)}"
-        )
-    delimiter = max(fitting, key=lambda each: len(fitting[each]))
-    names = fitting[delimiter]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"expected each column once in the first line of {path}, got {twice!r} twice")
-    return names, delimiter
-
-
-def _records(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records of a table that are not empty, with the line at which each begins."""
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"expected a table in {path}, got {error} in the record of line {line}") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Row]]:
@@ -193,12 +121,13 @@ def _read_json(path: Path) -> list[tuple[int, Row]]:
     """Read a list of objects or texts, or objects or texts by file name, as MJHQ's meta_data.json."""
     found = read_json(path)
     if isinstance(found, dict):
-        values = [{"file_name": name} | (_object(value) or {}) for name, value in found.items()]
+        values: list[Row | None] = [{"file_name": name} | (_object(value) or {}) for name, value in found.items()]
     else:
         values = [_object(value) for value in found] if isinstance(found, list) else []
-    if not values or None in values:
+    rows = [(number, _named(row)) for number, row in enumerate(values, start=1) if row is not None]
+    if not rows or len(rows) < len(values):
         raise ValueError(f"expected a list of JSON objects in {path}, or objects by file name, got something else")
-    return [(number, _named(row)) for number, row in enumerate(values, start=1) if row is not None]
+    return rows
 
 
 def _object(value: Any) -> Row | None:
@@ -207,12 +136,11 @@ def _object(value: Any) -> Row | None:
 
 def _read_parquet(path: Path) -> list[tuple[int, Row]]:
     try:
-        from pyarrow import ArrowException  # type: ignore[import-untyped]
-        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ValueError(f"expected pyarrow to read {path}, got none: pip install 'swd-data[parquet]'") from error
-    if not path.is_file():
-        raise ValueError(f"expected a file, got {path}, which does not exist")
+    require_file(path)
     with reading(path, "a parquet file", ArrowException):
         file = ParquetFile(path)
         columns = [name for name in file.schema_arrow.names if name.strip().casefold() in (*TEXTS, *NAMES)]
@@ -225,7 +153,3 @@ def _named(row: Row) -> Row:
     return {name.strip().casefold(): value for name, value in row.items()} | {
         name: value for name, value in row.items() if name == name.strip().casefold()
     }
-
-
-def _columns(row: Sequence[str] | Row) -> str:
-    return ", ".join(map(str, row)) or "none"

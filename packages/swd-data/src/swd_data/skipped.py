@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from threading import Lock
 
+from swd_data.errors import reason_of
 from swd_data.files import write_text
 
 FILE = "skipped.jsonl"
@@ -32,7 +33,7 @@ class Skipped:
             ValueError: more than the share are bad; the first is named.
         """
         with self._lock:
-            self.reasons.setdefault(name, " ".join(str(error).split()))
+            self.reasons.setdefault(_written(name), _written(reason_of(error)))
             rows = [{"file_name": name, "reason": reason} for name, reason in self.reasons.items()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -47,3 +48,8 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{len(self)} of {self.total} samples are bad and left out: see {self.path}"
+
+
+def _written(text: str) -> str:
+    """Return a text that UTF-8 can hold, whatever the name of a file was made of."""
+    return text.encode(errors="backslashreplace").decode()

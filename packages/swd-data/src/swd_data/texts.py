@@ -1,0 +1,65 @@
+"""Text files in the encodings that people have, and texts that files can hold."""
+
+import codecs
+import re
+from pathlib import Path
+
+_MARKS = (  # that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+
+def read_text(path: Path) -> str:
+    """Read a text: UTF-8, or UTF-16 or UTF-32 with their mark. Line ends stay as they are.
+
+    Raises:
+        ValueError: no such file, or another encoding; the line with the first strange byte is named.
+    """
+    require_file(path)
+    data = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        strange, before = error.object[error.start], error.object[: error.start]  # Python cuts the mark of UTF-8
+        raise _strange(strange, before.decode(encoding, "replace"), path) from error
+    if "\0" in text:  # UTF-16 without a mark reads as UTF-8, with a zero beside each letter
+        raise _strange(0, text[: text.index("\0")], path)
+    return text
+
+
+def require_file(path: Path) -> None:
+    """Raise ValueError where there is no file.
+
+    Raises:
+        ValueError: there is nothing, or a folder.
+    """
+    if not path.is_file():
+        raise ValueError(f"expected a file, got {path}, which " + ("is none" if path.exists() else "does not exist"))
+
+
+def _strange(byte: int, before: str, path: Path) -> ValueError:
+    return ValueError(
+        f"expected text in UTF-8, or in UTF-16 with a mark, got byte 0x{byte:02x} in line {len(lines_of(before))} of "
+        f"{path}: save it as UTF-8"
+    )
+
+
+def lines_of(text: str) -> list[str]:
+    r"""Split a text at \n, \r\n and \r alone; the last line ends with the text."""
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def check_text(text: str, where: str) -> str:
+    """Return a text; raise ValueError for one that is no Unicode, such as half an emoji: no file could hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"expected Unicode text in {where}, got half a character, {text[error.start]!r}, at place {error.start}"
+        ) from error
+    return text
