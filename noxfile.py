@@ -13,33 +13,41 @@ nox.options.reuse_venv = "never"  # a reused environment hides a removed depende
 ROOT = Path(__file__).parent
 MEMBERS = {path.parent.name: path.parent for path in sorted(ROOT.glob("*/*/pyproject.toml"))}
 SOURCES = [str((path / "src").relative_to(ROOT)) for path in MEMBERS.values()]
+PACKAGES = [name.replace("-", "_") for name, path in MEMBERS.items() if path.parent.name == "packages"]
 WHEELS: dict[str, Path] = {}
 UV = os.environ.get("UV", "uv")
 
+# Tests in parallel, a thread each: tiny networks gain nothing from more.
+PYTEST = ("pytest", "--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
+TYPED = f"--jaxtyping-packages={','.join(PACKAGES)},beartype.beartype"
+# Bytecode is kept, whatever the machine says: without it each process of a test compiles torch and diffusers again.
+TESTING = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": None}
 
-@nox.session
+
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Style, import layers, and that each member declares what it imports."""
-    _sync(session, "--only-group", "lint")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
-    session.run("lint-imports", env={"PYTHONPATH": os.pathsep.join(SOURCES)})
+    _run(session, "ruff", "check")
+    _run(session, "ruff", "format", "--check")
+    _run(session, "lint-imports", PYTHONPATH=os.pathsep.join(SOURCES))
     for path in MEMBERS.values():
         with session.chdir(path):
-            session.run("deptry", "src")
+            _run(session, "deptry", "src")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Strict types of all sources."""
-    _sync(session, "--group", "types")
-    session.run("mypy", *SOURCES, "noxfile.py")
+    _run(session, "mypy", *SOURCES, "noxfile.py")
 
 
 @nox.session
 @nox.parametrize("package", list(MEMBERS), ids=list(MEMBERS))
 def tests(session: nox.Session, package: str) -> None:
-    """Test one member alone: its wheel, its declared dependencies at the locked versions, and pytest."""
+    """Test one member alone: its wheel, its declared dependencies at the locked versions, and pytest.
+
+    A package also checks its shapes and types as it runs, and that its own tests cover it.
+    """
     name = MEMBERS[package].name if package.startswith("swd-") else f"swd-{package}"
     lines = _export(session, name)
     third_party = [line for line in lines if not _is_member(line)]
@@ -50,56 +58,44 @@ def tests(session: nox.Session, package: str) -> None:
     wheels = _build_wheels(session)
     members = {name, *(_member_name(line) for line in lines if _is_member(line))}
     session.install("--no-deps", *(str(wheels[member]) for member in sorted(members)))
+    config = str(ROOT / "pyproject.toml")
+    module = name.replace("-", "_")
+    checks = [TYPED, f"--cov={module}", f"--cov-config={config}"] if module in PACKAGES else []
     with session.chdir(MEMBERS[package]):
-        session.run("pytest", "--import-mode=importlib", "-c", str(ROOT / "pyproject.toml"), "tests", *session.posargs)
+        session.run(*PYTEST, "-c", config, *checks, "tests", *session.posargs, env=TESTING)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def workspace(session: nox.Session) -> None:
-    """Test the packages together: oracles of other libraries, shapes at run time, and coverage."""
-    _sync(session, "--group", "test")
-    packages = [path for path in MEMBERS.values() if path.parent.name == "packages"]
-    modules = ",".join(path.name.replace("-", "_") for path in packages)
-    session.run(
-        "pytest",
-        f"--jaxtyping-packages={modules},beartype.beartype",
-        "--cov",
-        "--cov-report=term",
-        *(str(path / "tests") for path in packages),
-        "tests",
-        *session.posargs,
-    )
+    """Test what takes several members: oracles of other libraries, properties, benchmarks; shapes at run time."""
+    _run(session, *PYTEST, TYPED, "tests", *session.posargs, **TESTING)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes: kills at many instants."""
-    _sync(session, "--group", "test")
-    session.run("pytest", "-m", "slow", "apps", *session.posargs)
+    _run(session, *PYTEST, "-m", "slow", "apps", *session.posargs, **TESTING)
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Time sampling, training and what both take beyond their networks, in short, on what this machine has."""
-    _sync(session, "--group", "benchmarks")
     out = session.create_tmp()
-    session.run("python", "-m", "benchmarks.latency", "--runs", "3", "--out", out)
-    session.run("python", "-m", "benchmarks.overhead", "--runs", "3", "--out", out)
-    session.run("python", "-m", "benchmarks.training", "--repeats", "1", "--out", out)
+    _run(session, "python", "-m", "benchmarks.latency", "--runs", "3", "--out", out)
+    _run(session, "python", "-m", "benchmarks.overhead", "--runs", "3", "--out", out)
+    _run(session, "python", "-m", "benchmarks.training", "--repeats", "1", "--out", out)
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """Measure a GPU in nine minutes; without one, run the same code on tiny models in two."""
-    _sync(session, "--group", "benchmarks")
-    session.run("python", "-m", "benchmarks.gpu", *session.posargs)
+    _run(session, "python", "-m", "benchmarks.gpu", *session.posargs)
 
 
-def _sync(session: nox.Session, *groups: str) -> None:
-    environment = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
-    session.run_install(
-        UV, "sync", "--locked", "--no-default-groups", *groups, env=environment, external=True, silent=True
-    )
+def _run(session: nox.Session, *command: str, **env: str | None) -> None:
+    """Run a command in the one environment of all that needs no isolation, first made exactly what the lock says."""
+    env |= {"UV_PROJECT_ENVIRONMENT": str(ROOT / ".nox" / "workspace"), "VIRTUAL_ENV": None}
+    session.run(UV, "run", "--project", str(ROOT), "--locked", "--exact", *command, env=env, external=True)
 
 
 def _export(session: nox.Session, name: str) -> list[str]:

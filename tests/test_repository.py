@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 from benchmarks.studies import summary
+from swd_losses import linear_mmd
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(path.parent for path in ROOT.glob("*/*/pyproject.toml"))
@@ -32,3 +35,10 @@ def test_the_readme_has_the_verdicts_and_the_numbers_of_the_pages():
     page = (summary.RESULTS / "students.md").read_text()
     assert len(numbers) == 6
     assert [number for number in numbers if f"0{number.replace('± ', '± 0')}" not in page] == []
+
+
+def test_a_run_with_types_checks_them_in_each_of_its_processes(request):
+    if not request.config.getoption("--jaxtyping-packages"):
+        pytest.skip("no types in this run")
+    with pytest.raises(TypeCheckError):
+        linear_mmd(torch.ones(2, 3), torch.ones(2, 3))
