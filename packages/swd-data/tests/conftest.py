@@ -2,24 +2,44 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swd_data.errors import is_expected
 
 
+def check_line(error: Exception, path: Path | str) -> str:
+    """Check that an error is one line that says what was expected and names the file."""
+    line = str(error)
+    assert is_expected(error), repr(error)
+    assert "\n" not in line
+    assert str(path) in line
+    return line
+
+
 @pytest.fixture(scope="session")
 def refused() -> Callable[..., str]:
-    """Call what has to refuse its input: by one line that says what was expected and names the file."""
+    """Call what has to refuse its input; return the line."""
 
     def call(path: Path | str, read: Callable[..., object], *args: object, **options: object) -> str:
         with pytest.raises(ValueError, match="expected ") as caught:
             read(*args, **options)
-        line = str(caught.value)
-        assert is_expected(caught.value)
-        assert "\n" not in line
-        assert str(path) in line
-        return line
+        return check_line(caught.value, path)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def attempt() -> Callable[..., Any]:
+    """Call what reads its input, or refuses it by a line; return what it read, or None."""
+
+    def call(path: Path | str, read: Callable[..., object], *args: object) -> object:
+        try:
+            return read(*args)
+        except ValueError as error:
+            check_line(error, path)
+            return None
 
     return call
 

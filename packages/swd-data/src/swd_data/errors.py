@@ -5,6 +5,7 @@ Functions of the workspace raise `ValueError("expected ..., got ...: what to do"
 
 import csv
 import os
+import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -72,11 +73,16 @@ def shell(
 def _is_left() -> bool:
     """Tell whether stdout has lost its reader: `swd-... | head` has seen enough. A pipe to a worker is another's."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        number = sys.stdout.fileno()
+    except OSError:  # no file at all
+        return False
+    if sys.platform != "win32":
+        watch = select.poll()
+        watch.register(number, select.POLLOUT)
+        if not any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0)):
+            return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # else Python complains as it ends
+    return True
 
 
 def _line(error: Exception) -> str | None:
