@@ -92,7 +92,7 @@ def test_an_unknown_command_or_preset_is_refused(refused, args, message):
         (["--training.rank", "0"], "expected --training.rank of at least 1, got 0"),
         (["--data.num-images", "0"], "expected --data.num-images of at least 1, got 0"),
         (["--data.images", "absent"], "expected a folder of images, got absent"),
-        (["--data.prompts", "absent.txt"], "expected a prompt file, got absent.txt"),
+        (["--data.prompts", "absent.txt"], "expected a file, got absent.txt"),
         (["--recipe.mmd-interval", "0.9", "0.1"], "expected --recipe.mmd-interval as 0 <= low < high <= 1"),
         (["--recipe.levels", "grid", "--recipe.mmd-interval", "0.001", "0.002"], "widen it"),
         (["--recipe.gan-weight", "1", "--recipe.fake-updates", "0"], "expected --recipe.fake-updates of at least 1"),
@@ -116,8 +116,8 @@ def test_bad_flags_are_refused_before_anything_is_written(refused, argv, tmp_pat
         ("empty.txt", " \n\n", "expected at least one prompt"),
         ("empty.jsonl", "", "expected at least one prompt"),
         ("broken.jsonl", '{"text": "a"}\n{"text": ', "expected JSON in line 2"),
-        ("other.csv", "word\na\n", "in line 2"),
-        ("prompts.md", "a", "expected prompts in a .txt, .jsonl, .csv file"),
+        ("other.csv", "word\na\n", "expected a column text, prompt, caption"),
+        ("prompts.md", "a", "expected a file of .txt, .csv"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "generate"])
@@ -189,13 +189,17 @@ def test_a_full_device_is_one_line_that_says_what_to_do(refused, monkeypatch):
     )
 
 
-def test_an_error_that_nobody_expected_shows_its_traceback(monkeypatch):
+def test_an_error_that_nobody_expected_shows_its_traceback_and_asks_to_report_it(monkeypatch, capsys):
     def broken(args):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(cli_module, "_dispatch", broken)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SystemExit) as caught:
         cli_module.main(["train", "tiny"])
+    shown = capsys.readouterr().err
+    assert caught.value.code == 1
+    assert "RuntimeError: mat1 and mat2 shapes" in shown
+    assert "please report it" in shown
 
 
 def test_plan_takes_no_device_to_compute_on(refused):

@@ -9,10 +9,11 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from swd_distill.data import encode as encode_module
+from swd_distill.data import imagefolder
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.encoder import Encoder
-from swd_distill.data.samples import Sample, to_pixels
+from swd_distill.data.samples import to_pixels
 from swd_models import load_latents
 
 SIZES = [(8, 8), (10, 10), (12, 12), (16, 16)]
@@ -172,13 +173,12 @@ def test_a_file_that_is_no_image_is_refused(refused, argv, folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metadata.jsonl", "", "expected at least one image"),
+        ("metadata.jsonl", "", "expected at least one sample"),
         ("metadata.jsonl", '{"file_name": "a.png"}', "expected file_name and text in line 1"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": "a"}\n[1]', "line 2"),
         ("metadata.jsonl", '{"file_name": "a.png", "te', "expected JSON in line 1"),
-        ("metadata.jsonl", '{"file_name": "z.png", "text": "a"}', "z.png of line 1"),
-        ("metadata.csv", "file_name,caption\na.png,a\n", "expected file_name and text in line 2"),
-        ("metadata.csv", "file_name,caption\na.png,a,b\n", "expected file_name and text in line 2"),
+        ("metadata.csv", "file_name,label\na.png,a\n", "expected a column text, prompt, caption"),
+        ("metadata.csv", "file_name,text\na.png,a,b\n", "expected 2 field(s) split at ',' in line 2"),
     ],
 )
 def test_bad_metadata_is_refused_and_the_line_named(refused, argv, folder, tmp_path, name, text, message):
@@ -228,7 +228,7 @@ def test_the_next_batch_is_read_and_the_last_shard_written_while_one_is_encoded(
     monkeypatch, cli, argv, finished, tmp_path
 ):
     monkeypatch.setattr(encode_module, "SHARD_SAMPLES", 4)
-    frames, encode, write = Sample.frames, Encoder.encode, encode_module.write_tensors
+    open_one, encode, write = imagefolder.open_image, Encoder.encode, encode_module.write_tensors
     read, started, encoded = threading.Semaphore(0), threading.Event(), []
 
     def encode_late(self, pixels, sizes):
@@ -243,7 +243,11 @@ def test_the_next_batch_is_read_and_the_last_shard_written_while_one_is_encoded(
         assert path.name != "shard-00000.safetensors" or started.wait(30)
         write(path, *args)
 
-    monkeypatch.setattr(Sample, "frames", lambda self, count: (frames(self, count), read.release())[0])
+    def open_and_tell(path, **options):
+        read.release()
+        return open_one(path, **options)
+
+    monkeypatch.setattr(imagefolder, "open_image", open_and_tell)
     monkeypatch.setattr(Encoder, "encode", encode_late)
     monkeypatch.setattr(encode_module, "write_tensors", write_late)
     cli(*argv("encode", tmp_path, "--data.images", finished / "images", "--data.batch", "2"))

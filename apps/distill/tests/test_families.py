@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from swd_data import read_frames
 from swd_distill.presets import PRESETS
-from swd_models.video import read_frames
 from swd_sample import SwDPipeline
 
 SMALL = ["--data.num-images", "3", "--data.teacher-steps", "2", "--training.iterations", "2", "--recipe.fake-updates"]

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from swd_data import read_frames
 from swd_models import load_denoiser, save_lora, share_base
 from swd_models.lora.files import FILES
 from swd_models.tiny import tiny_sd3
-from swd_models.video import read_frames
 from swd_sample.presets import SOURCES
 from swd_schedules import presets
 

@@ -1,7 +1,7 @@
 import torch
 from PIL import Image
 
-from swd_models.video import read_frames
+from swd_data import read_frames
 from swd_sample.media import save_media, to_media
 
 
@@ -15,7 +15,7 @@ def test_a_tensor_of_videos_becomes_lists_of_frames():
 
 def test_images_and_videos_are_written_whole(tmp_path):
     frames = to_media(torch.zeros(1, 3, 4, 16, 16))[0]
-    save_media(frames, tmp_path / "a.mp4")
+    save_media(frames, tmp_path / "a.mp4", 16)
     save_media(frames[0], tmp_path / "a.png")
     assert len(read_frames(tmp_path / "a.mp4", 4)) == 4
     assert Image.open(tmp_path / "a.png").tobytes() == frames[0].tobytes()

@@ -151,15 +151,15 @@ def original(folder: Path, clone: str) -> None:
 
 def ours(folder: Path) -> None:
     """Print how far ours are from the original's."""
+    from swd_data import Clip
     from swd_eval.scores.qwen import load_tokenizer
     from swd_eval.scores.video_reward import REWARDS, Settings, load_video_reward, question
-    from swd_eval.video import Video
 
     saved, processor = load_file(folder / "rewards.safetensors"), folder / "Qwen2-VL-2B-Instruct"
     settings = Settings.read(folder / "VideoReward/model_config.json")
     for name, dtype in DTYPES.items():
         prepare, run = load_video_reward(folder / f"{name}.pth", settings, processor, "cpu", dtype)
-        videos = [prepare(Video.open(folder / video)) for video in VIDEOS]
+        videos = [prepare(Clip.open(folder / video)) for video in VIDEOS]
         if name == "float32":
             pixels, grids = (torch.cat(parts) for parts in zip(*videos, strict=True))
             tokens = load_tokenizer(processor, REWARDS)[0](

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from swd_data import Clip
 from swd_eval.diagnostics import (
     diversity,
     radial_power,
@@ -12,7 +13,6 @@ from swd_eval.diagnostics import (
     video_spectrum,
     video_tone_of,
 )
-from swd_eval.video import Video
 
 
 def test_tones_of_flat_and_striped_images_are_known():
@@ -27,17 +27,17 @@ def test_tones_of_flat_and_striped_images_are_known():
 def test_tone_and_motion_of_a_video_are_means_over_its_frames(tmp_path, write_video):
     frames = np.zeros((3, 16, 32, 3), np.uint8)
     frames[1], frames[2, :8] = 102, 255
-    video = Video.open(write_video(tmp_path / "a.mp4", frames))
+    video = Clip.open(write_video(tmp_path / "a.mp4", frames))
     # Luma 0, .4, and half of it 1: from 0 to .4 is .4, from there to 1 and 0 is .5 on the mean.
     assert video_tone_of(video).tolist() == pytest.approx([0.3, 0.5 / 3, 0, 0.45], abs=1e-6)
-    still = Video.open(write_video(tmp_path / "b.mp4", frames[2:]))
+    still = Clip.open(write_video(tmp_path / "b.mp4", frames[2:]))
     assert video_tone_of(still).tolist() == pytest.approx([0.5, 0.5, 0, 0], abs=1e-6)
 
 
 def test_the_spectrum_of_a_video_is_that_of_its_middle_frame(tmp_path, write_video):
     frames = np.random.default_rng(0).integers(0, 255, (5, 256, 256, 3), np.uint8)
     prepare, run = video_spectrum().load()
-    found = run([prepare(Video.open(write_video(tmp_path / "a.mp4", frames)))], [""])
+    found = run([prepare(Clip.open(write_video(tmp_path / "a.mp4", frames)))], [""])
     prepare, run = spectrum().load()
     assert found.equal(run([prepare(Image.fromarray(frames[2]))], [""]))
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from swd_data import read_samples
 from swd_eval.cli import main
 from swd_eval.distances.fid import Statistics
 from swd_eval.measure import Measure
-from swd_eval.prompts import read_samples
 from swd_eval.runs.collect import collect
 from swd_eval.runs.reference import write_statistics
 
@@ -81,7 +81,7 @@ def test_a_run_that_broke_off_goes_on_and_ends_as_one_that_did_not(folders, caps
     run(fake, "--ref", folders / "real", "--out", folders / "whole")
     broken.write_bytes(whole[:60].ljust(len(whole), b"\0"))
     error = fails(capsys, fake, "--ref", folders / "real", "--out", folders / "out")
-    assert "expected an image in" in error
+    assert "expected an image, got" in error
     assert "5.png" in error
     kept = folders / "out" / "tone.parts"
     assert (kept / "0.f32").stat().st_size == 4 * 3 * 4

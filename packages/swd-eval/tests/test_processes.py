@@ -116,7 +116,7 @@ def test_what_fails_in_one_process_ends_all_with_one_line(folders, start, of_one
     main, other = errors(end(start("broken", 2), 2))
     assert other == []
     assert len(main) == 1
-    assert "expected an image in" in main[0]
+    assert "expected an image, got" in main[0]
     assert "3.png" in main[0]
     broken.write_bytes(whole)
     end(start("broken", 2), 0)

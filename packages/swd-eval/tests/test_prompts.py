@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from swd_eval.prompts import find_files, read_samples
+from swd_data import find_files, read_samples
 
 
 @pytest.fixture
@@ -76,15 +76,15 @@ def test_several_images_in_a_row_belong_to_one_prompt(folder, tmp_path):
     ("name", "text", "message"),
     [
         ("p.txt", "one\ntwo\n", "expected 2 images .* got 3"),
-        ("p.txt", "one\n\nthree\n", "in row 2 of"),
-        ("p.csv", "a,b\n1,2\n", "expected one of text, prompt, caption, captions in row 1"),
+        ("p.txt", "one\n\nthree\n", "expected 2 images .* got 3"),
+        ("p.csv", "a,b\n1,2\n", "expected a column text, .* in the first line of .*p.csv, got a, b"),
         ("p.csv", "text\n", "got none"),
         ("p.jsonl", "{text}\n", "expected JSON"),
-        ("p.jsonl", "[1]\n", "expected JSON objects"),
+        ("p.jsonl", "[1]\n", "expected a JSON object in line 1"),
         ("p.csv", "file_name,text\n2.png,a\n10.png,b\n", r"got deep/1.5 \(1\) only in images"),
         ("p.csv", "file_name,text\n2.png,a\n10.png,b\ndeep/1.5.png,c\nx.png,d\n", r"got x \(1\) only in p.csv"),
         ("p.csv", "file_name,text\n2.png,a\n2.jpg,b\ndeep/1.5.png,c\n", "each name once"),
-        ("p.xml", "<a/>", "expected prompts as"),
+        ("p.xml", "<a/>", "expected a file of .txt, .csv"),
     ],
 )
 def test_prompts_that_do_not_fit_are_refused(folder, tmp_path, name, text, message):
@@ -98,5 +98,5 @@ def test_a_folder_without_images_is_refused(tmp_path):
         read_samples(tmp_path)
     with pytest.raises(ValueError, match="expected videos in"):
         read_samples(tmp_path, kind="videos")
-    with pytest.raises(ValueError, match="expected a folder of images"):
+    with pytest.raises(ValueError, match=r"expected a folder, got .*absent"):
         read_samples(tmp_path / "absent")

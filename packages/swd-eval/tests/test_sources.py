@@ -30,16 +30,16 @@ def test_runs_that_do_not_fit_are_refused_in_one_line(tmp_path, write_run):
     fewer = write_run(tmp_path / "fewer", ["x"], ["a cat"])
     other = write_run(tmp_path / "other", ["x", "y"], ["a cat", "a cow"])
     (tmp_path / "three.txt").write_text("1\n2\n3\n")
-    (tmp_path / "gap.txt").write_text("1\n\n3\n")
+    (tmp_path / "gap.csv").write_text("id,text\n1,a cat\n2,\n")
     (tmp_path / "bare").mkdir()
     cases = [
         ([a], None, "two or more folders"),
         ([a, fewer], None, "expected the same file names in all runs, got y in .*a but not in .*fewer"),
         ([fewer, a], None, "got y in .*a but not in .*fewer"),
         ([a, other], None, "expected one prompt for y"),
-        ([a, a], tmp_path / "three.txt", "expected 3 files .* got 2"),
-        ([a, a], tmp_path / "gap.txt", "expected a prompt in each line"),
-        ([a, tmp_path / "bare"], None, "expected metadata.jsonl in"),
+        ([a, a], tmp_path / "three.txt", "expected 3 images .* got 2"),
+        ([a, a], tmp_path / "gap.csv", "expected a text in .* in line 3"),
+        ([a, tmp_path / "bare"], None, "expected metadata.jsonl or metadata.csv in .*bare"),
         ([a, tmp_path / "absent"], tmp_path / "three.txt", "expected"),
     ]
     for runs, prompts, message in cases:

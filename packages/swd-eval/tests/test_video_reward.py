@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from swd_data import Clip
 from swd_eval.scores.video_reward import (
     FIELDS,
     VIDEO,
@@ -22,7 +23,6 @@ from swd_eval.scores.video_reward import (
     resize,
     video_reward,
 )
-from swd_eval.video import Video
 
 transformers = pytest.importorskip("transformers")
 
@@ -114,7 +114,7 @@ def judge(folder: Path):
 
 def test_rewards_are_those_that_the_original_code_gave(judge, tmp_path: Path) -> None:
     prepare, run = judge
-    videos = [prepare(Video.open(write_video(tmp_path / name, *shape))) for name, shape in VIDEOS.items()]
+    videos = [prepare(Clip.open(write_video(tmp_path / name, *shape))) for name, shape in VIDEOS.items()]
     rows = run(videos, PROMPTS)
     torch.testing.assert_close(rows[:, :3], torch.tensor(FROZEN), rtol=0, atol=1e-4)
     mean, std = (
@@ -131,7 +131,7 @@ def test_the_measure_names_its_numbers_and_its_weights(folder: Path, tmp_path: P
     assert measure.about["weights"]["file"] == "model.pth"
     assert measure.about["weights"]["known"] is False
     prepare, run = measure.load()
-    rows = run([prepare(Video.open(write_video(tmp_path / "a.mkv", *VIDEOS["short.mkv"])))], PROMPTS[1:])
+    rows = run([prepare(Clip.open(write_video(tmp_path / "a.mkv", *VIDEOS["short.mkv"])))], PROMPTS[1:])
     assert rows.shape == (1, measure.dim) == (1, len(FIELDS))
 
 
@@ -146,13 +146,13 @@ def test_the_measure_names_its_numbers_and_its_weights(folder: Path, tmp_path: P
     ],
 )
 def test_two_frames_a_second_are_shown_and_at_least_four(num_frames: int, fps: float, expected: list[int]) -> None:
-    assert frame_indices(Video(Path("a.mp4"), float(fps), num_frames), 2.0) == expected
+    assert frame_indices(Clip(Path("a.mp4"), float(fps), num_frames), 2.0) == expected
 
 
 def test_at_most_768_frames_are_shown_and_one_is_too_few() -> None:
-    assert len(frame_indices(Video(Path("a.mp4"), 2.0, 2001), 2.0)) == 768
+    assert len(frame_indices(Clip(Path("a.mp4"), 2.0, 2001), 2.0)) == 768
     with pytest.raises(ValueError, match=r"expected at least 2 frames in a\.mp4, got 1"):
-        frame_indices(Video(Path("a.mp4"), 2.0, 1), 2.0)
+        frame_indices(Clip(Path("a.mp4"), 2.0, 1), 2.0)
 
 
 def test_patches_are_those_of_the_processor_for_videos() -> None:

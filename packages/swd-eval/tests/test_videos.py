@@ -82,7 +82,7 @@ def test_a_run_that_meets_a_broken_video_stops_there_and_goes_on(folders, capsys
     run(fake, "--out", folders / "whole")
     whole = broken.read_bytes()
     broken.write_bytes(b"\0" * len(whole))
-    assert re.search("expected a video in .*2.mp4", fails(capsys, fake, "--out", out))
+    assert re.search("expected a video, got .*2.mp4", fails(capsys, fake, "--out", out))
     assert [path.name for path in (out / "tone.parts").glob("*.f32")] == ["0.f32"]
     broken.write_bytes(whole)
     run(fake, "--out", out)

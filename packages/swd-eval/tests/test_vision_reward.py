@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.transforms.v2 import functional as vision
 
+from swd_data import Clip
 from swd_eval.scores.cogvlm import load_cogvlm
 from swd_eval.scores.vision_reward import (
     MEAN,
@@ -23,7 +24,6 @@ from swd_eval.scores.vision_reward import (
     score,
     vision_reward,
 )
-from swd_eval.video import Video
 
 pytest.importorskip("transformers")
 
@@ -166,7 +166,7 @@ def test_a_video_file_is_scored_from_its_full_seconds(checkpoint, tmp_path):
     assert measure.fields[:3] == ("visionreward", "visionreward-unclear", "visionreward-01")
     assert measure.dim == len(measure.fields) == 2 + len(QUESTIONS)
     prepare, run = load_vision_reward(checkpoint, "cpu", torch.float32)
-    pixels = prepare(Video.open(write_video(tmp_path / "a.mp4", 17, 8)))
+    pixels = prepare(Clip.open(write_video(tmp_path / "a.mp4", 17, 8)))
     levels = (pixels * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mean((1, 2, 3)) * 255
     assert pixels.shape == (3, 3, 224, 224)
     assert (levels - torch.tensor([0.0, 120.0, 240.0])).abs().max() < 4

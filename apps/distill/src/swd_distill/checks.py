@@ -5,10 +5,12 @@ from swd_distill.config import Config
 
 def check(config: Config) -> None:
     """Raise ValueError for what would fail later, in one line."""
+    from swd_distill.data.sources import background_of
     from swd_distill.training.batches import check_levels  # which takes seconds to import: after the flags are parsed
 
     config.check()
     check_backends(config)
+    background_of(config)
     check_levels(config.recipe)
     if config.evaluation.metrics:
         from swd_distill.training.evaluation import check_evaluation

@@ -1,11 +1,11 @@
 """`swd-distill COMMAND PRESET [flags]`: a run is a named preset, flags are tweaks."""
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from swd_data import shell
 from swd_distill.stopped import Stopped
 from swd_sample.environment import prepare_torch
 from swd_sample.presets import SOURCES
@@ -30,27 +30,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_usage())
         return
     prepare_torch()
+    shell("swd-distill", lambda: _run(args), _explain)
+
+
+def _run(args: list[str]) -> str:
     try:
-        print(_dispatch(args))
+        return _dispatch(args)
     except Stopped as stopped:
         print(f"swd-distill: {stopped}", file=sys.stderr)
         raise SystemExit(stopped.code) from None
-    except (ValueError, OSError, RuntimeError) as error:
-        message = _message(error)
-        if message is None or os.environ.get("SWD_TRACEBACK"):
-            raise
-        print(f"swd-distill: error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
-def _message(error: Exception) -> str | None:
-    """Return what a user is told of an error; None: nobody expected it."""
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-        return (
-            f"expected what fits the device, got {error}: give it less at a time, by --training.accumulate or "
-            "--training.checkpointing all while it trains, by --data.batch before"
-        )
-    return str(error) if isinstance(error, ValueError | OSError) else None
+def _explain(error: Exception) -> str | None:
+    """Return what a user is told of a device that is full."""
+    if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+        return None
+    return (
+        f"expected what fits the device, got {error}: give it less at a time, by --training.accumulate or "
+        "--training.checkpointing all while it trains, by --data.batch before"
+    )
 
 
 def _usage() -> str:

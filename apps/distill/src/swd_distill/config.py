@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,10 @@ class Data:
     """Images generated or encoded at a time."""
     compile: str | None = None
     """Backend of torch.compile for the teacher's blocks in `generate` ("inductor")."""
+    max_bad: float = 0.01
+    """Share of the samples that may be bad: they are left out and listed in OUT/cache/skipped.jsonl. 0: none may."""
+    background: str = "white"
+    """What shows through transparent images: a name or #rrggbb."""
     buckets: tuple[str, ...] = ()
     """Shapes of images as WIDTH:HEIGHT, for example 1:1 4:3 3:4, each of the schedule's areas. Default: its own."""
     text_dtype: TextDtype = "model"
@@ -164,6 +169,23 @@ class Config:
         data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         return data | {"schedule": json.loads(self.scales.to_json())}
 
+    def _check_floats(self) -> None:
+        """Raise ValueError for what is no number, or below zero where that means nothing."""
+        for group, values in {"data": self.data, "training": self.training, "recipe": self.recipe}.items():
+            for name, value in vars(values).items():
+                flag = f"--{group}.{name.replace('_', '-')}"
+                if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+                    raise ValueError(f"expected {flag} of at least 0, got {value:g}")
+        for name in ("lr", "clip"):
+            if getattr(self.training, name) == 0:
+                raise ValueError(f"expected --training.{name} above 0, got 0: nothing would be learnt")
+        if self.training.warmup < 0:
+            raise ValueError(f"expected --training.warmup of at least 0, got {self.training.warmup}")
+        if self.data.max_bad >= 1:
+            raise ValueError(f"expected --data.max-bad below 1, a share, got {self.data.max_bad:g}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"expected --seed of at least 0 and below 2^63, got {self.seed}")
+
     def check(self) -> None:
         """Raise ValueError for numbers and flags that cannot be, whatever the model."""
         positive = {
@@ -187,6 +209,7 @@ class Config:
         for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
+        self._check_floats()
         if not (self.recipe.mmd_weight or self.recipe.dmd_weight or self.recipe.gan_weight):
             raise ValueError("expected a loss with a weight, got none: pass --recipe.mmd-weight 1")
         if self.training.shard_base and self.training.compile:

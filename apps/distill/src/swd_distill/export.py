@@ -1,11 +1,12 @@
 """A run's LoRA, or any other, in the form that another tool reads."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
+
+from swd_data import whole_folder
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,8 @@ def _merge(model: str, lora: Path, out: Path, dtype: str) -> Path:
     for name, parameter in denoiser.backbone.named_parameters():
         if not keep & set(name.split(".")):
             parameter.data = parameter.data.to(getattr(torch, dtype))
-    temporary = out.with_name(f"{out.name}.tmp")
-    denoiser.backbone.save_pretrained(temporary / denoiser.subfolder)
-    if schedule is not None:
-        (temporary / "schedule.json").write_text(schedule.to_json() + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.replace(out)
+    with whole_folder(out) as temporary:
+        denoiser.backbone.save_pretrained(temporary / denoiser.subfolder)
+        if schedule is not None:
+            (temporary / "schedule.json").write_text(schedule.to_json() + "\n")
     return out / denoiser.subfolder

@@ -1,6 +1,5 @@
 """Everything that is missing, in order: images, cache, student, and the picture of what came out."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,13 +7,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from swd_data import read_object, save_image
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate, prompts_of
 from swd_distill.data.sources import open_source
 from swd_distill.devices import device_and_dtype, processes
-from swd_distill.train import claimed, train
+from swd_distill.train import claimed, comparison_of, train
 from swd_distill.training.evaluation import SEED, unseen_prompts
 from swd_distill.training.trainer import share_places
 from swd_models.loading import load_teacher
@@ -31,7 +31,7 @@ def run(config: Config) -> str:
     share_places(config)  # neither should a batch that cannot be split,
     if config.data.images is None:
         prompts_of(config)  # nor a bad file leave a run folder behind
-    picture = config.out / "samples" / "comparison.png"
+    picture = comparison_of(config)
     with claimed(config):
         done = picture.is_file()
         if not done:
@@ -48,8 +48,7 @@ def _make(config: Config, picture: Path) -> None:
     train(config)
     if processes().is_main_process:
         picture.parent.mkdir(exist_ok=True)
-        compare(config).save(picture.with_suffix(".tmp"), format="png")
-        picture.with_suffix(".tmp").replace(picture)
+        save_image(compare(config), picture)
 
 
 def compare(config: Config) -> Image.Image:
@@ -102,4 +101,4 @@ def _prompts_to_compare(config: Config) -> list[str]:
         return unseen[:NUM_COMPARED]
     if config.data.on_the_fly:
         return [sample.text for sample in open_source(config).read(0, NUM_COMPARED)]
-    return list(json.loads((config.cache / MANIFEST).read_text())["captions"])
+    return list(read_object(config.cache / MANIFEST)["captions"])

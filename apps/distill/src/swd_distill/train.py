@@ -11,13 +11,14 @@ from signal import SIGTERM
 import torch
 from tqdm import tqdm
 
+from swd_data import claim, read_object, write_json
 from swd_distill.config import Config, Evaluation
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.live import Live
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, processes
-from swd_distill.files import claim, only_one
+from swd_distill.locks import only_one
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
 from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
@@ -49,6 +50,8 @@ def train(config: Config) -> Path:
         evaluator = Evaluator(config) if config.evaluation.metrics else None
         trainer = build_trainer(config, cache)
         start = load_checkpoint(config.out / "checkpoints", trainer)
+        if start > total:
+            raise ValueError(f"expected --training.iterations of at least {start}, which are done, got {total}")
         with Log(config, start) as log, Stopping(trainer.device) as stopping:
             for step in range(start + 1, total + 1):
                 log.write(step, iterate(trainer, step - 1))
@@ -84,7 +87,10 @@ def iterate(trainer: Trainer, step: int) -> Metrics:
 
 @contextmanager
 def claimed(config: Config) -> Iterator[None]:
-    """Write config.json, or check that the run folder belongs to a run of the same numbers; keep other runs out."""
+    """Write config.json, or check that the run folder belongs to a run of the same numbers; keep other runs out.
+
+    More iterations than before go on with it, unless the learning rate has fallen over those that were planned.
+    """
     no_matter = {
         "out",
         "dry_run",
@@ -107,9 +113,30 @@ def claimed(config: Config) -> Iterator[None]:
     }
     state = processes()
     with state.main_process_first():
+        if _is_longer(config):
+            no_matter.add("training.iterations")
         claim(config.out / "config.json", config.to_json(), "a run", no_matter, may_lack=True)
     with only_one(config.out) if state.is_main_process else nullcontext():
+        if state.is_main_process and _is_longer(config):
+            comparison_of(config).unlink(missing_ok=True)  # first: with it a run counts as done
+            before = read_object(config.out / "config.json")
+            before["training"]["iterations"] = config.training.iterations
+            write_json(config.out / "config.json", before)
         yield
+
+
+def comparison_of(config: Config) -> Path:
+    """Return the picture that ends a run."""
+    return config.out / "samples" / "comparison.png"
+
+
+def _is_longer(config: Config) -> bool:
+    """Tell whether a run folder is there, of fewer iterations than are asked for, that can be gone on with."""
+    path = config.out / "config.json"
+    if not path.is_file() or config.training.decay:
+        return False
+    before = read_object(path, "the config of a run").get("training", {}).get("iterations")
+    return isinstance(before, int) and before < config.training.iterations
 
 
 def build_trainer(config: Config, cache: Cache) -> Trainer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from swd_data import check_text, output_names, read_prompts, shell
 from swd_sample.environment import prepare_torch
 from swd_sample.presets import SOURCES
 
@@ -54,6 +55,10 @@ class Options:
 
 def sample(options: Options) -> str:
     """Load, sample, write; return the line for the user."""
+    if options.batch < 1:
+        raise ValueError(f"expected --batch of at least 1, got {options.batch}")
+    if not 0 <= options.seed < 2**62:  # torch takes 64 bits, and prompt i adds i
+        raise ValueError(f"expected --seed of at least 0 and below 2^62, got {options.seed}")
     if options.device != "auto":
         from swd_schedules.devices import find_device
 
@@ -66,6 +71,8 @@ def sample(options: Options) -> str:
         return _sample_file(options, options.prompts_file)
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
         raise ValueError('expected at least one prompt that is not empty: swd-sample tiny "a big red circle ..."')
+    for number, prompt in enumerate(options.prompts, start=1):
+        check_text(prompt, f"prompt {number}")
     if options.out is not None:
         _check_writable(options.out)
     pipe = _load(options)
@@ -78,18 +85,16 @@ def sample(options: Options) -> str:
     from swd_sample.grid import grid_of
     from swd_sample.media import save_media
 
-    save_media(media[0] if len(media) == 1 else grid_of(media, options.prompts), out, playable=True)
+    save_media(media[0] if len(media) == 1 else grid_of(media, options.prompts), out, pipe.fps, playable=True)
     return f"{out}: {len(media)} {'video' if is_video else 'image'}(s), {seconds:.3f} s each, {schedule}"
 
 
 def _sample_file(options: Options, prompts_file: Path) -> str:
     """Sample each prompt of a file into a folder."""
-    from swd_sample.prompts import read_file_names, read_prompts
-
     if options.prompts or options.out is None or options.out.is_file():
         given = "prompts too" if options.prompts else f"--out {options.out}"
         raise ValueError(f"expected --prompts-file with --out FOLDER and no other prompts, got {given}")
-    prompts, names = read_prompts(prompts_file), read_file_names(prompts_file)
+    prompts, names = read_prompts(prompts_file), output_names(prompts_file)
     pipe = _load(options)
     schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
     from swd_sample.folder import sample_folder
@@ -120,9 +125,15 @@ def _load(options: Options) -> "SwDPipeline":
 
     quiet()
     schedule = presets.resolve(options.schedule) if options.schedule else None
+    preset = SOURCES.get(options.source)
     own = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
     pipe = SwDPipeline.from_pretrained(
-        options.model or own, lora=lora, schedule=schedule, device=options.device, merge=options.merge
+        options.model or own,
+        lora=lora,
+        schedule=schedule,
+        fallback=presets.resolve(preset.schedule) if preset else None,
+        device=options.device,
+        merge=options.merge,
     )
     if options.compile:
         from swd_models.compiling import compiling
@@ -154,10 +165,4 @@ def main() -> None:
     """Run `swd-sample`; a user's error is one line and exit code 2."""
     options = tyro.cli(Options, prog="swd-sample")
     prepare_torch()
-    try:
-        print(sample(options))
-    except (ValueError, OSError) as error:
-        if os.environ.get("SWD_TRACEBACK"):
-            raise
-        print(f"swd-sample: error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+    shell("swd-sample", lambda: sample(options))

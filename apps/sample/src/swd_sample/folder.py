@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from swd_data import read_text, write_text
 from swd_sample.media import save_media
 from swd_sample.pipeline import SwDPipeline
 from swd_schedules import ScaleSchedule
@@ -37,7 +38,7 @@ def sample_folder(
         for media, file in zip(pipe(prompts[few], seed=seed + start, schedule=schedule), files[few], strict=True):
             if not file.is_file():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save_media(media, file)
+                save_media(media, file, pipe.fps)
                 made += 1
     return made
 
@@ -56,10 +57,10 @@ def write_metadata(folder: Path, names: Sequence[str], prompts: Sequence[str]) -
     """
     lines = (json.dumps({"file_name": name, "text": text}) for name, text in zip(names, prompts, strict=True))
     metadata, text = folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines)
-    if metadata.is_file() and metadata.read_text(encoding="utf-8") != text:
+    if metadata.is_file() and read_text(metadata) != text:
         raise ValueError(f"expected samples of these prompts in {folder}, got others: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    metadata.write_text(text, encoding="utf-8")
+    write_text(metadata, text)
 
 
 def unfinished(files: Sequence[Path], batch: int) -> list[int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from swd_data import save_image, write_video
 from swd_models.parts import Media, to_pil
 
 
@@ -13,13 +14,10 @@ def to_media(pixels: Tensor) -> list[Media]:
     return to_pil(((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu())
 
 
-def save_media(media: Media, path: Path, *, playable: bool = False) -> None:
-    """Write an image, or the frames of a video (`playable`: as every player knows it): whole or not at all."""
-    temporary = path.with_suffix(f".tmp{path.suffix}")
+def save_media(media: Media, path: Path, fps: int | None = None, *, playable: bool = False) -> None:
+    """Write an image, or the frames of a video at `fps` (`playable`: as every player knows it), whole or not at all."""
     if isinstance(media, list):
-        from swd_models.video import write_video
-
-        write_video(temporary, media, playable=playable)
+        assert fps is not None
+        write_video(path, media, fps, playable=playable)
     else:
-        media.save(temporary, compress_level=1)  # of a PNG: a quarter of the time for a tenth more bytes
-    temporary.replace(path)
+        save_image(media, path)

@@ -1,6 +1,5 @@
 """The scale-wise sampler as a pipeline: prompts in, images or videos out."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -8,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from swd_data import read_object
 from swd_models import Denoiser, load_denoiser, load_latents, load_lora, load_text
 from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
@@ -34,10 +34,11 @@ class SwDPipeline:
         *,
         lora: Path | str | None = None,
         schedule: ScaleSchedule | None = None,
+        fallback: ScaleSchedule | None = None,
         device: str | None = None,
         merge: bool = True,
     ) -> Self:
-        """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given.
+        """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given, or else `fallback`.
 
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
         it stays apart. `device` is the accelerator that torch finds, unless named.
@@ -47,7 +48,7 @@ class SwDPipeline:
         options = {"dtype": default_dtype(place)}
         denoiser = load_denoiser(model, **options).to(place)
         carried = load_lora(denoiser, lora, merge=merge) if lora else None
-        chosen = schedule or carried
+        chosen = schedule or carried or fallback
         if chosen is None:
             raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
         check_fit(model, chosen.sizes)
@@ -64,6 +65,11 @@ class SwDPipeline:
     def compile(self, backend: str = "inductor") -> int:
         """Compile the blocks, each kind once for each size; return the most compilations that there will be."""
         return compile_layers(self.denoiser.layers, backend, 2 * len(set(self.schedule.sizes)))
+
+    @property
+    def fps(self) -> int | None:
+        """Return the frames a second of its videos; None: it makes images."""
+        return self.denoiser.fps
 
     @torch.no_grad()
     def __call__(
@@ -112,7 +118,7 @@ def model_of(run: Path | str) -> str:
     config = Path(run) / "config.json"
     if not config.is_file():
         raise ValueError(f"expected a run folder with config.json, got {run}")
-    data = json.loads(config.read_text(encoding="utf-8"))
-    if not isinstance(data, dict) or not isinstance(data.get("model"), str):
+    data = read_object(config, "the config of a run")
+    if not isinstance(data.get("model"), str):
         raise ValueError(f"expected the config.json of a run, got {config}: it names no model")
     return str(data["model"])

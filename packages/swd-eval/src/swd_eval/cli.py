@@ -1,7 +1,5 @@
 """`swd-eval`: how good generated images and videos are."""
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +7,10 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from swd_data import shell
+from swd_data.errors import is_expected
 from swd_eval import commands
-from swd_eval.processes import is_main, together
+from swd_eval.processes import ElsewhereError, is_main, together
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Build:
     out: Path
     """Folder for the study; it must not exist."""
     prompts: Path | None = None
-    """One prompt a line (.txt) or a JSON object a line (.jsonl). Default: the metadata.jsonl in each run."""
+    """Prompts: .txt, .csv, .tsv, .jsonl, .json or .parquet. Default: metadata in each run, or a .txt a file."""
     num_prompts: int = 128
     """At most so many prompts, drawn by the seed where there are more."""
     per_prompt: int = 2
@@ -124,14 +124,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     options = tyro.cli(choice, prog="swd-eval", description=__doc__, args=argv, config=config)
     run = next(run for kind, run in COMMANDS.values() if isinstance(options, kind))
+    shell("swd-eval", lambda: _in_all(lambda: run(options)), _from_elsewhere)
+
+
+def _in_all(command: Callable[[], str]) -> str | None:
+    """Run a command in all processes; return what the main one has to say."""
     try:
         with together():
-            text = run(options)
-        if is_main():
-            print(text)
+            text = command()
     except (ValueError, OSError) as error:
-        if os.environ.get("SWD_TRACEBACK"):
+        if is_main() or not (is_expected(error) or isinstance(error, OSError | ElsewhereError)):
             raise
-        if is_main():
-            print(f"swd-eval: error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(2) from None  # the main process says it
+    return text if is_main() else None
+
+
+def _from_elsewhere(error: Exception) -> str | None:
+    return str(error) if isinstance(error, ElsewhereError) else None

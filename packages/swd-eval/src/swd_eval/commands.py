@@ -16,7 +16,7 @@ class Samples:
     out: Path
     """Folder for results.json, table.md and samples.jsonl. The same folder again: goes on, or adds metrics."""
     prompts: Path | None = None
-    """Prompts: .csv, .jsonl, .json, .parquet or .txt. Default: metadata.jsonl or .csv in the folder."""
+    """Prompts: .txt, .csv, .tsv, .jsonl, .json or .parquet. Default: the folder's metadata, or a .txt a file."""
     ref: Path | None = None
     """Reference: a folder of the same kind, a folder of results, or for images statistics (.npz with mu and sigma)."""
     weights: Path = Path("weights")
@@ -25,6 +25,8 @@ class Samples:
     """Load nothing: list the weights that are missing, with id and size."""
     device: str | None = None
     """Default: cuda if there is a GPU, else cpu."""
+    max_bad: float = 0.01
+    """Share of the files that may be broken: they are left out, and listed in skipped.jsonl. 0: all, or an error."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Images(Samples):
 
 @dataclass(frozen=True)
 class Videos(Samples):
-    """Measure a folder of videos (.mp4, .webm): learned scores, diagnostics."""
+    """Measure a folder of videos: learned scores, diagnostics."""
 
     metrics: tuple[str, ...] = ("diagnostics",)
     """Also visionreward, videoreward."""

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from swd_data import Clip
 from swd_eval.distances.modes import centre_crop, pixels_of
 from swd_eval.measure import Measure
-from swd_eval.video import Video
 
 SIDE = 256
 TONES = ("brightness", "contrast", "saturation")
@@ -56,9 +56,9 @@ def tone_of(image: Image.Image) -> Tensor:
     return torch.stack([luma.mean(), luma.std(correction=0), saturation.mean()])
 
 
-def video_tone_of(video: Video) -> Tensor:
+def video_tone_of(video: Clip) -> Tensor:
     """Return the means over frames of brightness, contrast and saturation, and motion, each in [0, 1]."""
-    frames = [Image.fromarray(frame.numpy()) for frame in video.frames(range(video.num_frames))]
+    frames = [Image.fromarray(frame) for frame in video.frames(range(video.num_frames))]
     lumas = (_luma(pixels_of(frame) / 255) for frame in frames)
     changes = [(after - before).abs().mean() for before, after in pairwise(lumas)]
     motion = torch.stack(changes).mean() if changes else torch.tensor(0.0)
@@ -103,9 +103,9 @@ def _square_of(image: Image.Image) -> Tensor:
     return _luma(pixels_of(centre_crop(image, SIDE, Image.Resampling.LANCZOS)) / 255)
 
 
-def _middle_square_of(video: Video) -> Tensor:
+def _middle_square_of(video: Clip) -> Tensor:
     [frame] = video.frames([video.num_frames // 2])
-    return _square_of(Image.fromarray(frame.numpy()))
+    return _square_of(Image.fromarray(frame))
 
 
 def _spectra_of(squares: Sequence[Tensor], _: Sequence[str]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 Prepare = Callable[[Any], Any]
-"""From a picture (RGB) or a `video.Video` to what the network takes; runs in threads."""
+"""From a picture (RGB) or a `swd_data.Clip` to what the network takes; runs in threads."""
 Run = Callable[[Sequence[Any], Sequence[str]], Tensor]
 """From what was prepared and its prompts to rows (B, K)."""
 

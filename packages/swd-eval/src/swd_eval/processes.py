@@ -9,6 +9,10 @@ from functools import cache
 from typing import Any
 
 
+class ElsewhereError(ValueError):
+    """Something failed in another process of the launch; this is its line."""
+
+
 def is_main() -> bool:
     """Tell whether this process speaks to the user."""
     return int(os.environ.get("RANK", "0")) == 0
@@ -27,7 +31,7 @@ def together() -> Iterator[None]:
     """Do this in all processes, and wait until it is done in all.
 
     Raises:
-        ValueError: in another process something failed, or that process is gone.
+        ElsewhereError: in another process something failed, or that process is gone.
     """
     _, number = place()
     if number == 1:
@@ -42,7 +46,7 @@ def together() -> Iterator[None]:
     if failure:
         raise failure
     if any(reports):
-        raise ValueError(next(filter(None, reports)))
+        raise ElsewhereError(next(filter(None, reports)))
 
 
 def _exchange(report: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swd_eval.files import write_json, write_text
+from swd_data import read_json, read_object, read_rows, write_json, write_text
 
 CATEGORIES = {
     "Creativity": ("Composition", "Diversity"),
@@ -104,9 +104,13 @@ def read_scores(source: Path) -> dict[str, float]:
     files = sorted(source.rglob("*_eval_results.json")) if source.is_dir() else [source]
     found: dict[str, float] = {}
     for file in files:
-        for name, value in json.loads(file.read_text(encoding="utf-8")).items():
-            score = value[0] if isinstance(value, list) else value
-            if name in DIMENSIONS and found.setdefault(name, 100 * float(score)) != 100 * float(score):
+        for name, value in read_object(file, "results of VBench-2.0").items():
+            score = value[0] if isinstance(value, list) and value else value
+            if name not in DIMENSIONS:
+                continue
+            if not isinstance(score, int | float):
+                raise ValueError(f"expected a number for {name} in {file}, got {str(score)[:40]!r}")
+            if found.setdefault(name, 100 * float(score)) != 100 * float(score):
                 raise ValueError(f"expected one score for {name} in {source}, got another in {file.name}")
     missing = [name for name in DIMENSIONS if name not in found]
     if missing:
@@ -119,15 +123,12 @@ def read_scores(source: Path) -> dict[str, float]:
 
 def _prompts_of_folder(source: Path) -> list[tuple[str, str]]:
     files = [source / f"{dimension}.txt" for dimension in DIMENSIONS]
-    return [
-        (file.stem, line.strip())
-        for file in files
-        if file.is_file()
-        for line in file.read_text(encoding="utf-8").split("\n")
-        if line.strip()
-    ]
+    return [(file.stem, row["text"]) for file in files if file.is_file() for _, row in read_rows(file)]
 
 
 def _prompts_of_file(source: Path) -> list[tuple[str, str]]:
-    rows = json.loads(source.read_text(encoding="utf-8"))
+    rows = read_json(source, "VBench-2.0's list of prompts")
+    keys = {"prompt_en", "dimension"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+        raise ValueError(f"expected a list of objects with prompt_en and dimension in {source}, got something else")
     return [(dimension, row["prompt_en"]) for row in rows for dimension in row["dimension"] if dimension in DIMENSIONS]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swd_data import checksum, reading
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -37,7 +39,7 @@ class Weights:
 
     def note(self, path: Path) -> dict[str, Any]:
         """Return what a result says of the weights; `known` tells whether they are the published ones."""
-        digest = checksum(path)
+        digest = _digest(path)
         known = digest.startswith(self.sha256) if self.sha256 else None
         return {"id": self.id, "file": path.name, "sha256": digest, "known": known}
 
@@ -71,7 +73,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        tensors: dict[str, Tensor] = load_file(path)
+        with reading(path, "weights"):
+            tensors: dict[str, Tensor] = load_file(path)
         return tensors
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -85,11 +88,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 @cache
-def checksum(path: Path) -> str:
+def _digest(path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and checksums of a folder's files."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return checksum(path)
     files = sorted(each for each in path.rglob("*") if each.is_file())
-    lines = "".join(f"{each.relative_to(path).as_posix()} {checksum(each)}\n" for each in files)
+    lines = "".join(f"{each.relative_to(path).as_posix()} {_digest(each)}\n" for each in files)
     return hashlib.sha256(lines.encode()).hexdigest()

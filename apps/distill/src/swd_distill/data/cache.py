@@ -1,6 +1,5 @@
 """What training reads: latents at every size and text embeddings, in memory-mapped safetensors shards."""
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -14,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from swd_data import read_object, whole
 from swd_distill.data.buckets import Bucket
 from swd_distill.data.fp8 import from_fp8, to_fp8
 from swd_distill.data.samples import Size
-from swd_distill.files import temporary_of
 
 FORMAT = 2  # 1 held the text of every sample beside its latents
 MANIFEST, UNCOND, INDEX = "manifest.json", "uncond.safetensors", "index.safetensors"
@@ -39,15 +38,8 @@ def text_tensors(name: str, value: Tensor, dtype: str) -> dict[str, Tensor]:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file that is whole or absent."""
-    temporary = temporary_of(path)
-    save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata)
-    temporary.replace(path)
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with whole(path) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata)
 
 
 class Cache(ABC):
@@ -75,7 +67,7 @@ class Cache(ABC):
             raise ValueError(
                 f"expected a finished cache in {folder}, got no {MANIFEST}: run `swd-distill encode` first"
             )
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_object(path, "the manifest of a cache")
         for name, value in expected.items():
             if manifest["settings"].get(name) != value:
                 found = _brief(manifest["settings"].get(name))

@@ -9,18 +9,20 @@ import torch
 from safetensors import safe_open
 from tqdm import tqdm
 
+from swd_data import Skipped, checksum, claim, read_object, reading, write_json
+from swd_data.skipped import FILE
 from swd_distill.config import Config
 from swd_distill.data.ahead import behind
 from swd_distill.data.buckets import buckets_of, schedules_of
-from swd_distill.data.cache import FORMAT, INDEX, MANIFEST, NUM_CAPTIONS, UNCOND, checksum, write_tensors
+from swd_distill.data.cache import FORMAT, INDEX, MANIFEST, NUM_CAPTIONS, UNCOND, write_tensors
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.samples import Source
 from swd_distill.data.shards import Bar, Parts, encode_images, encode_prompts, join
 from swd_distill.data.sources import open_source
 from swd_distill.devices import processes
-from swd_distill.files import claim, write_text
 
 SHARD_SAMPLES = 1024
+NOTES = "notes"
 
 Captions = list[list[list[str]]]
 """By shard and by bucket."""
@@ -34,13 +36,13 @@ def encode(config: Config) -> Path:
     Images come first. Their shards note the captions, of which each different one is then encoded once.
     """
     state, folder, source = processes(), config.cache, open_source(config)
-    claim(folder / "settings.json", fitting(config) | {"images": source.digest}, "a cache")
+    claim(folder / "settings.json", _settings(config) | {"images": source.digest}, "a cache")
     manifest, encoder = _read_manifest(folder), Encoder(config.model)
     state.wait_for_everyone()  # all have read the manifest, which goes where anything is made again
     _encode_images(config, source, manifest, encoder)
     state.wait_for_everyone()
-    captions = _read_captions(folder)
-    if not captions:
+    captions = [notes["captions"] for notes in _read_notes(folder)]
+    if not any(_in_order(captions)):
         raise ValueError(f"expected at least one image in {config.images}, got none")
     _encode_texts(config, captions, manifest, encoder)
     state.wait_for_everyone()
@@ -62,15 +64,30 @@ def fitting(config: Config) -> dict[str, Any]:
     }
 
 
+def _settings(config: Config) -> dict[str, Any]:
+    """Return what else changes latents: the background where it is another than it always was."""
+    return fitting(config) | ({} if config.data.background == "white" else {"background": config.data.background})
+
+
 def _encode_images(config: Config, source: Source, manifest: dict[str, Any], encoder: Encoder) -> None:
-    schedules = schedules_of(config)
+    schedules, state = schedules_of(config), processes()
+    total = manifest.get("read", manifest.get("samples", len(source)))
+    own = FILE if state.num_processes == 1 else f"{state.process_index}-{FILE}"
+    skipped = Skipped(config.cache / own, total, config.data.max_bad)
 
     def make(chunk: range, bar: Bar) -> Made:
-        samples = source.read(chunk.start, chunk.stop)
-        parts, captions = encode_images(samples, schedules, encoder, config.data.batch, bar)
-        return parts, {"captions": json.dumps(captions)}
+        bad: dict[str, str] = {}
 
-    total = manifest.get("samples", len(source))
+        def skip(name: str, error: Exception) -> None:
+            bad[name] = str(error)
+            skipped.add(name, error)
+            tqdm.write(f"left out: {error}")
+
+        samples = source.read(chunk.start, chunk.stop)
+        parts, captions = encode_images(samples, schedules, encoder, config.data.batch, bar, skip)
+        # In one entry: safetensors writes several in any order, and a shard should be the same whoever makes it.
+        return parts, {NOTES: json.dumps({"captions": captions, "skipped": bad})}
+
     _write_missing(config.cache, "shard", "image", total, manifest.get("shards", ()), make)
 
 
@@ -110,8 +127,8 @@ def _write_missing(
         for path, chunk in missing.items():
             (folder / MANIFEST).unlink(missing_ok=True)
             parts, metadata = make(chunk, bar)
-            if not parts:
-                break
+            if not parts and not json.loads(metadata[NOTES])["skipped"]:
+                break  # a stream has ended before
             run(_write, path, parts, metadata)
 
 
@@ -127,17 +144,35 @@ def _is_whole(path: Path, sums: dict[str, str]) -> bool:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """Return what a finished cache says of itself, else nothing."""
     path = folder / MANIFEST
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return manifest
+    return read_object(path, "the manifest of a cache") if path.is_file() else {}
 
 
-def _read_captions(folder: Path) -> Captions:
-    """Read what the shards of images note of their samples."""
+def _read_notes(folder: Path) -> list[dict[str, Any]]:
+    """Read what the shards of images note: the captions of their samples, and which were bad."""
     found = []
     for path in sorted(folder.glob("shard-*.safetensors")):
-        with safe_open(path, framework="pt") as shard:
-            found.append(json.loads(shard.metadata()["captions"]))
+        with reading(path, "a shard of the cache"), safe_open(path, framework="pt") as shard:
+            noted = shard.metadata()
+        before = {"captions": json.loads(noted["captions"]), "skipped": {}} if "captions" in noted else {}
+        found.append(before or json.loads(noted[NOTES]))
     return found
+
+
+def _list_skipped(config: Config, num: int) -> int:
+    """List in one file what all shards have left out, whoever made them; return how many.
+
+    Raises:
+        ValueError: together they are too many.
+    """
+    folder = config.cache
+    found = {name: reason for notes in _read_notes(folder) for name, reason in notes["skipped"].items()}
+    (folder / FILE).unlink(missing_ok=True)
+    skipped = Skipped(folder / FILE, num + len(found), config.data.max_bad)
+    for name, reason in found.items():
+        skipped.add(name, ValueError(reason))
+    if found:
+        tqdm.write(str(skipped))
+    return len(found)
 
 
 def _in_order(captions: Captions) -> list[str]:
@@ -148,6 +183,7 @@ def _in_order(captions: Captions) -> list[str]:
 def _finish(config: Config, captions: Captions) -> None:
     """Write which prompt each sample has, then the manifest."""
     folder, in_order = config.cache, _in_order(captions)
+    skipped = _list_skipped(config, len(in_order))
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(in_order))}
     write_tensors(folder / INDEX, {"prompts": torch.tensor([places[text] for text in in_order])})
     shards = [
@@ -158,12 +194,13 @@ def _finish(config: Config, captions: Captions) -> None:
     manifest = {
         "settings": fitting(config),
         "samples": len(in_order),
+        "read": len(in_order) + skipped,
         "captions": in_order[:NUM_CAPTIONS],
         "shards": shards,
         "texts": texts,
         "prompts_per_text": SHARD_SAMPLES,
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_json(folder / MANIFEST, manifest)
 
 
 def _note(path: Path) -> dict[str, Any]:

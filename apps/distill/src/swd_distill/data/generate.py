@@ -6,18 +6,18 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
+from swd_data import claim, read_prompts, write_text
 from swd_distill.config import Config
 from swd_distill.data.ahead import THREADS, behind
 from swd_distill.data.buckets import schedules_of
 from swd_distill.data.samples import Size
+from swd_distill.data.sources import fps_of
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, processes
-from swd_distill.files import claim, write_text
 from swd_models.compiling import compiling
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.parts import Teacher, to_pil
 from swd_sample.media import save_media
-from swd_sample.prompts import read_prompts
 
 
 def generate(config: Config) -> Path:
@@ -57,6 +57,7 @@ def generate(config: Config) -> Path:
 def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[Path], mine: list[int]) -> None:
     """Sample the images of this process in batches of one size, each written while the next is sampled."""
     teacher, batch, quiet = _load(config, len(sizes)), config.data.batch, not processes().is_local_main_process
+    fps = fps_of(config)
     by_size = [[i for i in mine if i % len(sizes) == bucket] for bucket in range(len(sizes))]
     progress = tqdm(total=len(mine), desc="generate", unit="image", disable=quiet)
     with progress as bar, behind(THREADS, 2 * batch) as run:
@@ -71,7 +72,7 @@ def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[
                     generators=[stream(config.seed, "teacher", i) for i in chunk],
                 )
                 for i, each in zip(chunk, pixels, strict=True):
-                    run(_write, each, files[i])
+                    run(_write, each, files[i], fps)
                 bar.update(len(chunk))
 
 
@@ -84,9 +85,9 @@ def _load(config: Config, num_sizes: int) -> Teacher:
     return teacher
 
 
-def _write(pixels: Tensor, path: Path) -> None:
+def _write(pixels: Tensor, path: Path, fps: int | None) -> None:
     (media,) = to_pil(pixels[None])
-    save_media(media, path)
+    save_media(media, path, fps)
 
 
 def prompts_of(config: Config) -> list[str]:

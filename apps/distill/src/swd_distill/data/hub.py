@@ -1,21 +1,22 @@
 """Images with captions from anything that Hugging Face `datasets` loads (extra `swd-distill[datasets]`)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from swd_data import check_text, image_size, open_image, reading
+from swd_data.images import Colour
 from swd_distill.data.samples import Sample, Source
-from swd_sample.prompts import COLUMNS
 
-TEXTS = (*COLUMNS, "txt")  # the last is that of tars in WebDataset's form
+TEXTS = ("text", "prompt", "caption", "txt")  # the last is that of tars in WebDataset's form
 
 
-def open_hub(path: Path, streaming: bool, limit: int) -> Source:
+def open_hub(path: Path, streaming: bool, limit: int, background: Colour) -> Source:
     """Open the split "train" of a hub id or of a folder of parquet files, tars or whatever else `datasets` reads.
 
     Streaming reads it as it comes, up to `limit` samples; else it is downloaded, and unpacked into its cache, first.
@@ -26,7 +27,8 @@ def open_hub(path: Path, streaming: bool, limit: int) -> Source:
     found = _load(path, streaming)
     image, text = _columns(found, path)
     rows = found.select_columns([image, text]).cast_column(image, _datasets(path).Image(decode=False))
-    return _Stream(rows, image, text, path, limit) if streaming else _Table(rows, image, text, path)
+    columns = _Columns(image, text, path, background)
+    return _Stream(rows, columns, limit) if streaming else _Table(rows, columns)
 
 
 def _datasets(path: Path) -> Any:
@@ -55,22 +57,43 @@ def _columns(found: Any, path: Path) -> tuple[str, str]:
     texts = [name for name in TEXTS if name in names]
     if not images or not texts:
         raise ValueError(
-            f"expected metadata.jsonl or metadata.csv, or columns image and {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]} "
+            "expected metadata.jsonl or metadata.csv, or columns image and text, prompt or caption "
             f"in {path}, got {', '.join(names) or 'none'}"
         )
     return images[0], texts[0]
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """How a row becomes a sample."""
+
+    image: str
+    text: str
+    path: Path
+    background: Colour
+
+    def sample(self, place: int, text: Any, cell: Callable[[], Any]) -> Sample:
+        """Return the sample of a row; `cell` gets what its column of images holds."""
+        name = f"row {place} of {self.path}"
+        if not isinstance(text, str):
+            raise ValueError(f"expected a text in {name}, got {text!r}")
+
+        def frames(count: int) -> list[Image.Image]:
+            return [open_image(_file(cell(), name), name, background=self.background)]
+
+        return Sample(check_text(text, name), name, frames, lambda: image_size(_file(cell(), name), name))
+
+
 class _Table:
     """A data set on disk, its rows in any order."""
 
-    def __init__(self, rows: Any, image: str, text: str, path: Path) -> None:
-        self._rows, self._image, self._path, self._texts = rows, image, path, rows[text][:]
+    def __init__(self, rows: Any, columns: _Columns) -> None:
+        self._rows, self._columns, self._texts = rows, columns, rows[columns.text][:]
 
     @property
     def digest(self) -> str:
         """Return the checksum of name and texts."""
-        return _digest(self._path.name, self._texts)
+        return _digest(self._columns.path.name, self._texts)
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -78,24 +101,23 @@ class _Table:
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Read samples."""
         for place, text in enumerate(self._texts[start:stop], start):
-            name = f"row {place} of {self._path}"
-            yield Sample(_checked(text, name), name, partial(self._open, place))
+            yield self._columns.sample(place, text, partial(self._cell, place))
 
-    def _open(self, place: int, count: int) -> list[Image.Image]:
-        return _open(self._rows[place][self._image], count)
+    def _cell(self, place: int) -> Any:
+        return self._rows[place][self._columns.image]
 
 
 class _Stream:
     """A data set as it comes: rows that were passed by do not come again."""
 
-    def __init__(self, rows: Any, image: str, text: str, path: Path, limit: int) -> None:
-        self._rows, self._image, self._text, self._path = iter(rows), image, text, path
+    def __init__(self, rows: Any, columns: _Columns, limit: int) -> None:
+        self._rows, self._columns = iter(rows), columns
         self._limit, self._place = limit, 0
 
     @property
     def digest(self) -> str:
         """Return the checksum of name and limit."""
-        return _digest(self._path.name, self._limit)
+        return _digest(self._columns.path.name, self._limit)
 
     def __len__(self) -> int:
         return self._limit
@@ -107,27 +129,23 @@ class _Stream:
             row = next(self._rows, None)
             if row is None:
                 return
-            name = f"row {self._place} of {self._path}"
-            self._place += 1
-            if self._place > start:
-                yield Sample(_checked(row[self._text], name), name, partial(_open, row[self._image]))
+            place, self._place = self._place, self._place + 1
+            if place >= start:
+                cell = row[self._columns.image]
+                yield self._columns.sample(place, row[self._columns.text], partial(lambda cell: cell, cell))
 
 
-def _open(value: dict[str, Any] | None, count: int) -> list[Image.Image]:
-    """Open what `datasets` holds undecoded: bytes, or else a path, which may be remote."""
-    if value is None:
-        raise OSError("it has none")
-    if value["bytes"] is not None:
-        return [Image.open(BytesIO(value["bytes"]))]
+def _file(cell: dict[str, Any] | None, name: str) -> bytes | Image.Image:
+    """Return what is in a cell: `datasets` holds bytes, or else a path, which may be remote, and which it opens."""
+    if cell is None:
+        raise ValueError(f"expected an image, got none in {name}")
+    if cell["bytes"] is not None:
+        return bytes(cell["bytes"])
     import datasets
 
-    return [datasets.Image().decode_example(value)]
-
-
-def _checked(text: Any, name: str) -> str:
-    if not isinstance(text, str):
-        raise ValueError(f"expected a text in {name}, got {text!r}")
-    return text
+    with reading(name, "an image", Exception):
+        found: Image.Image = datasets.Image().decode_example(cell)
+    return found
 
 
 def _digest(*parts: Any) -> str:

@@ -7,6 +7,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from swd_data import Skipped
+from swd_data.skipped import FILE
 from swd_distill.config import Config
 from swd_distill.data.ahead import ahead
 from swd_distill.data.buckets import buckets_of, nearest, schedules_of
@@ -14,6 +16,7 @@ from swd_distill.data.cache import NUM_CAPTIONS, Cache
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.samples import Sample, Size, num_frames, to_pixels
 from swd_distill.data.sources import open_source
+from swd_schedules import ScaleSchedule
 
 
 class Live(Cache):
@@ -28,9 +31,13 @@ class Live(Cache):
         self._read: tuple[tuple[int, ...], Tensor] = (), torch.empty(0)
         schedules = schedules_of(config)
         self._pixels = [self._encoder.latents.pixels(schedule.sizes[-1]) for schedule in schedules]
+        self._skipped = Skipped(config.out / FILE, len(source), config.data.max_bad)
+        self._instead: dict[int, int] = {}
         groups: list[list[Sample]] = [[] for _ in schedules]
         for sample in source.read(0, len(source)):
-            groups[nearest(schedules, *sample.frames(1)[0].size) if len(groups) > 1 else 0].append(sample)
+            bucket = self._bucket(sample, schedules)
+            if bucket is not None:
+                groups[bucket].append(sample)
         self._samples = [(bucket, sample) for bucket, group in enumerate(groups) for sample in group]
         bounds = pairwise([0, *accumulate(map(len, groups))])
         self.buckets = [(bucket, range(*bound)) for bucket, bound in zip(buckets_of(config), bounds, strict=True)]
@@ -40,19 +47,44 @@ class Live(Cache):
     def latents(self, samples: Sequence[int], size: Size) -> Tensor:
         """Read images, downscale and encode them: latents (B, C, *size) in float32."""
         with self._lock:
-            if self._read[0] != tuple(samples):  # a stage asks for the same samples in two sizes
-                self._read = tuple(samples), self._load(samples)
-            return self._encoder.encode(self._read[1], [size])[size].float()
+            return self._encoder.encode(self._kept(samples), [size])[size].float()
 
     def cond(self, samples: Sequence[int]) -> dict[str, Tensor]:
         """Encode the captions of samples."""
         with self._lock:
-            return self._encoder.text([self._samples[sample][1].text for sample in samples])
+            self._kept(samples)  # which finds out whose place another takes
+            return self._encoder.text([self._samples[self._instead.get(place, place)][1].text for place in samples])
+
+    def _bucket(self, sample: Sample, schedules: Sequence[ScaleSchedule]) -> int | None:
+        """Return the bucket of a sample; None for a bad one."""
+        if len(schedules) == 1:
+            return 0
+        try:
+            return nearest(schedules, *sample.shape())
+        except ValueError as error:
+            self._skipped.add(sample.name, error)
+            return None
+
+    def _kept(self, samples: Sequence[int]) -> Tensor:
+        """Read samples, once for the sizes and the text that are asked for in turn."""
+        if self._read[0] != tuple(samples):
+            self._read = tuple(samples), self._load(samples)
+        return self._read[1]
 
     def _load(self, samples: Sequence[int]) -> Tensor:
-        def read(place: int) -> Tensor:
-            bucket, sample = self._samples[place]
-            size = self._pixels[bucket]
-            return to_pixels(sample.frames(num_frames(size)), size, sample.name)
+        return self._encoder.stack(list(ahead(samples, self._pixels_of, len(samples)))).to(self._encoder.device)
 
-        return self._encoder.stack(list(ahead(samples, read, len(samples)))).to(self._encoder.device)
+    def _pixels_of(self, place: int) -> Tensor:
+        """Read a sample, or for a bad one the next good one of its bucket: in each process and after a stop alike."""
+        bucket, group = next((bucket, group) for bucket, (_, group) in enumerate(self.buckets) if place in group)
+        for step in range(len(group)):
+            other = group[(place - group.start + step) % len(group)]
+            sample, size = self._samples[other][1], self._pixels[bucket]
+            try:
+                pixels = to_pixels(sample.frames(num_frames(size)), size, sample.name)
+            except ValueError as error:
+                self._skipped.add(sample.name, error)
+                continue
+            self._instead[place] = other
+            return pixels
+        raise ValueError(f"expected a good sample, got {len(group)} bad ones, listed in {self._skipped.path}")

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from swd_data import fit_image
 
 Size = tuple[int, ...]
 
@@ -18,23 +19,14 @@ class Sample:
 
     Attributes:
         name: What messages call it.
-        open: Returns so many first frames of a clip; of an image that one, not decoded yet.
+        frames: Opens so many frames of a clip, or an image; raises ValueError for what is neither, or too short.
+        shape: Returns width and height.
     """
 
     text: str
     name: str
-    open: Callable[[int], list[Image.Image]]
-
-    def frames(self, count: int) -> list[Image.Image]:
-        """Open an image, or the first frames of a clip.
-
-        Raises:
-            ValueError: neither, or a clip with fewer frames.
-        """
-        try:
-            return self.open(count)
-        except OSError as error:
-            raise ValueError(f"expected an image, got {self.name}: {error}") from error
+    frames: Callable[[int], list[Image.Image]]
+    shape: Callable[[], tuple[int, int]]
 
 
 class Source(Protocol):
@@ -63,21 +55,8 @@ def to_pixels(frames: list[Image.Image], size: Size, name: str) -> Tensor:
     """Scale and crop frames to a size in pixels: (3, height, width) or (3, frames, height, width) in 0..255.
 
     Raises:
-        ValueError: a broken image, or one that would have to be enlarged.
+        ValueError: they would have to be enlarged.
     """
     height, width = size[-2:]
-    try:
-        tensors = [_fit(frame.convert("RGB"), height, width, name) for frame in frames]
-    except OSError as error:
-        raise ValueError(f"expected an image, got {name}: {error}") from error
+    tensors = [torch.from_numpy(fit_image(frame, height, width, name)).permute(2, 0, 1) for frame in frames]
     return tensors[0] if len(size) == 2 else torch.stack(tensors, dim=1)
-
-
-def _fit(image: Image.Image, height: int, width: int, name: str) -> Tensor:
-    if image.height < height or image.width < width:
-        raise ValueError(f"expected at least {width}x{height} pixels, got {image.width}x{image.height}: {name}")
-    ratio = max(height / image.height, width / image.width)
-    if ratio < 1:
-        image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return torch.from_numpy(np.array(image.crop((left, top, left + width, top + height)))).permute(2, 0, 1)

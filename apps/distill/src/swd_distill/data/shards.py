@@ -26,16 +26,22 @@ Read = tuple[int, str, Tensor]
 
 
 def encode_images(
-    samples: Iterable[Sample], schedules: Sequence[ScaleSchedule], encoder: Encoder, batch: int, bar: Bar
+    samples: Iterable[Sample],
+    schedules: Sequence[ScaleSchedule],
+    encoder: Encoder,
+    batch: int,
+    bar: Bar,
+    skip: Callable[[str, Exception], None],
 ) -> tuple[Parts, list[list[str]]]:
     """Encode samples, each in the bucket of its shape, at all sizes of that bucket; return latents, and captions.
 
-    Captions are by bucket, in the order of its latents. The next batch is read while one is encoded.
+    Captions are by bucket, in the order of its latents. The next batch is read while one is encoded. `skip` is told of
+    a bad sample, and raises where there are too many.
     """
     captions: list[list[str]] = [[] for _ in schedules]
 
     def encoded() -> Iterator[Tensors]:
-        with closing(_batches(samples, schedules, encoder, batch)) as batches:
+        with closing(_batches(samples, schedules, encoder, batch, skip)) as batches:
             for bucket, texts, pixels in batches:
                 captions[bucket] += texts
                 found = encoder.encode(pixels, sorted(set(schedules[bucket].sizes)))
@@ -63,15 +69,23 @@ def join(parts: Parts) -> Tensors:
 
 
 def _batches(
-    samples: Iterable[Sample], schedules: Sequence[ScaleSchedule], encoder: Encoder, batch: int
+    samples: Iterable[Sample],
+    schedules: Sequence[ScaleSchedule],
+    encoder: Encoder,
+    batch: int,
+    skip: Callable[[str, Exception], None],
 ) -> Generator[tuple[int, list[str], Tensor], None, None]:
     """Read samples ahead, into batches of one bucket: its index, texts and pixels."""
     sizes = [encoder.latents.pixels(schedule.sizes[-1]) for schedule in schedules]
 
-    def read(sample: Sample) -> Read:
-        frames = sample.frames(num_frames(sizes[0]))
-        bucket = nearest(schedules, *frames[0].size)
-        return bucket, sample.text, to_pixels(frames, sizes[bucket], sample.name)
+    def read(sample: Sample) -> Read | None:
+        try:
+            frames = sample.frames(num_frames(sizes[0]))
+            bucket = nearest(schedules, *frames[0].size)
+            return bucket, sample.text, to_pixels(frames, sizes[bucket], sample.name)
+        except ValueError as error:
+            skip(sample.name, error)
+            return None
 
     def stack(few: list[Read]) -> tuple[int, list[str], Tensor]:
         buckets, texts, pixels = zip(*few, strict=True)
@@ -80,10 +94,12 @@ def _batches(
     return ahead(_of_one_bucket(ahead(samples, read, batch), batch), stack, 1)
 
 
-def _of_one_bucket(samples: Generator[Read, None, None], batch: int) -> Iterator[list[Read]]:
+def _of_one_bucket(samples: Generator[Read | None, None, None], batch: int) -> Iterator[list[Read]]:
     waiting: dict[int, list[Read]] = {}
     with closing(samples):
         for sample in samples:
+            if sample is None:
+                continue
             few = waiting.setdefault(sample[0], [])
             few.append(sample)
             if len(few) == batch:

@@ -1,17 +1,50 @@
 """Where a run's images come from."""
 
+from PIL import ImageColor
+
+from swd_data import has_captions
+from swd_data.images import Colour
 from swd_distill.config import Config
-from swd_distill.data.imagefolder import ImageFolder, metadata_of
+from swd_distill.data.imagefolder import ImageFolder
 from swd_distill.data.samples import Source
 
 
 def open_source(config: Config) -> Source:
-    """Open the images of a run: an image folder where there is one, else what `datasets` makes of --data.images."""
-    video = len(config.scales.sizes[-1]) == 3
-    if config.data.images is None or metadata_of(config.images):
-        return ImageFolder(config.images, video)
-    if video:
-        raise ValueError(f"expected clips beside metadata.jsonl or metadata.csv, got neither in {config.images}")
+    """Open the images of a run: a folder with captions where there is one, else what `datasets` makes of --data.images.
+
+    Raises:
+        ValueError: neither, or captions that are broken.
+    """
+    fps = fps_of(config)
+    found = has_captions(config.images, "videos" if fps else "images")
+    if config.data.images is None and not found:
+        raise ValueError(f"expected metadata.jsonl in {config.images}, got none: run `swd-distill generate` first")
+    if found:
+        return ImageFolder(config.images, fps, background_of(config))
+    if fps:
+        raise ValueError(f"expected clips in {config.images} with metadata.jsonl, or a .txt beside each, got neither")
     from swd_distill.data.hub import open_hub
 
-    return open_hub(config.images, config.data.streaming, config.data.num_images)
+    return open_hub(config.images, config.data.streaming, config.data.num_images, background_of(config))
+
+
+def fps_of(config: Config) -> int | None:
+    """Return the frames a second of a model's videos; None for one of images."""
+    from swd_models.loading import family_of
+
+    return family_of(config.model).denoiser.fps
+
+
+def background_of(config: Config) -> Colour:
+    """Return the colour that shows through transparent images.
+
+    Raises:
+        ValueError: no colour that Pillow knows.
+    """
+    try:
+        red, green, blue = ImageColor.getrgb(config.data.background)[:3]
+    except ValueError as error:
+        raise ValueError(
+            f"expected --data.background as white, #808080 or the like, got {config.data.background!r}"
+        ) from error
+    return red, green, blue

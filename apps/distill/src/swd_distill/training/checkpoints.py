@@ -10,8 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from swd_distill.data.cache import checksum
-from swd_distill.files import write_text
+from swd_data import checksum, write_text
 from swd_distill.training.trainer import Trainer
 from swd_models.adapters import adapter_state, load_adapter_state
 

@@ -1,6 +1,5 @@
 """Evaluation while a run trains: samples of the same prompts again and again, measured by swd-eval (extra `eval`)."""
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from swd_data import read_object, read_prompts, write_text
 from swd_distill.config import Config
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.sources import open_source
 from swd_distill.devices import device_and_dtype, processes
-from swd_distill.files import write_text
 from swd_distill.training.network import Metrics
 from swd_distill.training.trainer import Trainer
 from swd_models import load_latents
@@ -23,7 +22,6 @@ from swd_models.parts import Text
 from swd_sample import SwDPipeline
 from swd_sample.folder import file_names, unfinished, write_metadata
 from swd_sample.media import save_media
-from swd_sample.prompts import read_prompts
 
 SEED = 1000
 """Prompt i is sampled from SEED + i: at each evaluation, and in the comparison at the end, from the same noise."""
@@ -94,7 +92,7 @@ class Evaluator:
             device=str(trainer.device),
         )
         processes().wait_for_everyone()
-        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["numbers"]
+        found = read_object(folder / "results.json")["numbers"]
         numbers = {number["metric"]: float(number["value"]) for number in found}
         if processes().is_main_process:
             write_text(self._folder / "table.md", _table(self._folder))
@@ -127,7 +125,7 @@ class Evaluator:
                 media = pipe(prompts[start : start + batch], seed=SEED + start)
                 for item, file in zip(media, files[start:], strict=False):
                     if place < len(starts):
-                        save_media(item, file)
+                        save_media(item, file, pipe.fps)
         state.wait_for_everyone()
 
 
@@ -150,7 +148,7 @@ def _table(folder: Path) -> str:
     """Return all evaluations of a run, a row each."""
     rows = {
         int(path.parent.name.removeprefix("step-")): {
-            number["metric"]: number["value"] for number in json.loads(path.read_text(encoding="utf-8"))["numbers"]
+            number["metric"]: number["value"] for number in read_object(path)["numbers"]
         }
         for path in sorted(folder.glob("step-*/results.json"))
     }

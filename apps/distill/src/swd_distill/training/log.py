@@ -12,9 +12,9 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from PIL import Image
 from tqdm import tqdm
 
+from swd_data import save_image, write_text
 from swd_distill.config import Config
 from swd_distill.devices import processes
-from swd_distill.files import temporary_of, write_text
 from swd_distill.training.network import Metrics
 from swd_schedules.devices import peak_bytes
 
@@ -70,8 +70,7 @@ class Log:
             return
         path = self._folder / "samples" / f"step-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        image.save(temporary_of(path), format="png")
-        temporary_of(path).replace(path)
+        save_image(image, path)
         pixels = np.asarray(image.convert("RGB"))[None]
         for tracker in self._trackers:
             form = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from swd_eval.files import write_text
+from swd_data import read_json, write_text
 from swd_eval.geneval.score import COLOURS
 
 Metadata = dict[str, Any]
@@ -59,7 +59,7 @@ def prepare(out: Path) -> str:
     folders = {out / f"{index:05d}": row for index, row in enumerate(draw_prompts())}
     for folder, row in folders.items():
         path = folder / "metadata.jsonl"
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != row:
+        if path.is_file() and read_json(path, "GenEval's metadata") != row:
             raise ValueError(f"expected {path} of {row['prompt']!r}, got another prompt: choose another --out")
     names: dict[str, str] = {}
     for folder, row in folders.items():

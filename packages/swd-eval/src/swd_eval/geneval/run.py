@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from swd_data import Sample, claim, find_files, read_object, write_whole
 from swd_eval.devices import find_device
 from swd_eval.fetch import fetch
-from swd_eval.files import claim, write_whole
 from swd_eval.geneval.detectors import load_colours, load_detector
 from swd_eval.geneval.score import TASKS, Detector, NameColours, judge, overall
 from swd_eval.measure import Measure, Prepare, Run, require
-from swd_eval.prompts import Sample, digests
 from swd_eval.runs.collect import collect
 from swd_eval.runs.results import Number, group_means, write_results
+from swd_eval.runs.rows import digests
 from swd_eval.weights import CLIP_L, MASK2FORMER
 
 
@@ -41,12 +41,10 @@ def read_folder(folder: Path) -> list[Sample]:
     """Return the images of folders 00000, 00001, ...; the prompt of each is its folder's metadata, as JSON."""
     samples = []
     for path in sorted(each for each in folder.glob("*") if each.name.isdigit() and each.is_dir()):
-        metadata = json.loads((path / "metadata.jsonl").read_text(encoding="utf-8"))
+        metadata = read_object(path / "metadata.jsonl", "GenEval's metadata")
         if metadata.get("tag") not in TASKS:
             raise ValueError(f"expected a tag of GenEval's in {path / 'metadata.jsonl'}, got {metadata.get('tag')}")
-        images = sorted((path / "samples").glob("*.png"))
-        if not images:
-            raise ValueError(f"expected images in {path / 'samples'}, got none")
+        images = find_files(path / "samples", "images", deep=False).values()
         text = json.dumps(metadata, sort_keys=True)
         samples += [Sample(image.relative_to(folder).as_posix(), image, text) for image in images]
     if not samples:
@@ -72,7 +70,7 @@ def score_samples(
 
         return (lambda image: image), run
 
-    claim(out / "settings.json", digests(samples))
+    claim(out / "settings.json", digests(samples), "results")
     rows = collect(Measure("geneval", about, open_models, 1, ("correct",)), samples, out, batch=1)
     write_whole(out / "samples.jsonl", lambda path: shutil.copyfile(out / "geneval.jsonl", path))
     settings = {"images": name, "num_images": len(samples), "num_prompts": len({each.prompt for each in samples})}

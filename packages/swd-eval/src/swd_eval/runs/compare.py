@@ -1,14 +1,14 @@
 """`swd-eval report A B`: two results, with paired tests where both have scores of the same prompts."""
 
-import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from swd_eval.runs.reference import results_of
-from swd_eval.runs.results import group_means
+from swd_data import read_rows, stem
+from swd_eval.runs.results import group_means, read_results
 
 FLIPS = 10_000
 
@@ -20,10 +20,13 @@ def compare(a: Path, b: Path) -> str:
     p-value of a permutation test that flips signs. Distances have no pairs: they stand beside each other, or are
     refused where mode, weights, reference or number of images differ.
     """
-    results, samples = [results_of(folder) for folder in (a, b)], [_samples(folder) for folder in (a, b)]
+    results = [read_results(folder) for folder in (a, b)]
+    skipped = {stem(row["file_name"]) for result in results for row in result.get("skipped", [])}
+    samples = [_samples(folder, skipped) for folder in (a, b)]
     shared = [name for name in _scores(samples[0]) if name in _scores(samples[1])]
     head = ["| metric | A | B | B - A | 95 % | p | n |", "|---|---|---|---|---|---|---|"]
-    lines = [f"A: {_name(results[0])}; B: {_name(results[1])}", "", *head]
+    note = f"; without {len(skipped)} that could not be read in A or B" if skipped else ""
+    lines = [f"A: {_name(results[0])}; B: {_name(results[1])}{note}", "", *head]
     lines += _paired(samples[0], samples[1], shared) if shared else []
     numbers = [{each["metric"]: each for each in result["numbers"]} for result in results]
     for metric, first in numbers[0].items():
@@ -76,12 +79,19 @@ def _beside(metric: str, first: dict[str, Any], second: dict[str, Any]) -> str:
     return f"| {metric} | {values} | {second['value'] - first['value']:+.3g} | | | {first['num']} |"
 
 
-def _samples(folder: Path) -> dict[str, dict[str, Any]]:
+def _samples(folder: Path, skipped: Collection[str]) -> dict[str, dict[str, Any]]:
     path = folder / "samples.jsonl"
     if not path.is_file():
         raise ValueError(f"expected samples.jsonl in {folder}, got none: run swd-eval images or videos first")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    return {str(Path(row["file_name"]).with_suffix("")): row for row in rows}
+    samples = {}
+    for number, row in read_rows(path):
+        if not {"file_name", "prompt"} <= row.keys():
+            raise ValueError(f"expected file_name and prompt in line {number} of {path}, got {', '.join(row)}")
+        samples[stem(row["file_name"])] = row
+    kept = {name: row for name, row in samples.items() if name not in skipped}
+    if not kept:
+        raise ValueError(f"expected scores of samples in {path}, got none")
+    return kept
 
 
 def _scores(samples: dict[str, dict[str, Any]]) -> list[str]:
@@ -90,4 +100,4 @@ def _scores(samples: dict[str, dict[str, Any]]) -> list[str]:
 
 def _name(results: dict[str, Any]) -> str:
     kind = "videos" if "videos" in results else "images"
-    return f"{results[kind]} ({results[f'num_{kind}']} {kind})"
+    return f"{results.get(kind)} ({results.get(f'num_{kind}')} {kind})"

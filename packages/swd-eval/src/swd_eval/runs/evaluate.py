@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from swd_eval.runs.collect import collect
+from swd_data import Kind, Sample, claim, read_rows, read_samples, write_text
 from swd_eval.devices import device_name, find_device
-from swd_eval.fetch import fetch
 from swd_eval.distances.fid import Statistics
-from swd_eval.files import claim, write_text
+from swd_eval.fetch import fetch
 from swd_eval.measure import Measure, require
+from swd_eval.processes import is_main
 from swd_eval.runs.metrics import (
     DISTANCES,
     SCORES,
@@ -27,10 +27,9 @@ from swd_eval.runs.metrics import (
     space_of,
     weights_of,
 )
-from swd_eval.processes import is_main
-from swd_eval.prompts import Kind, Sample, digests, read_samples
 from swd_eval.runs.reference import Reference, write_statistics
 from swd_eval.runs.results import Number, write_results
+from swd_eval.runs.rows import Rows, digests
 
 
 def evaluate(
@@ -46,39 +45,45 @@ def evaluate(
     offline: bool = False,
     device: str | None = None,
     batch: int = 16,
+    max_bad: float = 0.01,
 ) -> str:
     """Compute metrics of images or videos into a folder, where each is done once; return the table.
 
     What is computed of a folder that is the reference is kept in `ref_rows`, by default OUT/reference.
 
-    In a launch of several processes all call it: each does its share, and the main one returns the table.
+    Samples, or a reference's, that cannot be read are left out of all numbers, if they are no more than the share
+    `max_bad`. In a launch of several processes all call it: each does its share, and the main one returns the table.
 
     Raises:
         ValueError: anything about the samples, prompts, reference or weights that makes a number untrue.
     """
     check_names(metrics, kind)
+    if batch < 1 or not 0 <= max_bad <= 1:
+        raise ValueError(f"expected --batch of 1 or more and --max-bad from 0 to 1, got {batch} and {max_bad}")
     if kind == "videos":
         require("video", "av")
     samples = read_samples(folder, prompts, kind)
-    reference = Reference(ref, ref_rows or out / "reference", kind, batch) if ref else None
+    reference = Reference(ref, ref_rows or out / "reference", kind, batch, max_bad) if ref else None
     _check(metrics, samples, reference, kind)
     fetch(weights_of(metrics), weights, offline=offline)
     device = find_device(device)
-    claim(out / "settings.json", digests(samples, kind))
-    run = _Run(kind, metrics, samples, out, weights, device, batch, reference)
+    claim(out / "settings.json", digests(samples, kind), "results")
+    run = _Run(kind, metrics, Rows(samples, out, batch, max_bad), out, weights, device, reference)
     run.collect()
     if not is_main():
         return ""
-    numbers = run.numbers()
+    numbers, counted = run.numbers(), run.rows.samples
     run.write_samples()
     settings = {
         kind: str(folder.resolve()),
-        f"num_{kind}": len(samples),
-        "num_prompts": len({sample.prompt for sample in samples if sample.prompt}),
+        f"num_{kind}": len(counted),
+        "num_prompts": len({sample.prompt for sample in counted if sample.prompt}),
         **digests(samples, kind),
         "device": device_name(device),
+        "skipped": run.rows.skipped,
     }
-    return f"{write_results(out, folder.resolve().name, numbers, settings)}\nwrote {out}"
+    notes = [*run.rows.note(kind), *(reference.left_out() if reference else ())]
+    return f"{write_results(out, folder.resolve().name, numbers, settings, notes)}\nwrote {out}"
 
 
 class _Run:
@@ -88,69 +93,59 @@ class _Run:
         self,
         kind: Kind,
         metrics: Sequence[str],
-        samples: Sequence[Sample],
+        rows: Rows,
         out: Path,
         weights: Path,
         device: str,
-        batch: int,
         reference: Reference | None,
     ) -> None:
-        self.samples, self.out, self.device, self.batch, self.reference = samples, out, device, batch, reference
-        self.prompts = [sample.prompt for sample in samples]
+        self.rows, self.out, self.device, self.reference = rows, out, device, reference
         self.spaces = {metric: space_of(metric, weights, device) for metric in metrics if metric in DISTANCES}
         self.scores = {metric: open_score(metric, weights, device) for metric in metrics if metric in SCORES}
         self.diagnostics = open_diagnostics(kind) if "diagnostics" in metrics else None
-        self.columns: dict[str, Tensor] = {}
+        compared = {each.name: each for each in (*(self.diagnostics or ()), *self.spaces.values())}
+        self.compared, self.measures = list(compared.values()), [*self.scores.values(), *compared.values()]
 
     def collect(self) -> None:
-        """Compute all rows, one measure after another: only one model is in memory."""
+        """Compute all rows."""
         for metric, space in self.spaces.items():
             assert self.reference is not None
             check_reference(metric, space, self.reference)
-        compared = {each.name: each for each in (*(self.diagnostics or ()), *self.spaces.values())}
-        for measure in (*self.scores.values(), *compared.values()):
-            self.rows(measure)
-        for measure in compared.values() if self.reference else ():
-            assert self.reference is not None
-            self.reference.rows(measure)
+        self.rows.collect(self.measures)
+        if self.reference:
+            self.reference.collect(self.compared)
 
     def numbers(self) -> list[Number]:
         """Return all numbers, of rows that are there."""
-        numbers = []
+        prompts, numbers = [sample.prompt for sample in self.rows.samples], []
         for metric, measure in self.scores.items():
-            numbers += score_numbers(metric, self.rows(measure), self.prompts, measure)
+            numbers += score_numbers(metric, self.rows.of(measure), prompts, measure)
         if self.diagnostics:
-            numbers += diagnostic_numbers(*self.diagnostics, self.rows, self.prompts, self.reference)
+            numbers += diagnostic_numbers(*self.diagnostics, self.rows.of, prompts, self.reference)
         numbers += [self._distance(metric, space) for metric, space in self.spaces.items()]
         if self.diagnostics:
             different = {space.name: space for space in self.spaces.values()}
-            varieties = [diversity_number(self.rows(space), self.prompts, space) for space in different.values()]
+            varieties = [diversity_number(self.rows.of(space), prompts, space) for space in different.values()]
             numbers += [variety for variety in varieties if variety]
         return numbers
 
     def _distance(self, metric: str, space: Measure) -> Number:
         """Return a distance, and leave the statistics of both sides as files."""
         assert self.reference is not None
-        rows, real, mode = self.rows(space), self.reference.rows(space), str(space.about["mode"])
+        rows, real, mode = self.rows.of(space), self.reference.rows(space), str(space.about["mode"])
         write_statistics(self.out / f"statistics-{mode}.npz", Statistics.of(rows), mode)
         if real is not None:
             write_statistics(self.out / f"reference-{mode}.npz", Statistics.of(real), mode)
         return distance_number(metric, rows, space, self.reference, self.device)
 
-    def rows(self, measure: Measure) -> Tensor:
-        """Return a measure's rows."""
-        rows = collect(measure, self.samples, self.out, batch=self.batch)
-        self.columns |= dict(zip(measure.fields, rows.T, strict=False))
-        return rows
-
     def write_samples(self) -> None:
         """Write all scores of each image to samples.jsonl, also those of earlier runs into the same folder."""
-        path = self.out / "samples.jsonl"
-        rows: list[dict[str, Any]] = [{"file_name": each.name, "prompt": each.prompt} for each in self.samples]
-        if path.is_file():
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        for index, row in enumerate(rows):
-            row |= {name: float(values[index]) for name, values in self.columns.items()}
+        path, samples = self.out / "samples.jsonl", self.rows.samples
+        before = {row.get("file_name"): row for _, row in read_rows(path)} if path.is_file() else {}
+        rows = [before.get(each.name, {"file_name": each.name, "prompt": each.prompt}) for each in samples]
+        for measure in filter(lambda each: each.fields, self.measures):
+            for row, values in zip(rows, self.rows.of(measure).tolist(), strict=True):
+                row |= dict(zip(measure.fields, values, strict=False))
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(path, text)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from swd_data import Kind
 from swd_eval import diagnostics
 from swd_eval.distances.features import SPACES, open_space
 from swd_eval.distances.fid import Statistics, bootstrap_interval, frechet_distance
 from swd_eval.distances.kid import kernel_distance
 from swd_eval.measure import Measure
-from swd_eval.prompts import Kind
 from swd_eval.runs.reference import Reference, read_statistics, stated_mode
 from swd_eval.runs.results import Number, mean_of
 from swd_eval.weights import (

@@ -1,9 +1,9 @@
 """What images or videos are compared with: statistics in an .npz, a folder of the kind, or a folder of results."""
 
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swd_eval.runs.collect import collect, stored
+from swd_data import Kind, Sample, checksum, find_files, reading, write_whole
 from swd_eval.distances.fid import Statistics
-from swd_eval.files import write_whole
 from swd_eval.measure import Measure
-from swd_eval.prompts import Kind, Sample, digests, find_files
-from swd_eval.weights import checksum
+from swd_eval.runs.collect import stored
+from swd_eval.runs.results import read_results
+from swd_eval.runs.rows import Rows, digests, keep
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,18 @@ class Reference:
     """Where rows of a folder of images or videos are kept, those of each folder by itself."""
     kind: Kind = "images"
     batch: int = 16
+    max_bad: float = 0.01
+
+    def collect(self, measures: Sequence[Measure]) -> None:
+        """Compute what the numbers need, or look whether it is there; all processes call it.
+
+        Raises:
+            ValueError: too many samples cannot be read, or what `rows` raises.
+        """
+        if self._of_samples:
+            self._rows.collect(measures)
+        for measure in measures:
+            self.rows(measure)
 
     def rows(self, measure: Measure) -> Tensor | None:
         """Return a measure's rows for the reference; None if only statistics are there.
@@ -37,10 +49,13 @@ class Reference:
         """
         if self.path.is_file():
             return None
-        if (self.path / "results.json").is_file():
-            return stored(measure, self.path, results_of(self.path).get(f"num_{self.kind}"))
-        samples = self._samples()
-        return collect(measure, samples, self.out / self._digest(samples)[:12], batch=self.batch)
+        if self._of_samples:
+            return self._rows.of(measure)
+        results = read_results(self.path)
+        num, skipped = results.get(f"num_{self.kind}"), results.get("skipped", [])
+        if not isinstance(num, int):
+            raise ValueError(f"expected results of {self.kind} in {self.path}, got others")
+        return keep(stored(measure, self.path, num + len(skipped)), skipped)
 
     def statistics(self, measure: Measure) -> Statistics:
         """Return mean and covariance of a space's features."""
@@ -52,17 +67,31 @@ class Reference:
         sha256: str | None
         if self.path.is_file():
             sha256 = checksum(self.path)
-        elif (self.path / "results.json").is_file():
-            sha256 = results_of(self.path).get(f"{self.kind}_sha256")
+        elif self._of_samples:
+            sha256 = self._digest
         else:
-            sha256 = self._digest(self._samples())
+            sha256 = read_results(self.path).get(f"{self.kind}_sha256")
         return {"path": str(self.path.resolve()), "sha256": sha256}
 
+    def left_out(self) -> list[str]:
+        """Return what a reader has to know of samples that could not be read."""
+        return self._rows.note(f"{self.kind} of the reference") if self._of_samples else []
+
+    @property
+    def _of_samples(self) -> bool:
+        return self.path.is_dir() and not (self.path / "results.json").is_file()
+
+    @cached_property
     def _samples(self) -> list[Sample]:
         return [Sample(name, path, "") for name, path in find_files(self.path, self.kind).items()]
 
-    def _digest(self, samples: Sequence[Sample]) -> str:
-        return digests(samples, self.kind)[f"{self.kind}_sha256"]
+    @cached_property
+    def _digest(self) -> str:
+        return digests(self._samples, self.kind)[f"{self.kind}_sha256"]
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return Rows(self._samples, self.out / self._digest[:12], self.batch, self.max_bad)
 
 
 def read_statistics(path: Path, measure: Measure) -> Statistics:
@@ -71,11 +100,9 @@ def read_statistics(path: Path, measure: Measure) -> Statistics:
     Raises:
         ValueError: the file holds something else, or statistics of another mode or dimension.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("mu", "sigma", "mode", "num") if name in file}
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise ValueError(f"expected an .npz with mu and sigma, got {path}: {error}") from None
+    broken = (ValueError, zipfile.BadZipFile, AttributeError, TypeError)
+    with reading(path, "an .npz with mu and sigma", *broken), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in ("mu", "sigma", "mode", "num") if name in file}
     if not {"mu", "sigma"} <= arrays.keys():
         raise ValueError(f"expected mu and sigma in {path}, got neither or one of them")
     mode, wanted = str(arrays.get("mode", "")), measure.about["mode"]
@@ -101,12 +128,3 @@ def stated_mode(path: Path) -> str:
         return "of this run"
     with np.load(path, allow_pickle=False) as file:
         return str(file["mode"]) if "mode" in file else "not stated"
-
-
-def results_of(folder: Path) -> dict[str, Any]:
-    """Read the results.json of a folder."""
-    path = folder / "results.json"
-    if not path.is_file():
-        raise ValueError(f"expected results.json in {folder}, got none: run swd-eval images or videos first")
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return results

@@ -1,9 +1,8 @@
 """Numbers, and all that is needed to trust them, as results.json and table.md."""
 
-import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from swd_eval.files import write_json, write_text
+from swd_data import read_object, write_json, write_text
 
 # The order of tables 2 and 3; then what the paper does not have.
 ORDER = (
     "visionreward", "videoreward", "pickscore", "hpsv3", "image-reward", "fid", "geneval", "fd", "kid", "clip-score",
 )  # fmt: skip
 PACKAGES = ("swd-eval", "torch", "numpy", "pillow", "transformers", "efficientnet-lite-pytorch", "av")
+KEYS = {"metric", "value", "num", "notes"}
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
@@ -54,19 +54,43 @@ def group_means(values: Tensor, prompts: Sequence[str]) -> Tensor:
     return sums / index.bincount()
 
 
-def write_results(out: Path, name: str, numbers: Sequence[Number], settings: dict[str, Any]) -> str:
-    """Write results.json and table.md, with the numbers of earlier runs into the same folder; return the table."""
-    path = out / "results.json"
-    earlier = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.is_file() else []
-    new = {each.metric for each in numbers}
-    made = {each["metric"]: each.pop("versions") for each in earlier} | dict.fromkeys(new, versions())
-    kept = [_number(each) for each in earlier if each["metric"] not in new]
-    ordered = sorted([*kept, *numbers], key=_place)
-    table = render_table(name, ordered)
+def write_results(
+    out: Path, name: str, numbers: Sequence[Number], settings: dict[str, Any], notes: Sequence[str] = ()
+) -> str:
+    """Write results.json and table.md, with the numbers of earlier runs into the same folder; return the table.
+
+    Earlier numbers go where they are over other samples: more of them turned out to be bad.
+    """
+    path, new = out / "results.json", {each.metric for each in numbers}
+    before = read_results(out) if path.is_file() else {"numbers": []}
+    earlier = [each for each in before["numbers"] if each["metric"] not in new]
+    if earlier and _skipped(before) != _skipped(settings):
+        names = ", ".join(each["metric"] for each in earlier)
+        notes = [*notes, f"no longer here, as they were over other samples: {names}; ask for them again"]
+        earlier = []
+    made = {each["metric"]: each.pop("versions", {}) for each in earlier} | dict.fromkeys(new, versions())
+    ordered = sorted([*map(_number, earlier), *numbers], key=_place)
+    table = render_table(name, ordered) + "".join(f"- {note}\n" for note in notes)
     rows = [asdict(each) | {"versions": made[each.metric]} for each in ordered]
     write_json(path, settings | {"numbers": rows})
     write_text(out / "table.md", table)
     return table
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read the results.json of a folder.
+
+    Raises:
+        ValueError: it has none, or one of something else.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        raise ValueError(f"expected results.json in {folder}, got none: run swd-eval images or videos first")
+    results = read_object(path, "results of swd-eval")
+    numbers = results.get("numbers")
+    if not isinstance(numbers, list) or not all(isinstance(row, dict) and KEYS <= row.keys() for row in numbers):
+        raise ValueError(f"expected results of swd-eval images or videos in {path}, got others")
+    return results
 
 
 def render_table(name: str, numbers: Sequence[Number]) -> str:
@@ -95,7 +119,12 @@ def versions() -> dict[str, str]:
 
 
 def _number(row: dict[str, Any]) -> Number:
-    return Number(**row | {"interval": tuple(row["interval"]) if row["interval"] else None})
+    found = {field.name: row[field.name] for field in fields(Number) if field.name in row}
+    return Number(**found | {"interval": tuple(row["interval"]) if row.get("interval") else None})
+
+
+def _skipped(results: dict[str, Any]) -> set[str]:
+    return {row["file_name"] for row in results.get("skipped", [])}
 
 
 def _short(value: Any) -> str:

@@ -4,7 +4,6 @@
 beside it).
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from swd_data import Clip, read_object
 from swd_eval.measure import Measure, Prepare, Run, require
 from swd_eval.scores.qwen import chat, hidden_states, load_tokenizer, load_trunk
-from swd_eval.video import Video
 from swd_eval.weights import QWEN_2B, VIDEO_REWARD, read_state
 
 REWARDS, VIDEO = ["<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>"], "<|video_pad|>"
@@ -46,12 +45,12 @@ class Settings:
         Raises:
             ValueError: it is another model's.
         """
+        config = read_object(path, "the settings of VideoReward")
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
             data, lora, norm = config["data_config"], config["peft_lora_config"], config["inference_config"]
             mean, std = (tuple(norm[f"{name}_{part}"] for name in ("VQ", "MQ", "TA")) for part in ("mean", "std"))
             return cls(data["fps"], data["max_frame_pixels"], lora["lora_alpha"] / lora["lora_r"], mean, std)
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"expected the settings of VideoReward in {path}, got none: {error!r}") from error
 
 
@@ -119,8 +118,8 @@ def load_video_reward(
     tokenizer, numbers = load_tokenizer(processor, REWARDS)
     rewards, mean, std = torch.tensor(numbers, device=device), torch.tensor(settings.mean), torch.tensor(settings.std)
 
-    def prepare(video: Video) -> tuple[Tensor, Tensor]:
-        frames = video.frames(frame_indices(video, settings.rate))
+    def prepare(video: Clip) -> tuple[Tensor, Tensor]:
+        frames = torch.from_numpy(video.frames(frame_indices(video, settings.rate)))
         return patchify(resize(frames, settings.max_pixels))
 
     @torch.inference_mode()
@@ -135,7 +134,7 @@ def load_video_reward(
     return prepare, run
 
 
-def frame_indices(video: Video, rate: float) -> list[int]:
+def frame_indices(video: Clip, rate: float) -> list[int]:
     """Return which frames the model is shown: an even number, `rate` a second, at least 4 of a video that has them.
 
     Raises:

@@ -4,7 +4,6 @@ The checkpoint is of CogVLM2-Video. The questions and their weights come from tw
 `zai-org/VisionReward`, which the user puts beside it.
 """
 
-import json
 from collections.abc import Sequence
 from math import floor
 from pathlib import Path
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from swd_data import Clip, read_json, read_object, read_text
 from swd_eval.measure import Measure, Prepare, Run, require
 from swd_eval.scores.cogvlm import load_cogvlm
-from swd_eval.video import Video
 from swd_eval.weights import VISION_REWARD, read_state
 
 QUESTIONS, COEFFICIENTS = "VisionReward_video_qa_select.txt", "weight.json"
@@ -48,7 +47,7 @@ def load_vision_reward(folder: Path, device: str, dtype: torch.dtype = torch.bfl
 
     questions, coefficients = read_checklist(folder)
     state = {name: each for shard in sorted(folder.glob("*.safetensors")) for name, each in read_state(shard).items()}
-    network = load_cogvlm(state, json.loads((folder / "config.json").read_text(encoding="utf-8")), dtype).to(device)
+    network = load_cogvlm(state, read_object(folder / "config.json"), dtype).to(device)
     # From the file alone: by the folder's config.json, transformers takes it for Mistral's and warns.
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     yes, no = tokenizer.convert_tokens_to_ids([YES, NO])
@@ -57,8 +56,8 @@ def load_vision_reward(folder: Path, device: str, dtype: torch.dtype = torch.bfl
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def prepare(video: Video) -> Tensor:
-        return frames_to_pixels(video.frames(choose_frames(video.num_frames, video.fps)))
+    def prepare(video: Clip) -> Tensor:
+        return frames_to_pixels(torch.from_numpy(video.frames(choose_frames(video.num_frames, video.fps))))
 
     def row(pixels: Tensor, prompt: str) -> Tensor:
         # Answers are one token, so the first of a greedy generation is all that counts.
@@ -114,8 +113,11 @@ def read_checklist(folder: Path) -> tuple[list[str], Tensor]:
     if missing:
         source = "VisionReward_Video in zai-org/VisionReward"
         raise ValueError(f"expected {missing[0]} in {folder}, got nothing there: copy it from {source}")
-    questions = (folder / QUESTIONS).read_text(encoding="utf-8").splitlines(keepends=True)
-    coefficients = torch.tensor(json.loads((folder / COEFFICIENTS).read_text(encoding="utf-8")), dtype=torch.float64)
+    questions = read_text(folder / QUESTIONS).replace("\r\n", "\n").splitlines(keepends=True)
+    found = read_json(folder / COEFFICIENTS, "a list of weights")
+    if not isinstance(found, list) or not all(isinstance(each, int | float) for each in found):
+        raise ValueError(f"expected a list of weights in {folder / COEFFICIENTS}, got other JSON")
+    coefficients = torch.tensor(found, dtype=torch.float64)
     if coefficients.shape != (len(questions),):
         raise ValueError(f"expected {len(questions)} weights, one a question, in {folder}, got {len(coefficients)}")
     return questions, coefficients

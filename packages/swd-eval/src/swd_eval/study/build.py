@@ -6,8 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
-
+from swd_data import open_image
 from swd_eval.study.page import render_page
 from swd_eval.study.pairs import KEY, PUBLIC, RATERS, Key, draw_items, draw_pairs
 from swd_eval.study.sources import Item, kind_of, read_items
@@ -61,16 +60,11 @@ def _write(folder: Path, key: Key, items: Sequence[Item], num_raters: int) -> No
 
 
 def _copy(source: Path, target: Path, kind: str) -> None:
-    """Save images again: format, EXIF and text chunks (prompts, model names) would tell the models apart."""
+    """Save images again, as they look: format, EXIF, text chunks (model names) would tell the models apart."""
     if kind == "video":
         shutil.copyfile(source, target)
         return
-    try:
-        with Image.open(source) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
-        raise ValueError(f"expected an image, got {source}: {error}") from error
-    image.save(target)
+    open_image(source).save(target)
 
 
 def _names(runs: Sequence[Path]) -> tuple[str, ...]:

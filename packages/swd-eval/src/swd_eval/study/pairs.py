@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+from swd_data import read_object
 from swd_eval.study.sources import Item
 
 PUBLIC, KEY, RATERS, VOTES = "public", "key.json", "raters.txt", "votes.sqlite"
@@ -43,10 +44,13 @@ class Key:
         path = folder / KEY
         if not path.is_file():
             raise ValueError(f"expected a study, got {folder} without {KEY}: make one with `swd-eval study build`")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows = found.pop("pairs")
-        pairs = [Pair(**row | {"runs": tuple(row["runs"]), "media": tuple(row["media"])}) for row in rows]
-        return cls(**found | {"runs": tuple(found["runs"]), "pairs": tuple(pairs)})
+        found = read_object(path, "the key of a study")
+        try:
+            rows = found.pop("pairs")
+            pairs = [Pair(**row | {"runs": tuple(row["runs"]), "media": tuple(row["media"])}) for row in rows]
+            return cls(**found | {"runs": tuple(found["runs"]), "pairs": tuple(pairs)})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"expected the key of a study in {path}, got something else: {error!r}") from error
 
 
 def draw_items(items: Sequence[Item], seed: int, num_prompts: int, per_prompt: int) -> list[Item]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from swd_eval.files import write_json, write_text, write_whole
+from swd_data import write_json, write_text, write_whole
 from swd_eval.study.criteria import CRITERIA
 from swd_eval.study.pairs import VOTES, Key
 from swd_eval.study.tally import Result, first_image_votes, tally

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from swd_data import read_text
 from swd_eval.study.files import send_range
 from swd_eval.study.pairs import PUBLIC, RATERS, VOTES, Key
 from swd_eval.study.votes import RefusedError, Vote, Votes
@@ -26,7 +27,7 @@ class StudyServer(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 0) -> None:
         key = Key.read(folder)
-        self.raters = (folder / RATERS).read_text().split()
+        self.raters = read_text(folder / RATERS).split()
         # A table made once: a path that is not in it, however written, is not found.
         names = [name for pair in key.pairs for name in pair.media]
         self.files = {f"/media/{name}": folder / PUBLIC / "media" / name for name in names}

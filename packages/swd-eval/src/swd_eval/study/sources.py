@@ -1,12 +1,13 @@
 """Runs as people have them: folders of images or videos, matched by file name to prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swd_eval.prompts import IMAGES, VIDEOS, natural, read_jsonl
+from swd_data import IMAGES, VIDEOS, Kind, Sample, has_captions, list_files, natural, read_pairs, read_samples, stem
 
-METADATA = "metadata.jsonl"
+PLAYED = frozenset({".mp4", ".webm"})
+"""Videos that every browser plays."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,19 @@ class Item:
 def read_items(runs: Sequence[Path], prompts: Path | None = None) -> list[Item]:
     """Return the items of all runs in natural order of their names.
 
-    With a prompts file of N lines, N, 2 N, ... files in a folder belong to its lines in order: line 1 has the first
-    one, two, ... files. Without one each folder has a metadata.jsonl with file_name and text.
+    Prompts are those of a file, as `swd_data.read_samples` gives them to files; without one each folder has metadata,
+    or a caption beside each file.
 
     Raises:
         ValueError: the runs differ in names, texts or kind, or do not fit the prompts.
     """
     if len(runs) < 2:
         raise ValueError(f"expected two or more folders to compare, got {len(runs)}")
-    texts = _read_prompts(prompts) if prompts else None
-    found = [_from_prompts(run, texts) if texts else _from_metadata(run) for run in runs]
+    found = [_by_name(run, _read_run(run, prompts)) for run in runs]
     for run, other in zip(runs[1:], found[1:], strict=True):
         _check_equal(runs[0], found[0], run, other)
     names = sorted(found[0], key=natural)
-    items = [Item(name, found[0][name][1], tuple(run[name][0] for run in found)) for name in names]
+    items = [Item(name, found[0][name].prompt, tuple(run[name].path for run in found)) for name in names]
     kind_of(items)
     return items
 
@@ -44,66 +44,41 @@ def kind_of(items: Sequence[Item]) -> str:
     suffixes = {file.suffix.lower() for item in items for file in item.files}
     if suffixes <= IMAGES:
         return "image"
-    if suffixes <= VIDEOS and len(suffixes) == 1:  # two kinds of video would tell the models apart
+    if suffixes <= PLAYED and len(suffixes) == 1:  # two kinds of video would tell the models apart
         return "video"
-    raise ValueError(f"expected all images or all videos of one kind, got {', '.join(sorted(suffixes))}: convert them")
+    raise ValueError(
+        f"expected all images or all videos of one kind, .mp4 or .webm, got {', '.join(sorted(suffixes))}: convert them"
+    )
 
 
-def _from_prompts(run: Path, prompts: Sequence[str]) -> dict[str, tuple[Path, str]]:
-    files = sorted(_media(run), key=lambda path: natural(path.name))
-    if not files or len(files) % len(prompts):
-        raise ValueError(f"expected {len(prompts)} files (one a prompt) or a multiple in {run}, got {len(files)}")
-    repeats = len(files) // len(prompts)
-    return _by_name(run, [(file, prompts[index // repeats]) for index, file in enumerate(files)])
+def _read_run(run: Path, prompts: Path | None) -> list[Sample]:
+    kinds: tuple[Kind, ...] = ("images", "videos")
+    if prompts:
+        files = list_files(run, IMAGES | VIDEOS)
+        stills = [name for name, path in files.items() if path.suffix.lower() in IMAGES]
+        if len(stills) not in (0, len(files)):
+            raise ValueError(f"expected images or videos in {run}, got both: {len(stills)} of {len(files)} are images")
+        return read_samples(run, prompts, "images" if stills or not files else "videos")
+    samples = read_pairs(run, next((kind for kind in kinds if has_captions(run, kind)), "images"))
+    for sample in samples:
+        if not sample.path.is_file():
+            raise ValueError(f"expected the file {sample.path} of {sample.where}, got no such file")
+    return samples
 
 
-def _from_metadata(run: Path) -> dict[str, tuple[Path, str]]:
-    path = run / METADATA
-    if not path.is_file():
-        raise ValueError(f"expected {METADATA} in {run}, got none: write it, or give --prompts FILE")
-    pairs = []
-    for number, row in read_jsonl(path):
-        name, text = row.get("file_name"), row.get("text")
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise ValueError(f"expected file_name and text in line {number} of {path}, got {sorted(row)}")
-        if not (run / name).is_file():
-            raise ValueError(f"expected the file {run / name} of line {number} of {path}, got no such file")
-        pairs.append((run / name, text))
-    if not pairs:
-        raise ValueError(f"expected at least one line in {path}, got none")
-    return _by_name(run, pairs)
-
-
-def _media(run: Path) -> list[Path]:
-    if not run.is_dir():
-        raise ValueError(f"expected a folder of images or videos, got {run}")
-    return [path for path in run.iterdir() if path.suffix.lower() in IMAGES | VIDEOS]
-
-
-def _by_name(run: Path, pairs: Sequence[tuple[Path, str]]) -> dict[str, tuple[Path, str]]:
+def _by_name(run: Path, samples: Sequence[Sample]) -> dict[str, Sample]:
     """Key files by their path in the run without the suffix: one model may write PNG, another JPEG."""
-    found = {file.relative_to(run).with_suffix("").as_posix(): (file, text) for file, text in pairs}
-    if len(found) < len(pairs):
+    found = {stem(sample.path.relative_to(run).as_posix()): sample for sample in samples}
+    if len(found) < len(samples):
         raise ValueError(f"expected one file a name in {run}, got several that differ in the suffix alone, or twice")
     return found
 
 
-def _check_equal(first: Path, a: dict[str, tuple[Path, str]], second: Path, b: dict[str, tuple[Path, str]]) -> None:
+def _check_equal(first: Path, a: Mapping[str, Sample], second: Path, b: Mapping[str, Sample]) -> None:
     for run, other, names in ((first, second, a.keys() - b.keys()), (second, first, b.keys() - a.keys())):
         if names:
             few = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
             raise ValueError(f"expected the same file names in all runs, got {few} in {run} but not in {other}")
     for name in a:
-        if a[name][1] != b[name][1]:
+        if a[name].prompt != b[name].prompt:
             raise ValueError(f"expected one prompt for {name}, got another in {second} than in {first}")
-
-
-def _read_prompts(path: Path) -> list[str]:
-    if path.suffix == ".jsonl":
-        rows = [row.get("text", row.get("prompt")) for _, row in read_jsonl(path)]
-    else:
-        rows = [line.strip() or None for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
-    texts = [row for row in rows if isinstance(row, str)]
-    if not texts or len(texts) < len(rows):
-        raise ValueError(f"expected a prompt in each line of {path}, got {len(rows) - len(texts)} lines without")
-    return texts
