@@ -85,6 +85,12 @@ def adapter_state(denoiser: Denoiser) -> dict[str, Tensor]:
     return state
 
 
+def adapter_alphas(denoiser: Denoiser) -> dict[str, float]:
+    """Return the alpha of each layer that has an adapter."""
+    layers = denoiser.backbone.named_modules()
+    return {name: float(layer.lora_alpha["default"]) for name, layer in layers if isinstance(layer, BaseTunerLayer)}
+
+
 def load_adapter_state(denoiser: Denoiser, state: dict[str, Tensor]) -> None:
     """Copy tensors into adapters that are already there; names and shapes must match."""
     own = adapter_state(denoiser)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from peft import LoraConfig, set_peft_model_state_dict
 
-from swd_models.adapters import adapter_state, add_adapters, merge_adapters
+from swd_models.adapters import adapter_alphas, adapter_state, add_adapters, merge_adapters
 from swd_models.denoiser import Denoiser
 from swd_models.lora.files import Form, Lora, read_lora, write_lora
 from swd_schedules import ScaleSchedule
@@ -19,9 +19,14 @@ def lora_config(denoiser: Denoiser, rank: int, alpha: int | None = None) -> Lora
 def save_lora(
     denoiser: Denoiser, folder: Path | str, *, schedule: ScaleSchedule | None, form: Form = "diffusers"
 ) -> Path:
-    """Write the adapters of `denoiser` in one of the forms of `write_lora` and return the file."""
-    alpha = float(denoiser.backbone.peft_config["default"].lora_alpha)
-    return write_lora(Lora(adapter_state(denoiser), alpha, schedule), denoiser, folder, form)
+    """Write the adapters of `denoiser` in one of the forms of `write_lora` and return the file.
+
+    Raises:
+        ValueError: as `write_lora`.
+    """
+    rslora = bool(denoiser.backbone.peft_config["default"].use_rslora)
+    lora = Lora.of(adapter_state(denoiser), adapter_alphas(denoiser), schedule, rslora)
+    return write_lora(lora, denoiser, folder, form)
 
 
 def load_lora(denoiser: Denoiser, path: Path | str, *, merge: bool = False) -> ScaleSchedule | None:

@@ -1,0 +1,94 @@
+"""The tensors of a LoRA file: opened, named, checked against the model's layers, and read."""
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from swd_models.denoiser import Denoiser
+from swd_models.lora.names import Place, places_of, shown
+
+FAMILY_KEY = "swd_family"
+MAX_RANK = 4096
+_FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+_WHOLE = {"I8", "I16", "I32", "I64", "U8"}
+
+
+def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dict[str, float], dict[str, str]]:
+    """Return the adapters by layer, the alphas among the tensors by layer, and the metadata of the header.
+
+    Raises:
+        ValueError: no safetensors file, another family or width, no plain or whole LoRA, or numbers that are none.
+    """
+    try:
+        with safe_open(file, framework="pt") as handle:
+            metadata: dict[str, str] = handle.metadata() or {}
+            named = metadata.get(FAMILY_KEY, denoiser.family)
+            if named != denoiser.family:
+                raise ValueError(f"expected a LoRA for {denoiser.family}, got one for {shown(named)} in {file}")
+            places = _check(handle, denoiser, file)
+            tensors = {place: handle.get_tensor(key) for key, place in places.items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"expected a safetensors LoRA, got {file}: {shown(str(error))}: download or convert it again"
+        ) from error
+    state, alphas = {}, {}
+    for (layer, kind), tensor in tensors.items():
+        if kind == "alpha":
+            alphas[layer] = tensor.double().item()
+            continue
+        if not bool(tensor.float().isfinite().all()):
+            raise ValueError(
+                f"expected finite numbers, got nan or inf in lora_{kind} of {layer} in {file}: train again"
+            )
+        state[f"{layer}.lora_{kind}.weight"] = tensor
+    return state, alphas, metadata
+
+
+def _check(handle: Any, denoiser: Denoiser, file: Path) -> dict[str, Place]:
+    """Return the places of the keys; what the header tells is checked before any tensor is read."""
+    layers = {name: layer for name, layer in denoiser.backbone.named_modules() if isinstance(layer, torch.nn.Linear)}
+    slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (no mapping)
+    shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+    places = places_of(shapes, layers, denoiser, file)
+    for key, place in places.items():
+        dtype, allowed = slices[key].get_dtype(), _FLOATS | (_WHOLE if place.kind == "alpha" else set())
+        if dtype not in allowed:
+            raise ValueError(f"expected floating-point numbers in {key}, got {dtype} in {file}: save it as BF16 or F32")
+    found = {place: shapes[key] for key, place in places.items()}
+    for place in sorted(found):
+        _check_whole(place.layer, found, file)
+        _check_shape(place, found[place], layers[place.layer], file)
+    for layer in {place.layer for place in found}:
+        down, up = found[Place(layer, "A")], found[Place(layer, "B")]
+        if down[0] != up[1]:
+            raise ValueError(f"expected one rank in {layer}, got lora_A {down}, lora_B {up} in {file}: get it again")
+    return places
+
+
+def _check_whole(layer: str, found: Collection[Place], file: Path) -> None:
+    for kind in "AB":
+        if Place(layer, kind) not in found:
+            raise ValueError(
+                f"expected lora_A and lora_B of every layer, got {layer} without lora_{kind} in {file}: the file is "
+                "incomplete, get it again"
+            )
+
+
+def _check_shape(place: Place, shape: tuple[int, ...], layer: torch.nn.Linear, file: Path) -> None:
+    name = f"{place.kind if place.kind == 'alpha' else f'lora_{place.kind}'} of {place.layer}"
+    if place.kind == "alpha":
+        if math.prod(shape) != 1:
+            raise ValueError(f"expected one number as {name}, got shape {shape} in {file}: train or convert it again")
+        return
+    if len(shape) != 2:
+        raise ValueError(f"expected a matrix as {name}, got shape {shape} in {file}: train or convert it again")
+    (rank, width), expected = (shape, layer.in_features) if place.kind == "A" else (shape[::-1], layer.out_features)
+    if width != expected:
+        raise ValueError(f"expected width {expected} in {name}, got {width}: {file} belongs to another model")
+    if not 1 <= rank <= MAX_RANK:
+        raise ValueError(f"expected a rank in 1..{MAX_RANK}, got {rank} in {name} in {file}: train or convert it again")
