@@ -199,8 +199,10 @@ def test_playable_clips_have_even_sizes(tmp_path):
 def test_a_clip_that_breaks_off_leaves_nothing(tmp_path):
     write_video(tmp_path / "a.mp4", [counter(0)], 16)
     before = (tmp_path / "a.mp4").read_bytes()
-    with pytest.raises(AttributeError):
-        write_video(tmp_path / "a.mp4", [counter(0), None], 16)
+    closed = counter(1)
+    closed.close()
+    with pytest.raises(ValueError, match="closed"):
+        write_video(tmp_path / "a.mp4", [counter(0), closed], 16)
     with pytest.raises(OSError, match=r"expected to write .*none/a.mp4"):
         write_video(tmp_path / "none" / "a.mp4", [counter(0)], 16)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

@@ -18,6 +18,7 @@ from swd_data import (
     read_text,
     save_image,
     whole,
+    whole_folder,
     write_json,
     write_text,
     write_whole,
@@ -83,6 +84,31 @@ def test_whole_names_the_file_where_there_is_no_folder(tmp_path):
         with pytest.raises(OSError, match=f"expected to write {path}, got: "):
             write_text(path, "text")
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_whole_folder_takes_the_place_of_what_was_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old.txt").write_text("old")
+    with whole_folder(tmp_path / "a") as temporary:
+        (temporary / "new.txt").write_text("new")
+        assert names(tmp_path / "a") == ["old.txt"]
+    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["new.txt"])
+
+
+@pytest.mark.parametrize("error", [OSError("full"), KeyError("fault")])
+def test_a_whole_folder_leaves_nothing_behind(tmp_path, error):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old.txt").write_text("old")
+
+    def write():
+        with whole_folder(tmp_path / "a") as temporary:
+            write_half(temporary / "new.txt", error)
+
+    with pytest.raises(
+        type(error), match=r"expected to write .*a, got: full" if isinstance(error, OSError) else "fault"
+    ):
+        write()
+    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["old.txt"])
 
 
 def test_long_names_are_written(tmp_path):

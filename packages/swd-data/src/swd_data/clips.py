@@ -24,7 +24,9 @@ _LATE = Fraction(1, 1000)
 """Seconds by which a time stamp may be late: containers round them."""
 
 
-def read_frames(path: Path, count: int, fps: float | None = None, *, background: Colour = WHITE) -> list[Image.Image]:
+def read_frames(
+    path: Path, count: int, fps: float | int | None = None, *, background: Colour = WHITE
+) -> list[Image.Image]:
     """Return the frames that a player shows at 0, 1 / fps, 2 / fps, ... seconds: `count` images of mode RGB.
 
     Without `fps` the first frames are taken, whatever their pace, as are those of a folder, which has none.

@@ -16,7 +16,7 @@ class Skipped:
     Threads may share it. Processes have one each, and files of their own.
     """
 
-    def __init__(self, path: Path, total: int, share: float = 0.01) -> None:
+    def __init__(self, path: Path, total: int, share: float | int = 0.01) -> None:
         """Take the number of all samples, and the share of them that may be bad; 0: none."""
         self.path, self.total, self.share = path, total, share
         self.reasons: dict[str, str] = {}
