@@ -148,7 +148,7 @@ def test_images_of_a_data_set_go_to_their_buckets(cli, argv, configure, tmp_path
         ({"image": [{"bytes": b"a", "path": None}], "words": ["a"]}, "image and text, prompt or caption"),
         ({"label": [1], "text": ["a"]}, "got label, text"),
         ({"image": [{"bytes": b"a", "path": None}], "text": [None]}, "expected a text in row 0 of"),
-        ({"image": [{"bytes": b"a", "path": None}], "text": ["a"]}, "expected an image, got none in row 0 of"),
+        ({"image": [{"bytes": b"a", "path": None}], "text": ["a"]}, "expected an image, got row 0 of"),
         (
             {"image": [None, {"bytes": b"a", "path": None}], "text": ["a", "b"]},
             "expected an image, got none in row 0 of",

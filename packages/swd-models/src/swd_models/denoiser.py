@@ -25,6 +25,8 @@ class Denoiser(nn.Module):
     """Layers that get adapters (appendix A): suffixes, or a regular expression over whole names."""
     num_tokens: ClassVar[int] = 512
     """Text tokens of a prompt in training, as the pipeline pads it by default."""
+    fps: ClassVar[int | None] = None
+    """Frames a second of the videos that the model knows; None: it makes images."""
     process: FlowMatching | VariancePreserving = FlowMatching()
     guidance: float | None = None
     """What a guidance-distilled model is told, in one pass; None: guidance takes an unconditional pass."""

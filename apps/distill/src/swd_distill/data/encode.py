@@ -1,6 +1,7 @@
 """Images or videos and captions into a cache: every size downscaled in pixel space, then encoded (section 4.1)."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def _encode_images(config: Config, source: Source, manifest: dict[str, Any], enc
         def skip(name: str, error: Exception) -> None:
             bad[name] = str(error)
             skipped.add(name, error)
-            tqdm.write(f"left out: {error}")
+            tqdm.write(f"left out: {error}", file=sys.stderr)
 
         samples = source.read(chunk.start, chunk.stop)
         parts, captions = encode_images(samples, schedules, encoder, config.data.batch, bar, skip)
@@ -171,7 +172,7 @@ def _list_skipped(config: Config, num: int) -> int:
     for name, reason in found.items():
         skipped.add(name, ValueError(reason))
     if found:
-        tqdm.write(str(skipped))
+        tqdm.write(str(skipped), file=sys.stderr)
     return len(found)
 
 

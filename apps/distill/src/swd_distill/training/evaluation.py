@@ -38,6 +38,8 @@ def check_evaluation(config: Config) -> None:
         path = getattr(config.evaluation, name)
         if path is not None and not path.exists():
             raise ValueError(f"expected a file or folder as --evaluation.{name}, got {path}, which does not exist")
+    if config.evaluation.prompts is not None:
+        read_prompts(config.evaluation.prompts)
     if config.evaluation.ref is None and config.data.images is not None and not config.data.images.is_dir():
         raise ValueError(f"expected --evaluation.ref, as {config.data.images} is no folder of images: give one")
 

@@ -27,6 +27,7 @@ class WanDenoiser(Denoiser):
     """Predict x0 of videos with a `WanTransformer3DModel`. `cond` holds `prompt_embeds` (B, L, D)."""
 
     family = "wan"
+    fps = 16
     lora_targets = r"blocks\.\d+\.(attn[12]\.to_[qkv]|attn[12]\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)"
 
     def __init__(self, backbone: WanTransformer3DModel) -> None:
