@@ -12,7 +12,7 @@ from swd_models import load_lora
 from swd_models.adapters import adapter_alphas, adapter_state
 from swd_models.lora import files
 from swd_models.lora.files import FILES, PEFT_CONFIG, read_lora, write_lora
-from swd_models.tiny import tiny_flux, tiny_sd3, tiny_sdxl
+from swd_models.tiny import tiny_flux, tiny_sd3, tiny_sdxl, tiny_wan
 
 LAYER = "transformer_blocks.0.attn.to_q"
 A, B = torch.ones(4, 32), torch.ones(32, 4)
@@ -52,6 +52,7 @@ def refused(tmp_path, state, denoiser):
         ("double_blocks.0.img_attn.qkv", tiny_flux, "BFL names (fused qkv)"),
         ("diffusion_model.single_blocks.0.linear1", tiny_flux, "BFL names (fused qkv)"),
         ("diffusion_model.joint_blocks.0.x_block.attn.qkv", tiny_sd3, "SD3's original names (fused qkv)"),
+        ("blocks.0.self_attn.q", tiny_wan, "Wan's original names"),
         ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q", tiny_sdxl, "LDM names"),
         ("lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q", tiny_sdxl, "LDM names"),
         ("diffusion_model.output_blocks.0.1.transformer_blocks.0.attn1.to_q", tiny_sdxl, "LDM names"),
@@ -209,6 +210,7 @@ def test_a_schedule_that_is_none_is_refused(tmp_path, sd3, text):
 def test_a_folder_gives_its_one_file_whatever_it_is_called(tmp_path, sd3):
     save_file(ONE, tmp_path / "style v1.5.safetensors")
     (tmp_path / "._style v1.5.safetensors").write_bytes(b"a resource fork")
+    (tmp_path / "folder.safetensors").mkdir()
     assert read_lora(tmp_path, sd3).layers == [LAYER]
     save_file(ONE, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=f"got {tmp_path} with 2: name the file"):

@@ -66,16 +66,16 @@ def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:
     """
     file = _find(Path(path))
     state, given, metadata = read_tensors(file, denoiser)
-    ranks = Lora(state, 1.0).ranks
+    schedule, ranks = _schedule(file, metadata), Lora(state, 1.0).ranks
     alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks)
-    return Lora.of(state, alphas, _schedule(file, metadata), rslora)
+    return Lora.of(state, alphas, schedule, rslora)
 
 
 def _find(path: Path) -> Path:
     if path.is_file():
         return path
     found = [path / name for name in FILES.values() if (path / name).is_file()]
-    found = found or [file for file in path.glob("*.safetensors") if not file.name.startswith(".")]
+    found = found or [file for file in path.glob("*.safetensors") if file.is_file() and file.name[0] != "."]
     if not found:
         raise ValueError(f"expected a LoRA file, or a folder with {' or '.join(FILES.values())}, got {path}")
     if found[0].name not in FILES.values() and len(found) > 1:

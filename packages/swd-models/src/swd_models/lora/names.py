@@ -1,7 +1,6 @@
 """What the keys of a LoRA file are: tensors of the model's layers, or what else, which is refused by name."""
 
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,7 @@ _STYLES = {
     "kohya names": rf"{_KOHYA}(?!(down_blocks|mid_block|up_blocks)_).*",
     "BFL names (fused qkv)": r"(.*\.)?(double|single)_blocks\.\d.*",
     "SD3's original names (fused qkv)": r"(.*\.)?joint_blocks\.\d.*",
+    "Wan's original names": r"blocks\.\d+\.(self_attn|cross_attn|ffn)\..*",
     "names of an old diffusers": r".*(\.processor\.|_lora\.|\.lora\.|\.lora_linear_layer\.).*",
 }
 
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 def places_of(
     shapes: Mapping[str, tuple[int, ...]], layers: Iterable[str], denoiser: Denoiser, file: Path
 ) -> dict[str, Place]:
-    """Return the place among `layers` of each key of a file; a line on stderr says that text encoders are left out.
+    """Return the place among `layers` of each key of a file, but for the keys of text encoders.
 
     Raises:
         ValueError: other names, no plain LoRA, no layer of the model, or two tensors for one place.
@@ -83,11 +83,6 @@ def _without_text(keys: list[str], file: Path) -> list[str]:
     if not rest:
         found = "adapters of text encoders alone" if keys else "no tensor"
         raise ValueError(f"expected a LoRA of the denoiser, got {found} in {file}: choose another file")
-    if len(rest) < len(keys):
-        print(
-            f"left out {len(keys) - len(rest)} tensors of text encoders in {file}: they stay as they are",
-            file=sys.stderr,
-        )
     return rest
 
 
@@ -106,8 +101,8 @@ def _unknown(key: str, file: Path) -> ValueError:
     for style, pattern in _STYLES.items():
         if re.fullmatch(pattern, key, re.DOTALL):
             return ValueError(
-                f"expected names of diffusers' layers, got {style} ({shown(key)}) in {file}: convert it, by diffusers' "
-                "pipe.load_lora_weights and pipe.save_lora_weights"
+                f"expected names of diffusers' layers, got {style} ({shown(key)}) in {file}: convert it by diffusers, "
+                "with pipe.load_lora_weights, then pipe.save_lora_weights and the adapter's metadata (its alphas)"
             )
     return ValueError(
         f"expected a LoRA of this family, got {shown(key)}, which is no layer of the model, in {file}: choose the "

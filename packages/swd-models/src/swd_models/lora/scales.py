@@ -34,11 +34,12 @@ def alphas_of(
     """
     source, config = ("", {}) if given else _config(file, denoiser, metadata)
     alphas, rslora = _told(config, ranks, source) if config else (dict(given), False)
+    found = {layer: _positive(alphas.get(layer, rank), f"{layer} in {file}") for layer, rank in ranks.items()}
     missing = ranks.keys() - alphas.keys()
     if missing:
         share = "" if len(missing) == len(ranks) else f" for {len(missing)} of {len(ranks)} layers"
         print(f"no alpha{share} in {file}: alpha = rank is taken, a scale of 1", file=sys.stderr)
-    return {layer: _positive(alphas.get(layer, rank), f"{layer} in {file}") for layer, rank in ranks.items()}, rslora
+    return found, rslora
 
 
 def _config(file: Path, denoiser: Denoiser, metadata: Mapping[str, str]) -> tuple[str, Config]:

@@ -1,6 +1,7 @@
 """The tensors of a LoRA file: opened, named, checked against the model's layers, and read."""
 
 import math
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _WHOLE = {"I8", "I16", "I32", "I64", "U8"}
 def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dict[str, float], dict[str, str]]:
     """Return the adapters by layer, the alphas among the tensors by layer, and the metadata of the header.
 
+    A line on stderr says that adapters of text encoders are left out.
+
     Raises:
         ValueError: no safetensors file, another family or width, no plain or whole LoRA, or numbers that are none.
     """
@@ -32,6 +35,7 @@ def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dic
                 raise ValueError(f"expected a LoRA for {denoiser.family}, got one for {shown(named)} in {file}")
             places = _check(handle, denoiser, file)
             tensors = {place: handle.get_tensor(key) for key, place in places.items()}
+            num_left = len(handle.keys()) - len(places)
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"expected a safetensors LoRA, got {file}: {shown(str(error))}: download or convert it again"
@@ -46,6 +50,8 @@ def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dic
                 f"expected finite numbers, got nan or inf in lora_{kind} of {layer} in {file}: train again"
             )
         state[f"{layer}.lora_{kind}.weight"] = tensor
+    if num_left:
+        print(f"left out {num_left} tensors of text encoders in {file}: they stay as they are", file=sys.stderr)
     return state, alphas, metadata
 
 
