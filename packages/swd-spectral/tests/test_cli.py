@@ -65,21 +65,85 @@ def test_a_published_law_will_do(tmp_path, capsys):
     assert "LOST: raise the timestep" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["design", "flux"], "expected --full with the law flux"),
-        (["design", "flux", "--full", "128"], "expected a size such as 128x128"),
-        (["check", "flux-4-paper", "nowhere"], "does not exist"),
-        (["check", "flux-4-paper", "nowhere.json"], "No such file"),
-        (["analyze", "nowhere"], "does not exist"),
-        (["check", "wan-4", "wan"], "expected a temporal spectrum"),
-    ],
-)
+BAD = [
+    (["design", "flux"], "expected --full with the law flux"),
+    (["design", "flux", "--full", "128"], "expected --full to be a size such as 128x128"),
+    (["design", "flux", "--full", "127x129"], "expected a full size in multiples of 2, the model's patch, got 127x129"),
+    (["design", "flux", "--full", "128x128", "--smallest", "8x8x8"], "expected a smallest size within 128x128"),
+    (["design", "flux", "--full", "128x128", "--sizes", "64x64", "96x96"], "expected --sizes that end in 128x128"),
+    (["design", "flux", "--full", "128x128", "--sizes", "8x8x8", "128x128"], "expected sizes of one rank"),
+    (["design", "nowhere", "--steps", "0"], "expected --steps in 1..64, got 0"),
+    (["design", "nowhere", "--steps", "40"], "expected at most 19 steps"),
+    (["design", "nowhere", "--steps", "99", "--process", "vp"], "expected --steps in 1..64, got 99"),
+    (["design", "nowhere", "--multiple", "0"], "expected --multiple in 1..64, got 0"),
+    (["design", "nowhere", "--temporal", "nan", "2"], "expected the amplitude of --temporal in"),
+    (["design", "nowhere", "--full", "9999x9999"], "expected --full of 1 to 4096 latent cells a side"),
+    (["check", "flux-4-paper", "nowhere"], "does not exist"),
+    (["check", "flux-4-paper", "nowhere.json"], "does not exist"),
+    (["check", "flux-4-paper", "nowhere", "--tau", "nan"], "expected --tau in"),
+    (["check", "1.0:8,0.6:16", "flux"], "got sigmas? multiply by 1000"),
+    (["check", "wan-4", "wan"], "expected a temporal spectrum"),
+    (["check", "wan-4", "wan", "--temporal", "6.5", "nan"], "expected the exponent of --temporal in"),
+    (["analyze"], "expected at least one input"),
+    (["analyze", "nowhere"], "does not exist"),
+    (["analyze", "nowhere", "--tau", "-1"], "expected --tau in"),
+    (["analyze", "nowhere", "--timesteps", "800", "1200"], "expected --timesteps in (0, 1000], got 1200"),
+    (["analyze", "nowhere", "--timesteps", "0.8"], "multiply sigmas by 1000"),
+    (["analyze", "nowhere", "--pixels", "0"], "expected --pixels in multiples of 16, got 0"),
+    (["analyze", "nowhere", "--pixels", "-16"], "expected --pixels in multiples of 16, got -16"),
+    (["analyze", "nowhere", "--pixels", "100"], "expected --pixels in multiples of 16, got 100"),
+    (["analyze", "nowhere", "--num-frames", "0"], "expected --num-frames in 1..4096, got 0"),
+    (["analyze", "nowhere", "--fps", "nan"], "expected --fps in 1..240, got nan"),
+    (["analyze", "nowhere", "--max-bad", "2"], "expected --max-bad in 0..1, got 2"),
+    (["analyze", "nowhere", "--out", __file__], "expected a folder for --out"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), BAD)
 def test_errors_are_one_line(command, message, capsys):
+    assert_one_line(command, message, capsys)
+
+
+def assert_one_line(command, message, capsys):
     with pytest.raises(SystemExit) as error:
         main(command)
-    assert error.value.code == 2
     text = capsys.readouterr().err
+    assert error.value.code == 2, text
     assert message in text
+    assert text.startswith("swd-spectral: error: expected ")
     assert len(text.splitlines()) == 1
+
+
+def test_samples_that_say_nothing_are_one_line(tmp_path, capsys):
+    image, path = tmp_path / "a.png", tmp_path / "a.safetensors"
+    Image.new("RGB", (8, 8)).save(image)
+    assert_one_line(["analyze", str(image)], "expected 16 pixels a side or more, got 8x8", capsys)
+    save_file({"latents": torch.zeros(2, 4, 16, 16)}, path)
+    assert_one_line(["analyze", str(path)], "got constant ones", capsys)
+    save_file({"latents": torch.full((2, 4, 16, 16), torch.nan)}, path)
+    assert_one_line(["analyze", str(path), "--out", str(tmp_path)], "expected", capsys)
+    (tmp_path / "a.json").write_text("{}")
+    assert_one_line(["check", "flux-4-paper", str(tmp_path / "a.json")], "a.json, which is none", capsys)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 4, 16, 16), (2, 4, 2, 2), (3, 4, 2, 9), (1, 4, 1, 8, 8), (2, 4, 2, 8, 8), (1, 1, 5, 16, 16)]
+)
+def test_few_and_small_latents_work(tmp_path, capsys, shape):
+    out = tmp_path / "out"
+    save_file({"latents": torch.randn(shape).to(torch.float8_e4m3fn)}, tmp_path / "a.safetensors")
+    main(["analyze", str(tmp_path / "a.safetensors"), "--out", str(out), "--drop-first"])
+    assert f"{shape[0]} latents of {'x'.join(map(str, shape[2:]))}" in capsys.readouterr().out
+    main(["design", str(out / "spectrum.json"), "--multiple", "1", "--steps", "6", "--out", str(out)])
+    assert (out / "smallest-sizes.json").is_file()
+
+
+def test_pictures_that_stand_still_work(tmp_path, capsys):
+    save_file({"latents": torch.randn(2, 4, 1, 16, 16).repeat(1, 1, 9, 1, 1)}, tmp_path / "a.safetensors")
+    main(["analyze", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "out")])
+    assert "1 of 9 frames" in capsys.readouterr().out
+
+
+def test_odd_sizes_work_where_no_patch_divides_them(tmp_path):
+    main(["design", "flux", "--full", "127x129", "--multiple", "1", "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "lowest-timesteps.json").read_text())["sizes"][-1] == [127, 129]

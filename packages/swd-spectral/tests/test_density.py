@@ -59,7 +59,7 @@ def test_white_noise_is_flat_with_the_variance_of_an_average():
     torch.testing.assert_close(density.error[many], error[many], rtol=0.35, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float32])
 def test_low_precision_is_widened(dtype):
     x = torch.randn(2, 3, 16, 24).to(dtype)
     torch.testing.assert_close(rapsd(x).power, rapsd(x.double()).power, rtol=1e-5, atol=1e-7)
@@ -157,3 +157,11 @@ def test_wrong_input_is_named(refuses):
         meter.update(torch.zeros(1, 1, 8, 8))
     with refuses('"space" or "time"'):
         DensityMeter("frequency")
+
+
+def test_latents_without_numbers_are_refused():
+    for value in (torch.nan, torch.inf, 1e30):  # whose square is no float32
+        x = torch.randn(2, 3, 8, 8)
+        x[1, 2, 3, 4] = value
+        with pytest.raises(ValueError, match="expected finite latents"):
+            rapsd(x)

@@ -3,7 +3,7 @@ import pytest
 from swd_schedules import FlowMatching, ScaleSchedule, VariancePreserving, presets
 from swd_spectral import FLUX_LAW, WAN_LAW, PowerLaw, check_schedule, propose_schedule, propose_timesteps
 from swd_spectral.costs import COSTS, relative_cost
-from swd_spectral.design import default_timesteps, even_sizes
+from swd_spectral.design import check_sizes, default_timesteps, even_sizes
 
 FRAMES = PowerLaw(6.5, 2.0)  # 11 of 21 frames are safe at t = 600
 PAPER = {
@@ -109,6 +109,41 @@ def test_timesteps_for_sizes_are_the_lowest_safe_ones():
         assert not steps[index].safe
     with pytest.raises(ValueError, match="got 32x32 twice"):
         propose_timesteps(FLUX_LAW, [(32, 32), (32, 32)], COSTS["flux"])
+
+
+def test_sizes_are_those_that_a_model_takes():
+    for full, multiple, smallest, message in (
+        (
+            (127, 129),
+            2,
+            None,
+            "expected a full size in multiples of 2, .* got 127x129: take 126x128, or another multiple",
+        ),
+        ((21, 60, 105), 2, None, "got 21x60x105: take 21x60x104"),
+        ((1, 1), 2, None, "got 1x1: take 2x2"),
+        ((128, 128), 0, None, "expected a multiple of 1 or more, got 0"),
+        ((128, 128), 2, (9, 9), "expected a smallest size in multiples of 2, got 9x9"),
+        ((128, 128), 2, (4, 8, 8), "expected a smallest size within 128x128, got 4x8x8"),
+        ((128, 128), 2, (256, 8), "expected a smallest size within 128x128, got 256x8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_sizes(full, multiple, smallest)
+        with pytest.raises(ValueError, match=message):
+            propose_schedule(FLUX_LAW, full, (1000.0, 600.0), COSTS["flux"], multiple=multiple, smallest=smallest)
+    odd = propose_schedule(FLUX_LAW, (127, 129), (1000.0, 600.0), COSTS["flux"], multiple=1)
+    assert odd.schedule.sizes[-1] == (127, 129)
+
+
+def test_sizes_for_timesteps_keep_the_rules_of_a_schedule():
+    for sizes, message in (
+        ([(8, 8), (4, 8, 8)], "expected sizes of one rank"),
+        ([(16, 16), (8, 8)], "never shrink"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            propose_timesteps(FLUX_LAW, sizes, COSTS["flux"])
+    dark = PowerLaw(1e-12, 2.0)  # any noise hides it: as low as timesteps go
+    lowest = propose_timesteps(dark, [(8, 8), (16, 16), (32, 32), (64, 64)], COSTS["flux"])
+    assert lowest.schedule.timesteps == (1000.0, 3.0, 2.0, 1.0)
 
 
 def test_frames_are_proposed_too():

@@ -55,6 +55,8 @@ class Density:
         if not len(higher):
             return 0.0
         kept = (self.cycles > 0) & (self.power > 0)
+        if not kept.any():
+            return 0.0
         known, power = self.cycles[kept].log().numpy(), self.power[kept].log().numpy()
         here = float(np.exp(np.interp(np.log(cycles), known, power))) if cycles > 0 else 0.0
         return max(here, float(higher.max()))
@@ -87,6 +89,8 @@ class DensityMeter:
             raise ValueError(f"expected samples of one size, got {size} after {self._size}: measure each size alone")
         power = radial_power(x) if self.axis == "space" else temporal_power(x, self.method, self.drop_first)
         power = power.double().cpu()
+        if not power.isfinite().all():
+            raise ValueError("expected finite latents, got some with NaN or infinite power: leave them out")
         self._size = size
         self._sum = self._sum + power.sum(0)
         self._squares = self._squares + power.square().sum(0)
@@ -135,7 +139,7 @@ def radial_power(x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch bins"]
     height, width = x.shape[-2:]
     ring, count, _ = _radial_bins(height, width)
     index, weight = ring.to(x.device), _half_weights(height, width).to(x.device)
-    images = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(len(x), -1, height, width)
+    images = _wide(x).reshape(len(x), -1, height, width)
     power = torch.stack([_mean_power(image) for image in images]).double()
     sums = torch.zeros(len(x), len(count), dtype=torch.float64, device=x.device)
     sums.index_add_(1, index, power * weight)
@@ -154,7 +158,7 @@ def temporal_power(
     num_frames = x.shape[2]
     if num_frames < 2:
         raise ValueError(f"expected at least 2 frames, got {num_frames}")
-    series = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2).flatten(2)
+    series = _wide(x).transpose(1, 2).flatten(2)
     if method == "dct":
         matrix = torch.from_numpy(dct(np.eye(num_frames), axis=0, norm="ortho")).to(series)
         return (matrix @ series).square().mean(2)
@@ -164,6 +168,11 @@ def temporal_power(
     window = (window / window.square().mean().sqrt()).to(series)
     spectrum = torch.fft.rfft(series * window[None, :, None], dim=1)
     return torch.view_as_real(spectrum).square().sum(-1).mean(2) / num_frames
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return a tensor in float32 or float64: torch promotes no float8."""
+    return x if x.dtype == torch.float64 else x.to(torch.float32)
 
 
 def _mean_power(image: Float[Tensor, "c h w"]) -> Float[Tensor, " half"]:

@@ -16,42 +16,7 @@ from swd_spectral.masking import (
     smallest_safe_size,
     smallest_safe_timestep,
 )
-
-Size = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step of a schedule loses: its input was upscaled from `source`.
-
-    `space` and `time` are the largest signal-to-noise ratios among frequencies that `source` cannot hold; 0 where it
-    holds all.
-    """
-
-    timestep: float
-    source: Size
-    target: Size
-    space: float
-    time: float
-    tau: float
-
-    @property
-    def worst(self) -> float:
-        """Return the larger of both ratios."""
-        return max(self.space, self.time)
-
-    @property
-    def safe(self) -> bool:
-        """Tell whether noise hides what is lost."""
-        return self.worst <= self.tau
-
-    def __str__(self) -> str:
-        sizes = f"{_text(self.source)} -> {_text(self.target)}"
-        if self.worst == 0:
-            return f"t={self.timestep:4.0f}  {sizes}: nothing lost"
-        where = "space" if self.space >= self.time else "time"
-        verdict = "hidden" if self.safe else "LOST: raise the timestep or the size before"
-        return f"t={self.timestep:4.0f}  {sizes}: SNR {self.worst:.3g} in {where}, tau {self.tau:g}: {verdict}"
+from swd_spectral.steps import Size, Step, check_schedule, coarser_side, size_text
 
 
 @dataclass(frozen=True)
@@ -73,40 +38,6 @@ class Proposal:
         return "\n".join([head, *map(str, self.steps)])
 
 
-def check_schedule(
-    schedule: ScaleSchedule,
-    spectrum: Spectrum,
-    process: Process = FLOW,
-    *,
-    temporal: Spectrum | None = None,
-    tau: float = DEFAULT_TAU,
-    matched: bool = False,
-) -> tuple[Step, ...]:
-    """Say what each step of a schedule loses against the spectrum of its last, full size.
-
-    A step at t_i predicts x0 at s_i from what was upscaled from s_{i-1}: frequencies above s_{i-1}'s Nyquist frequency
-    are missing from the signal, and the noise at t_i must hide that. `matched=True` counts the noise at the step's own
-    size (see `lost_snr`), which hides more. Frames are checked against `temporal`.
-
-    Raises:
-        ValueError: frames grow and no temporal spectrum is given.
-    """
-    full = schedule.sizes[-1]
-    if temporal is None and any(size[:-2] != full[:-2] for size in schedule.sizes):
-        raise ValueError("expected a temporal spectrum for a schedule whose frames grow, got none")
-    return tuple(
-        Step(
-            timestep=1000 * stage.sigma,
-            source=stage.source,
-            target=stage.target,
-            space=_lost_in_space(spectrum, stage.sigma, stage.source, stage.target, full, process, matched),
-            time=_lost_in_time(temporal, stage.sigma, stage.source, stage.target, full, process, matched),
-            tau=tau,
-        )
-        for stage in schedule.stages
-    )
-
-
 def propose_schedule(
     spectrum: Spectrum,
     full: Size,
@@ -123,14 +54,19 @@ def propose_schedule(
 
     `full` is (h, w) or (t, h, w); height and width keep its proportions within `multiple`, the model's patch. No size
     is below `smallest`, by default a quarter of `full` on every axis: a teacher knows no lower ones well (appendix B).
+
+    Raises:
+        ValueError: `full` or `smallest` is none that the model takes.
     """
+    check_sizes(full, multiple, smallest)
     least = smallest or tuple(_up(side / 4, multiple if axis >= len(full) - 2 else 1) for axis, side in enumerate(full))
     sizes: list[Size] = []
     for t in timesteps[1:]:
         safe = _safe_size(spectrum, temporal, t / 1000, full, process, tau, multiple)
         sizes.append(_at_least(safe, least, full))
     schedule = ScaleSchedule(tuple(timesteps), (*sizes, full))
-    why = f"Timesteps given; sizes the smallest whose loss the next step hides (tau {tau:.3g}, from {_text(least)} up)."
+    low = size_text(least)
+    why = f"Timesteps given; sizes the smallest whose loss the next step hides (tau {tau:.3g}, from {low} up)."
     return _proposal(schedule, spectrum, temporal, process, tau, cost, why)
 
 
@@ -148,20 +84,40 @@ def propose_timesteps(
     Less noise keeps more of the prediction before. Timesteps are rounded up to whole ones and kept 1 apart.
 
     Raises:
-        ValueError: no such schedule: sizes repeat, so no loss bounds the timestep from below.
+        ValueError: no such schedule: sizes shrink, or repeat, so that no loss bounds the timestep from below.
     """
     full, timesteps = sizes[-1], [1000.0]
+    ScaleSchedule(tuple(1000.0 - i for i in range(len(sizes))), tuple(sizes))  # whatever the timesteps: its rules
     for source, target in pairwise(sizes):
         if source == target:
-            raise ValueError(f"expected growing sizes, got {_text(source)} twice: give its timestep yourself")
-        bounds = [smallest_safe_timestep(spectrum, _side(source, full), process, tau=tau)]
+            raise ValueError(f"expected growing sizes, got {size_text(source)} twice: leave one out")
+        bounds = [smallest_safe_timestep(spectrum, coarser_side(source, full), process, tau=tau)]
         if len(full) == 3 and source[0] < full[0]:
             assert temporal is not None
             bounds.append(smallest_safe_timestep(temporal, source[0], process, tau=tau))
-        timesteps.append(float(min(ceil(max(bounds)), timesteps[-1] - 1)))
+        to_come = len(sizes) - len(timesteps)  # each needs a timestep of its own above 0
+        timesteps.append(float(max(to_come, min(ceil(max(bounds)), timesteps[-1] - 1))))
     schedule = ScaleSchedule(tuple(timesteps), tuple(sizes))
     why = f"Sizes given; timesteps the lowest that hide what the size before could not hold (tau {tau:.3g})."
     return _proposal(schedule, spectrum, temporal, process, tau, cost, why)
+
+
+def check_sizes(full: Size, multiple: int, smallest: Size | None = None) -> None:
+    """Raise ValueError for a full size that `multiple` does not divide, or a smallest size that does not go with it."""
+    if multiple < 1:
+        raise ValueError(f"expected a multiple of 1 or more, got {multiple}: the patch of the model")
+    if any(side % multiple for side in full[-2:]):
+        nearest = (*full[:-2], *(max(multiple, side // multiple * multiple) for side in full[-2:]))
+        raise ValueError(
+            f"expected a full size in multiples of {multiple}, the model's patch, got {size_text(full)}: take "
+            f"{size_text(nearest)}, or another multiple"
+        )
+    if smallest is None:
+        return
+    if len(smallest) != len(full) or any(low > high for low, high in zip(smallest, full, strict=True)):
+        raise ValueError(f"expected a smallest size within {size_text(full)}, got {size_text(smallest)}")
+    if any(side % multiple for side in smallest[-2:]):
+        raise ValueError(f"expected a smallest size in multiples of {multiple}, got {size_text(smallest)}: round it up")
 
 
 def default_timesteps(num_steps: int, process: Process = FLOW) -> tuple[float, ...]:
@@ -202,29 +158,6 @@ def _proposal(
     return Proposal(schedule, steps, relative_cost(schedule, cost), why)
 
 
-def _side(size: Size, full: Size) -> float:
-    """Return the cells along the shorter side of `full` that hold what `size` holds: its coarser axis decides."""
-    return min(full[-2:]) * min(size[-2] / full[-2], size[-1] / full[-1])
-
-
-def _lost_in_space(
-    spectrum: Spectrum, sigma: float, source: Size, target: Size, full: Size, process: Process, matched: bool
-) -> float:
-    if source[-2:] == target[-2:]:
-        return 0.0
-    averaged = full[-2] * full[-1] / (target[-2] * target[-1]) if matched else 1.0
-    return lost_snr(spectrum, sigma, _side(source, full), process, cells_averaged=averaged)
-
-
-def _lost_in_time(
-    temporal: Spectrum | None, sigma: float, source: Size, target: Size, full: Size, process: Process, matched: bool
-) -> float:
-    if temporal is None or source[:-2] == target[:-2]:
-        return 0.0
-    averaged = full[0] / target[0] if matched else 1.0
-    return lost_snr(temporal, sigma, source[0], process, cells_averaged=averaged)
-
-
 def _safe_size(
     spectrum: Spectrum,
     temporal: Spectrum | None,
@@ -235,7 +168,8 @@ def _safe_size(
     multiple: int,
 ) -> Size:
     space = next(
-        (s for s in _smaller(full, multiple) if lost_snr(spectrum, sigma, _side(s, full), process) <= tau), full[-2:]
+        (s for s in _smaller(full, multiple) if lost_snr(spectrum, sigma, coarser_side(s, full), process) <= tau),
+        full[-2:],
     )
     if len(full) == 2:
         return space
@@ -257,13 +191,9 @@ def _scaled(full: Size, share: float, multiple: int) -> Size:
 
 def _at_least(size: Size, least: Size, full: Size) -> Size:
     frames = tuple(max(pair) for pair in zip(size[:-2], least[:-2], strict=True))
-    space = size[-2:] if _side(size, full) >= _side(least, full) else least[-2:]
+    space = size[-2:] if coarser_side(size, full) >= coarser_side(least, full) else least[-2:]
     return *frames, *space
 
 
 def _up(value: float, multiple: int) -> int:
     return multiple * ceil(value / multiple)
-
-
-def _text(size: Size) -> str:
-    return "x".join(map(str, size))

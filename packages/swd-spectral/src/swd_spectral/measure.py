@@ -1,15 +1,17 @@
 """Measure a data set once, keep the numbers: densities over space and, of videos, over time."""
 
 import csv
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from swd_data import read_object, whole, write_json
 from swd_spectral.density import Density, DensityMeter
 from swd_spectral.powerlaw import PowerLaw, fit_power_law
 
@@ -28,31 +30,35 @@ class Measurement:
     @property
     def laws(self) -> dict[str, PowerLaw]:
         """Return the power law of each density that has enough bins: of 12 cells or 6 frames."""
-        laws = {"space": fit_power_law(self.space)} if self.space.extent >= 12 else {}
+        laws = {"space": _law(self.space, 2.0) if self.space.extent >= 12 else None}
         if self.time and self.time.extent >= 6:
-            laws["time"] = fit_power_law(self.time, low=0.5)
-        return laws
+            laws["time"] = _law(self.time, 0.5)
+        return {axis: law for axis, law in laws.items() if law}
 
-    def to_json(self) -> str:
-        """Write everything as JSON; `from_json` gives back an equal measurement."""
-        data = {"full": self.full, "space": _to_dict(self.space), "time": self.time and _to_dict(self.time)}
-        return json.dumps(data, indent=1)
+    def save(self, path: Path) -> None:
+        """Write everything as JSON; `load` gives back an equal measurement."""
+        write_json(path, {"full": self.full, "space": _to_dict(self.space), "time": self.time and _to_dict(self.time)})
 
     @classmethod
-    def from_json(cls, text: str) -> "Measurement":
-        """Read what `to_json` wrote; ValueError for anything else."""
+    def load(cls, path: Path) -> "Measurement":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: no such file, or another; the line names it.
+        """
+        data = read_object(path, "a spectrum.json of `swd-spectral analyze`")
         try:
-            data = json.loads(text)
             time = None if data["time"] is None else _from_dict(data["time"], "time")
-            return cls(tuple(data["full"]), _from_dict(data["space"], "space"), time)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            return cls(_read_size(data["full"]), _from_dict(data["space"], "space"), time)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
-                f"expected a spectrum.json of `swd-spectral analyze`, got {text[:60]!r} ({error!r}): run it first"
+                f"expected a spectrum.json of `swd-spectral analyze`, got {path}, which is none ({error!r}): "
+                "run it first"
             ) from error
 
     def write_csv(self, path: Path) -> None:
         """Write one row a bin."""
-        with path.open("w", newline="") as file:
+        with whole(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["axis", "cycles", *_KEYS])
             for density in filter(None, (self.space, self.time)):
@@ -65,7 +71,7 @@ def measure(batches: Iterable[Tensor], *, drop_first: bool = False) -> Measureme
     """Measure latents (B, C, H, W) or (B, C, T, H, W), batch after batch, in fixed memory.
 
     Raises:
-        ValueError: no batch, or batches of several sizes.
+        ValueError: no batch, batches of several sizes, or samples that are the same everywhere.
     """
     space, time, full = DensityMeter("space"), DensityMeter("time", drop_first=drop_first), None
     for x in batches:
@@ -75,14 +81,41 @@ def measure(batches: Iterable[Tensor], *, drop_first: bool = False) -> Measureme
         full = tuple(x.shape[2:])
     if full is None:
         raise ValueError("expected at least one batch of latents, got none")
-    return Measurement(full, space.result(), time.result() if time.num_samples else None)
+    found = space.result()
+    # Of a constant, the transform in float32 leaves about 1e-14 of its power elsewhere.
+    if not float(found.power[1:].max()) > 1e-12 * float(found.power[0]):
+        raise ValueError("expected latents that differ from place to place, got constant ones: any size holds them")
+    return Measurement(full, found, time.result() if time.num_samples else None)
+
+
+def _law(density: Density, low: float) -> PowerLaw | None:
+    """Fit a law; None where too few bins have any power, as of pictures that stand still."""
+    try:
+        return fit_power_law(density, low)
+    except ValueError:
+        return None
 
 
 def _to_dict(density: Density) -> dict[str, Any]:
     columns = {key: getattr(density, key).tolist() for key in _KEYS}
+    columns["error"] = [None if isnan(value) else value for value in columns["error"]]  # of one sample
     return {"extent": density.extent, "num_samples": density.num_samples, **columns}
 
 
 def _from_dict(data: dict[str, Any], axis: Any) -> Density:
-    columns = {key: torch.tensor(data[key], dtype=torch.float64) for key in _KEYS}
-    return Density(axis=axis, extent=data["extent"], num_samples=data["num_samples"], **columns)
+    """Read a density; raise some exception for what is none."""
+    columns = {key: np.array([nan if x is None else x for x in data[key]], np.float64) for key in _KEYS}
+    if len({column.shape for column in columns.values()}) > 1 or columns["power"].ndim != 1:
+        raise ValueError(f"{', '.join(_KEYS)} of {axis} have not one length")
+    known = np.stack([columns[key] for key in _KEYS if key != "error"])
+    if not (np.isfinite(known).all() and (known >= 0).all() and known.shape[1] > 1):
+        raise ValueError(f"{axis} has no spectrum of numbers from 0 up")
+    tensors = {key: torch.from_numpy(column) for key, column in columns.items()}
+    return Density(axis=axis, extent=_read_size([data["extent"]])[0], num_samples=int(data["num_samples"]), **tensors)
+
+
+def _read_size(value: Any) -> Size:
+    size = tuple(value)
+    if not size or not all(isinstance(side, int) and side >= 1 for side in size):
+        raise ValueError(f"{value!r} is no size")
+    return size

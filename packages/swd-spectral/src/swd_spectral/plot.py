@@ -37,9 +37,9 @@ def plot_masking(
         for axes, timestep in zip(row, timesteps, strict=True):
             _panel(axes, density, timestep, process, tau, measurement)
         row[0].set_ylabel("power spectral density (unit white noise = 1)")
-        kept = density.power[density.frequency > 0]
+        kept = density.power[(density.frequency > 0) & (density.power > 0)].tolist()  # the axis is logarithmic
         levels = [noised(0.0, timestep / 1000, process) for timestep in timesteps]
-        row[0].set_ylim(min(float(kept.min()), *levels) / 3, 3 * float(kept.max()))
+        row[0].set_ylim(min(*kept, *levels) / 3, 3 * max(kept or levels))
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     if title:

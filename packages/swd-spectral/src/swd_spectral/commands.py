@@ -1,0 +1,130 @@
+"""`analyze`, `design` and `check`: from options to files and the text that a user reads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from swd_data import write_text, write_whole
+from swd_schedules import FlowMatching, VariancePreserving, presets
+from swd_spectral.costs import COSTS, TokenCost
+from swd_spectral.design import (
+    Proposal,
+    check_sizes,
+    default_timesteps,
+    even_sizes,
+    propose_schedule,
+    propose_timesteps,
+)
+from swd_spectral.inputs import read_latents
+from swd_spectral.limits import parse_size
+from swd_spectral.masking import Process, Spectrum, smallest_safe_size
+from swd_spectral.measure import Measurement, measure
+from swd_spectral.options import Analyze, Check, Design, ProcessName, Source
+from swd_spectral.powerlaw import FLUX_LAW, WAN_LAW, PowerLaw
+from swd_spectral.steps import Size, check_schedule, size_text
+
+LAWS = {"flux": FLUX_LAW, "wan": WAN_LAW}
+
+
+def analyze(options: Analyze) -> str:
+    """Measure, write, and return a table for the user."""
+    from swd_spectral.plot import plot_masking  # needs matplotlib, and half a second
+
+    options.check()
+    measurement, process = _measure(options.inputs, options.source, options.out), _process(options.process)
+    name = ", ".join(Path(text).name for text in options.inputs[:3]) + (" ..." if len(options.inputs) > 3 else "")
+    title = (
+        f"{name}: {measurement.space.num_samples} latents of {size_text(measurement.full)}, {options.process} process"
+    )
+    figure = plot_masking(measurement, options.timesteps, process, tau=options.tau, title=title)
+    options.out.mkdir(parents=True, exist_ok=True)
+    measurement.save(options.out / "spectrum.json")
+    measurement.write_csv(options.out / "spectrum.csv")
+    for suffix in ("png", "svg"):
+        write_whole(options.out / f"masking.{suffix}", figure.savefig)
+    laws = [f"{axis}: {law}" for axis, law in measurement.laws.items()]
+    sizes = [_safe(measurement, t, process, options.tau) for t in options.timesteps]
+    files = f"figure: {options.out / 'masking.png'}; numbers: {options.out / 'spectrum.json'}"
+    return "\n".join([title, *laws, *sizes, files])
+
+
+def design(options: Design) -> str:
+    """Propose, write, and return the report."""
+    options.check()
+    process = _process(options.process)
+    timesteps = default_timesteps(options.steps, process)
+    full = parse_size("--full", options.full) if options.full else None
+    smallest = parse_size("--smallest", options.smallest) if options.smallest else None
+    sizes = [parse_size("--sizes", text) for text in options.sizes]
+    if full:
+        check_sizes(full, options.multiple, smallest)
+    space, time, measured = _spectra(options.spectrum, options.temporal, options.source, options.out)
+    full = full or measured
+    if full is None:
+        raise ValueError(f"expected --full with the law {options.spectrum}, got none: for example --full 128x128")
+    cost = COSTS.get(options.family, TokenCost(0.0, 1.0, 0.0))
+    given = propose_schedule(
+        space, full, timesteps, cost, process,
+        temporal=time, tau=options.tau, multiple=options.multiple, smallest=smallest,
+    )  # fmt: skip
+    proposals = {"smallest-sizes": given}
+    sizes = sizes or _growing(full, options.steps, options.multiple)
+    if len(sizes) > 1 and (len(full) == 2 or time is not None):
+        if sizes[-1] != full:
+            raise ValueError(f"expected --sizes that end in {size_text(full)}, got {size_text(sizes[-1])} last")
+        proposals["lowest-timesteps"] = propose_timesteps(space, sizes, cost, process, temporal=time, tau=options.tau)
+    return _write(options.out, proposals)
+
+
+def check(options: Check) -> tuple[str, bool]:
+    """Return what each step loses, and whether noise hides it all."""
+    options.check()
+    schedule, process = presets.resolve(options.schedule), _process(options.process)
+    space, time, _ = _spectra(options.spectrum, options.temporal, options.source, options.out)
+    steps = check_schedule(schedule, space, process, temporal=time, tau=options.tau, matched=options.matched)
+    return "\n".join(map(str, steps)), all(step.safe for step in steps)
+
+
+def _safe(measurement: Measurement, timestep: float, process: Process, tau: float) -> str:
+    space, time, sigma = measurement.space, measurement.time, timestep / 1000
+    size = smallest_safe_size(space, sigma, space.extent, process, tau=tau)
+    line = f"t={timestep:4.0f}: smallest safe size {size} of {space.extent} cells"
+    if time is None:
+        return line
+    frames = smallest_safe_size(time, sigma, time.extent, process, tau=tau, multiple=1)
+    return f"{line}, {frames} of {time.extent} frames"
+
+
+def _growing(full: Size, num_steps: int, multiple: int) -> list[Size]:
+    """Return sizes that grow evenly; fewer than steps where the nearest multiples repeat."""
+    return list(dict.fromkeys(even_sizes(full, num_steps, multiple=multiple)))
+
+
+def _write(out: Path, proposals: dict[str, Proposal]) -> str:
+    report = "\n\n".join(f"{name}.json\n{proposal}" for name, proposal in proposals.items())
+    out.mkdir(parents=True, exist_ok=True)
+    for name, proposal in proposals.items():
+        write_text(out / f"{name}.json", proposal.schedule.to_json() + "\n")
+    write_text(out / "report.txt", report + "\n")
+    return f"{report}\n\nuse one: swd-distill run PRESET --schedule {out / 'smallest-sizes.json'}"
+
+
+def _measure(inputs: Sequence[str], source: Source, out: Path) -> Measurement:
+    if not inputs:
+        raise ValueError("expected at least one input, got none: swd-spectral analyze FOLDER_OF_IMAGES")
+    return measure(read_latents(inputs, source, out), drop_first=source.drop_first)
+
+
+def _spectra(
+    text: str, temporal: tuple[float, float] | None, source: Source, out: Path
+) -> tuple[Spectrum, Spectrum | None, Size | None]:
+    """Return the spectra over space and time, and the full size if it is known."""
+    law = PowerLaw(*temporal) if temporal else None
+    if text in LAWS:
+        return LAWS[text], law, None
+    is_json = Path(text).suffix.lower() == ".json"
+    found = Measurement.load(Path(text)) if is_json else _measure([text], source, out)
+    return found.space, law or found.time, found.full
+
+
+def _process(name: ProcessName) -> Process:
+    return VariancePreserving() if name == "vp" else FlowMatching()
