@@ -128,3 +128,21 @@ def test_what_is_wrong_in_all_processes_is_said_once(start):
     assert other == []
     assert len(main) == 1
     assert "expected --metrics among" in main[0]
+
+
+def test_what_cannot_be_read_is_left_out_by_all_alike(folders, start):
+    """Images 3 and 8 belong to different processes."""
+    broken = [folders / "fake" / "3.png", folders / "fake" / "8.png"]
+    whole = [path.read_bytes() for path in broken]
+    for path, data in zip(broken, whole, strict=True):
+        path.write_bytes(data[:60].ljust(len(data), b"\0"))
+    end(start("bad-one", 1, "--max-bad", "0.1"), 0)
+    end(start("bad-two", 2, "--max-bad", "0.1"), 0)
+    main, other = errors(end(start("too-many", 2, "--max-bad", "0.05"), 2))
+    for path, data in zip(broken, whole, strict=True):
+        path.write_bytes(data)
+    found = files(folders / "bad-two")
+    assert found == files(folders / "bad-one")
+    assert found["skipped.jsonl"].count(b"\n") == 2
+    assert other == []
+    assert "expected at most 0.05 of 21 samples to be bad, got 2" in main[0]
