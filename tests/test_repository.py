@@ -1,7 +1,9 @@
 """Rules of the repository that no linter knows."""
 
 import re
+from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -19,6 +21,21 @@ def test_no_source_file_is_over_300_lines():
     assert sources
     long = {str(path.relative_to(ROOT)): n for path in sources if (n := len(path.read_text().splitlines())) > 300}
     assert long == {}
+
+
+def test_no_folder_of_sources_has_more_than_16_modules_and_files_are_short():
+    sources = [
+        path for top in (*MEMBERS, ROOT / "benchmarks") for path in top.rglob("*.py") if "tests" not in path.parts
+    ]
+    folders = Counter(path.parent for path in sources)
+    assert {str(folder.relative_to(ROOT)): n for folder, n in folders.items() if n > 16} == {}
+    assert median(len(path.read_text().splitlines()) for path in sources) < 120
+
+
+def test_swd_data_alone_opens_images_clips_and_tables():
+    opens = re.compile(r"Image\.open\(|av\.open\(|csv\.(reader|DictReader)")
+    sources = [path for member in MEMBERS if member.name != "swd-data" for path in member.glob("src/**/*.py")]
+    assert [str(path.relative_to(ROOT)) for path in sources if opens.search(path.read_text())] == []
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=[member.name for member in MEMBERS])

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from swd_data import read_frames
 from swd_models import load_denoiser, save_lora, share_base
-from swd_models.lora.files import FILES
+from swd_models.lora.files import FILES, SCHEDULE_KEY
 from swd_models.tiny import tiny_sd3
 from swd_sample.presets import SOURCES
 from swd_schedules import presets
@@ -106,6 +107,10 @@ def test_presets_name_a_model_and_a_schedule():
         (["RUN", CIRCLE, "--schedule", "1200:8"], "(0, 1000], got 1200"),
         (["RUN", CIRCLE, "--schedule", "600:8,700:16"], "strictly falling"),
         (["RUN", CIRCLE, "--schedule", "fast"], "expected a schedule as"),
+        (["RUN", CIRCLE, "--schedule", "1.0:8,0.6:16"], "1000"),
+        (["RUN", CIRCLE, "--batch", "0"], "expected --batch of at least 1, got 0"),
+        (["RUN", CIRCLE, "--seed", "18446744073709551616"], "expected --seed of at least 0 and below 2^62"),
+        (["RUN", "half \ud83d an emoji"], "expected Unicode text in prompt 1, got half a character"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(refused, run, tmp_path, monkeypatch, args, message):
@@ -122,7 +127,7 @@ def _other_family(folder):
 
 def _other_width(folder):
     save_lora(share_base(tiny_sd3(), 4, fake=False).student, folder, schedule=presets.TINY_4)
-    return "to another model"
+    return "choose the model that it was trained for"
 
 
 def _other_depth(folder):
@@ -136,7 +141,7 @@ def _mixed_ranks(folder):
     state = load_file(path)
     name = next(key for key in state if "lora_A" in key)
     save_file(state | {name: state[name][:2].contiguous()}, path)
-    return "expected adapters of one rank, got ranks [2, 4]"
+    return "expected one rank in transformer_blocks.0.attn"
 
 
 def _unlike_anything(folder):
@@ -162,7 +167,9 @@ def _no_tensors(folder):
 
 def _without_schedule(folder):
     path = folder / FILES["diffusers"]
-    save_file(load_file(path), path)
+    with safe_open(path, framework="pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key != SCHEDULE_KEY}
+    save_file(load_file(path), path, metadata)
     return "expected a schedule, got none"
 
 
@@ -261,3 +268,48 @@ def test_a_folder_of_other_prompts_and_two_kinds_of_prompts_are_refused(refused,
     assert "expected samples of these prompts in" in refused(run, "--prompts-file", prompts, "--out", out)
     assert "got prompts too" in refused(run, CIRCLE, "--prompts-file", prompts, "--out", out)
     assert "expected --prompts-file with --out FOLDER" in refused(run, "--prompts-file", prompts)
+
+
+def test_a_presets_schedule_serves_a_lora_that_carries_none(cli, copied, tmp_path):
+    _without_schedule(copied / "lora")
+    printed = cli("tiny", CIRCLE, "--lora", copied / "lora", "--out", tmp_path / "a.png")
+    assert str(presets.TINY_4) in printed
+
+
+def test_names_keep_their_dots_and_two_that_meet_are_refused(cli, refused, run, tmp_path):
+    rows = [{"file_name": name, "text": CIRCLE} for name in ("cat_v1.5", "cat_v1.6.png", "cat_v1")]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    cli(run, "--prompts-file", tmp_path / "p.jsonl", "--out", out, "--steps", "1")
+    assert sorted(path.name for path in out.glob("*.png")) == ["cat_v1.5.png", "cat_v1.6.png", "cat_v1.png"]
+    rows.append({"file_name": "cat_v1.jpg", "text": CIRCLE})
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = refused(run, "--prompts-file", tmp_path / "p.jsonl", "--out", tmp_path / "other")
+    assert "in line 4 of" in line
+    assert "that of line 3" in line
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("u2028.txt", "a big red circle\u2028left\nsecond\n".encode(), ["a big red circle\u2028left", "second"]),
+        ("semicolon.csv", b"id;text\n1;first\n2;second\n", ["first", "second"]),
+        ("utf16.txt", "zwei \u00e4\n".encode("utf-16"), ["zwei \u00e4"]),
+    ],
+)
+def test_prompt_files_of_all_kinds_are_read(cli, run, tmp_path, name, text, expected):
+    (tmp_path / name).write_bytes(text)
+    cli(run, "--prompts-file", tmp_path / name, "--out", tmp_path / "out", "--steps", "1")
+    rows = (tmp_path / "out" / "metadata.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    assert [json.loads(row)["text"] for row in rows] == expected
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(refused, run, tmp_path, monkeypatch):
+    def full(self, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert "No space left on device" in refused(run, CIRCLE, "--out", tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []

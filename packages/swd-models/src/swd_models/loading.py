@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swd_data import read_object
+
 if TYPE_CHECKING:
     from swd_models.denoiser import Denoiser
     from swd_models.families.family import Family
@@ -60,7 +62,7 @@ def family_of(model: str) -> "Family":
         index = Path(path) / "model_index.json"
         if not index.is_file():
             raise ValueError(f"expected a diffusers directory with model_index.json, got {path}")
-        name = json.loads(index.read_text()).get("_class_name", "no _class_name")
+        name = read_object(index, "a pipeline's index").get("_class_name", "no _class_name")
     else:
         name = _hub_class_name(path)
     if name not in _FAMILIES:
