@@ -173,6 +173,13 @@ def test_files_that_are_no_clips_get_one_line_with_their_name(tmp_path, refused)
         assert ("got audio alone" in line) == (name == "sound.mp4")
 
 
+def test_an_unknown_codec_gets_a_line(tmp_path, refused):
+    path = encode(tmp_path / "a.mp4", [counter(0)])
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"what").replace(b"avcC", b"whaC"))
+    for read in (Clip.open, lambda path: read_frames(path, 1), lambda path: read_frames(path, 1, 16)):
+        assert "a codec that PyAV does not know" in refused(path, read, path)
+
+
 def test_frames_are_decoded_by_index(tmp_path, refused):
     clip = Clip.open(encode(tmp_path / "a.mp4", [counter(i) for i in range(20)], 24))
     assert (clip.fps, clip.num_frames) == (24.0, 20)

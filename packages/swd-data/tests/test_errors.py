@@ -189,3 +189,14 @@ def test_a_broken_safetensors_file_is_one_line(tmp_path, refused):
             pass
 
     refused(tmp_path / "a.safetensors", read)
+
+
+def test_an_extra_that_is_not_installed_is_named(tmp_path, refused, monkeypatch):
+    for module in ("av", "pyarrow"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for name, read, extra in (
+        ("a.mp4", lambda path: read_frames(path, 1), "video"),
+        ("a.parquet", read_prompts, "parquet"),
+    ):
+        (tmp_path / name).write_bytes(b"")
+        assert refused(tmp_path / name, read, tmp_path / name).endswith(f": pip install 'swd-data[{extra}]'")

@@ -163,6 +163,8 @@ def _opened(path: Path) -> Iterator[Any]:
         if not container.streams.video:
             others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise ValueError(f"expected a video in {path}, got {others} alone")
+        if container.streams.video[0].codec_context is None:  # to decode it would crash PyAV before 18.1
+            raise ValueError(f"expected a video in {path}, got one of a codec that PyAV does not know: convert it")
         yield container
 
 

@@ -142,6 +142,8 @@ def _colour_key(image: Image.Image) -> int | tuple[int, ...] | None:
     if not isinstance(image, PngImageFile) or not image.tile or isinstance(key, bytes) or key is None:
         return None
     match image.tile[0][3]:
+        case "1":
+            return 255 if key else 0
         case "L;2":
             return int(key) * 85
         case "L;4":
