@@ -76,7 +76,13 @@ def test_imported_votes_take_the_places_of_served_ones(make_study, tmp_path):
 
 
 def test_a_users_error_is_one_line_and_exit_code_2(tmp_path, capsys):
-    for command in (["report", str(tmp_path)], ["serve", str(tmp_path)], ["build", "--out", str(tmp_path / "new")]):
+    serve = ["serve", str(tmp_path)]
+    for command in (
+        ["report", str(tmp_path)],
+        serve,
+        [*serve, "--port", "99999"],
+        ["build", "--out", str(tmp_path / "new")],
+    ):
         with pytest.raises(SystemExit) as stopped:
             main(["study", *command])
         assert stopped.value.code == 2

@@ -126,6 +126,8 @@ def serve_study(folder: Path, host: str, port: int) -> str:
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    if not 0 <= port <= 65535:
+        raise ValueError(f"expected --port from 0 to 65535, got {port}")
     with StudyServer(folder, host, port) as server:
         signal.signal(signal.SIGTERM, stop)
         print(f"serving {folder} at {server.url}; one link a rater:")
