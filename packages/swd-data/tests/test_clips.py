@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swd_data import Clip, read_frames, save_image, write_video
+from swd_data import Clip, read_frames, save_image
 
 av = pytest.importorskip("av")
 
@@ -187,30 +187,3 @@ def test_frames_are_decoded_by_index(tmp_path, refused):
     assert (frames.shape, frames.dtype) == ((4, 32, 48, 3), np.uint8)
     assert [number_of(Image.fromarray(frame)) for frame in frames] == [7, 0, 19, 7]
     assert "none at index 20" in refused(clip.path, clip.frames, [3, 20])
-
-
-@pytest.mark.parametrize("playable", [False, True])
-def test_clips_are_written_whole_and_read_back(tmp_path, playable):
-    write_video(tmp_path / "a.mp4", [counter(i) for i in range(9)], 16, playable=playable)
-    assert numbers(tmp_path / "a.mp4", 9, 16) == list(range(9))
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-
-
-def test_playable_clips_have_even_sizes(tmp_path):
-    frames = [Image.new("RGB", (33, 17), "red")] * 2
-    for playable, size in ((False, (33, 17)), (True, (32, 16))):
-        write_video(tmp_path / "a.mp4", frames, 16, playable=playable)
-        assert read_frames(tmp_path / "a.mp4", 1)[0].size == size
-
-
-def test_a_clip_that_breaks_off_leaves_nothing(tmp_path):
-    write_video(tmp_path / "a.mp4", [counter(0)], 16)
-    before = (tmp_path / "a.mp4").read_bytes()
-    closed = counter(1)
-    closed.close()
-    with pytest.raises(ValueError, match="closed"):
-        write_video(tmp_path / "a.mp4", [counter(0), closed], 16)
-    with pytest.raises(OSError, match=r"expected to write .*none/a.mp4"):
-        write_video(tmp_path / "none" / "a.mp4", [counter(0)], 16)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-    assert (tmp_path / "a.mp4").read_bytes() == before
