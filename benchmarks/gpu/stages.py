@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.gpu import adapters, sampling, smoke, training
+from benchmarks.gpu import adapters, gradients, sampling, smoke, training
 from benchmarks.gpu.setting import Rows, Setting
 
 
@@ -42,6 +42,7 @@ def _compiled(family: str, setting: Setting, rows: Rows) -> None:
 STAGES = (
     Stage("smoke-tiny", "The preset `tiny-long`, from prompts to samples", (45, 15), smoke.tiny),
     Stage("smoke-families", "A tiny member of each family, trained, sampled, merged", (30, 8), smoke.families),
+    Stage("smoke-gradients", "Gradients by kernel of attention", (40, 10), gradients.gradients),
     Stage("smoke-updates", "One student and one fake update at each stage, full loss", (60, 8), training.updates),
     Stage("smoke-adapters", "Adapters: ours, PEFT's, merged; last stage", (30, 2), adapters.adapters),
     Stage("latency-sd3", "Sampling, SD3", (40, 3), partial(_sampled, "sd3")),
