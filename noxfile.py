@@ -2,29 +2,30 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2025.5"
-nox.options.default_venv_backend = "uv"
-nox.options.reuse_venv = "never"  # a reused environment hides a removed dependency
+nox.options.default_venv_backend = "none"  # the two below: what uv makes exact hides no removed dependency
 
 ROOT = Path(__file__).parent
 MEMBERS = {path.parent.name: path.parent for path in sorted(ROOT.glob("*/*/pyproject.toml"))}
 SOURCES = [str((path / "src").relative_to(ROOT)) for path in MEMBERS.values()]
 PACKAGES = [name.replace("-", "_") for name, path in MEMBERS.items() if path.parent.name == "packages"]
+WORKSPACE, MEMBER = ROOT / ".nox" / "workspace", ROOT / ".nox" / "member"
 WHEELS: dict[str, Path] = {}
 UV = os.environ.get("UV", "uv")
 
 # Tests in parallel, a thread each: tiny networks gain nothing from more.
-PYTEST = ("pytest", "--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
+PARALLEL = ("--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
 TYPED = f"--jaxtyping-packages={','.join(PACKAGES)},beartype.beartype"
 # Bytecode is kept, whatever the machine says: without it each process of a test compiles torch and diffusers again.
 TESTING = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": None}
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, import layers, and that each member declares what it imports."""
     _run(session, "ruff", "check")
@@ -35,7 +36,7 @@ def lint(session: nox.Session) -> None:
             _run(session, "deptry", "src")
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def types(session: nox.Session) -> None:
     """Strict types of all sources."""
     _run(session, "mypy", *SOURCES, "noxfile.py")
@@ -49,35 +50,29 @@ def tests(session: nox.Session, package: str) -> None:
     A package also checks its shapes and types as it runs, and that its own tests cover it.
     """
     name = MEMBERS[package].name if package.startswith("swd-") else f"swd-{package}"
-    lines = _export(session, name)
-    third_party = [line for line in lines if not _is_member(line)]
-    requirements = Path(session.create_tmp()) / "requirements.txt"
-    requirements.write_text("\n".join(third_party) + "\n")
-    session.install("-r", str(requirements))
-    # Wheels, not paths: `uv pip install packages/X` may take a stale build of a sibling from the cache.
-    wheels = _build_wheels(session)
-    members = {name, *(_member_name(line) for line in lines if _is_member(line))}
-    session.install("--no-deps", *(str(wheels[member]) for member in sorted(members)))
+    _isolate(session, name)
     config = str(ROOT / "pyproject.toml")
     module = name.replace("-", "_")
     checks = [TYPED, f"--cov={module}", f"--cov-config={config}"] if module in PACKAGES else []
+    env = {"PATH": os.pathsep.join((str(MEMBER / "bin"), os.environ["PATH"])), "VIRTUAL_ENV": str(MEMBER)}
+    command = (str(MEMBER / "bin" / "pytest"), *PARALLEL, "-c", config, *checks, "tests", *session.posargs)
     with session.chdir(MEMBERS[package]):
-        session.run(*PYTEST, "-c", config, *checks, "tests", *session.posargs, env=TESTING)
+        session.run(*command, env=TESTING | env, external=True)
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def workspace(session: nox.Session) -> None:
     """Test what takes several members: oracles of other libraries, properties, benchmarks; shapes at run time."""
-    _run(session, *PYTEST, TYPED, "tests", *session.posargs, **TESTING)
+    _run(session, "pytest", *PARALLEL, TYPED, "tests", *session.posargs, **TESTING)
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes: kills at many instants."""
-    _run(session, *PYTEST, "-m", "slow", "apps", *session.posargs, **TESTING)
+    _run(session, "pytest", *PARALLEL, "-m", "slow", "apps", *session.posargs, **TESTING)
 
 
-@nox.session(default=False, venv_backend="none")
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Time sampling, training and what both take beyond their networks, in short, on what this machine has."""
     out = session.create_tmp()
@@ -86,7 +81,7 @@ def bench(session: nox.Session) -> None:
     _run(session, "python", "-m", "benchmarks.training", "--repeats", "1", "--out", out)
 
 
-@nox.session(default=False, venv_backend="none")
+@nox.session(default=False)
 def gpu(session: nox.Session) -> None:
     """Measure a GPU in nine minutes; without one, run the same code on tiny models in two."""
     _run(session, "python", "-m", "benchmarks.gpu", *session.posargs)
@@ -94,8 +89,23 @@ def gpu(session: nox.Session) -> None:
 
 def _run(session: nox.Session, *command: str, **env: str | None) -> None:
     """Run a command in the one environment of all that needs no isolation, first made exactly what the lock says."""
-    env |= {"UV_PROJECT_ENVIRONMENT": str(ROOT / ".nox" / "workspace"), "VIRTUAL_ENV": None}
-    session.run(UV, "run", "--project", str(ROOT), "--locked", "--exact", *command, env=env, external=True)
+    env |= {"UV_PROJECT_ENVIRONMENT": str(WORKSPACE), "VIRTUAL_ENV": None}
+    options = ("--project", str(ROOT), "--python", sys.executable, "--locked", "--exact")
+    session.run(UV, "run", *options, *command, env=env, external=True)
+
+
+def _isolate(session: nox.Session, name: str) -> None:
+    """Make an environment of a member: what it declares at the locked versions, wheels of the tree, nothing else.
+
+    All members have theirs in one place, one after the other: what two of them need is compiled to bytecode once.
+    """
+    # Wheels, not paths: `uv pip install packages/X` may take a stale build of a sibling from the cache.
+    wheels, lines = _build_wheels(session), _export(session, name)
+    members = {name, *(_member_name(line) for line in lines if _is_member(line))}
+    third_party = [line for line in lines if not _is_member(line)]
+    requirements = Path(session.create_tmp()) / "requirements.txt"
+    requirements.write_text("\n".join([*third_party, *(str(wheels[member]) for member in sorted(members))]) + "\n")
+    session.run(UV, "pip", "sync", "--python", str(MEMBER), str(requirements), external=True, silent=True)
 
 
 def _export(session: nox.Session, name: str) -> list[str]:
@@ -116,11 +126,12 @@ def _member_name(line: str) -> str:
 
 
 def _build_wheels(session: nox.Session) -> dict[str, Path]:
-    """Build every member's wheel from the tree, once a call of nox."""
+    """Build every member's wheel from the tree, and begin their environment, once a call of nox."""
     if not WHEELS:
         out = Path(session.cache_dir) / "wheels"
         for old in out.glob("*"):
             old.unlink()
         session.run(UV, "build", "--all-packages", "--wheel", "--out-dir", str(out), external=True, silent=True)
-        WHEELS.update({path.name.split("-")[0].replace("_", "-"): path for path in out.glob("*.whl")})
+        session.run(UV, "venv", "--clear", "--python", sys.executable, str(MEMBER), external=True, silent=True)
+        WHEELS.update({path.name.split("-")[0].replace("_", "-"): path.resolve() for path in out.glob("*.whl")})
     return WHEELS

@@ -1,6 +1,7 @@
 """Whatever ends a run, it goes on to the numbers of one that was left alone."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from swd_distill.cli import main
 from swd_distill.data.cache import Cache
 from swd_distill.train import build_trainer
 from swd_distill.training.log import TIMES
@@ -32,6 +34,20 @@ def start(argv):
         command = [sys.executable, "-m", "swd_distill", *argv("train", run, *FLAGS)]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return call
+
+
+@pytest.fixture
+def fork(argv):
+    """Start `swd-distill train` as a fork of a process that has imported it and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["swd_distill.run"])
+
+    def call(run):
+        process = context.Process(target=main, args=(argv("train", run, *FLAGS),))
+        process.start()
+        return process
 
     return call
 
@@ -64,24 +80,30 @@ def _linked(tmp_path, name, encoded):
 
 
 @pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_again_and_again_ends_as_one_left_alone(start, encoded, tmp_path, num_kills):
+def test_a_run_killed_again_and_again_ends_as_one_left_alone(fork, encoded, tmp_path, num_kills):
+    def finish(run):
+        process = fork(run)
+        process.join()
+        return process.exitcode
+
     whole, killed = (_linked(tmp_path, name, encoded) for name in ("whole", "killed"))
+    assert finish(whole) == 0  # and the server that is forked has started
     began = time.monotonic()
-    assert start(whole).wait() == 0
+    assert finish(_linked(tmp_path, "timed", encoded)) == 0
     seconds, rng = time.monotonic() - began, random.Random(0)
     left = num_kills
     while left:
-        process, seen = start(killed), set((killed / "checkpoints").glob("*"))
+        process, seen = fork(killed), set((killed / "checkpoints").glob("*"))
         if left % 2:  # anywhere, in start-up too; else while it trains, which is short, once a checkpoint came
-            time.sleep(rng.uniform(0, seconds))
+            process.join(rng.uniform(0, seconds))
         else:
-            while process.poll() is None and set((killed / "checkpoints").glob("*")) <= seen:
+            while process.is_alive() and set((killed / "checkpoints").glob("*")) <= seen:
                 time.sleep(0.005)
-            time.sleep(rng.uniform(0, 0.5))
+            process.join(rng.uniform(0, 0.5))
         process.kill()
-        finished = process.wait() == 0
-        left = 0 if finished else left - 1
-    assert start(killed).wait() == 0
+        process.join()
+        left = 0 if process.exitcode == 0 else left - 1
+    assert finish(killed) == 0
     assert _equal(_result(whole), _result(killed))
     assert not list((killed / "checkpoints").glob("tmp-*"))
 
