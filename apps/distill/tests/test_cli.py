@@ -28,7 +28,7 @@ def test_no_command_prints_the_usage(cli, args):
     assert cli(*args).startswith("usage: swd-distill")
 
 
-@pytest.mark.parametrize("command", COMMANDS.keys() - {"export"})
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export"}))
 def test_a_dry_run_prints_config_and_stages_and_writes_nothing(cli, argv, tmp_path, command):
     printed = cli(*argv(command, tmp_path / "run", "--dry-run"))
     config = json.loads(printed.partition("stages:")[0])
