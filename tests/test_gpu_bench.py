@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import pack, records, training
+from benchmarks.gpu import pack, records, setting, training
 from benchmarks.gpu.page import page, table
 from benchmarks.gpu.reckon import as_text, beside, estimate, steps_seconds, update_seconds
 from benchmarks.gpu.setting import Setting, here
@@ -42,10 +43,11 @@ def _stage(measure, takes=1.0):
     return Stage("some-stage", "Some stage", (takes, takes), measure)
 
 
-def test_one_command_measures_tiny_models_on_a_cpu_and_claims_nothing_for_a_gpu(tmp_path, capsys):
+def test_one_command_measures_tiny_models_on_a_cpu_and_claims_nothing_for_a_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(setting, "here", lambda: replace(here(), backend="eager"))  # which compiles faster
     began = time.monotonic()
-    gpu.main(["--minutes", "3", "--out", str(tmp_path)])
-    assert time.monotonic() - began < 200
+    gpu.main(["--minutes", "6", "--out", str(tmp_path)])
+    assert time.monotonic() - began < 380
     made = {stage.name: json.loads((tmp_path / f"{stage.name}.json").read_text()) for stage in STAGES}
     assert {name: record["error"] for name, record in made.items() if record["ended"] == "failed"} == {}
     done = {name: record["rows"] for name, record in made.items() if record["ended"] == "done"}
@@ -63,8 +65,9 @@ def test_one_command_measures_tiny_models_on_a_cpu_and_claims_nothing_for_a_gpu(
         assert row["merged / apart"] < 1e-4 < row["base / apart"]
 
     capsys.readouterr()
-    gpu.main(["--minutes", "3", "--out", str(tmp_path), "--only", "smoke"])
-    assert capsys.readouterr().out.count("there already") == 4
+    gpu.main(["--minutes", "6", "--out", str(tmp_path), "--only", "smoke"])
+    smoke = [stage for stage in STAGES if stage.name.startswith("smoke")]
+    assert capsys.readouterr().out.count("there already") == len(smoke)
 
 
 def test_table_5_is_made_of_updates_with_as_many_samples_as_fit(small, monkeypatch):

@@ -265,7 +265,7 @@ def test_a_base_in_half_precision_trains_adapters_in_single(build, dtype):
     assert next(trainer.roles.teacher.parameters()).dtype == getattr(torch, dtype)
     assert {parameter.dtype for parameter in (*student, *others)} == {torch.float32}
     single, skipped = build(FULL, dtype="float32"), 0
-    for step in range(8):  # in float16 the scale falls until gradients fit
+    for step in range(8 if dtype == "float16" else 2):  # in float16 the scale falls until gradients fit
         found, expected = trainer.iterate(step), single.iterate(step)
         skipped += not math.isfinite(found["norm"])
     assert skipped <= (4 if dtype == "float16" else 0)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from jaxtyping import config
 from torch._dynamo.utils import counters
 
 from swd_models import share_base
@@ -12,11 +13,14 @@ SIZES = [(4, 4), (6, 6), (8, 8), (8, 12)]
 
 @pytest.fixture
 def graphs():
-    """Count compiled graphs from nothing."""
+    """Count compiled graphs from nothing, of what users run: checks of types at run time would be compiled as well."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
     torch._dynamo.reset()
     counters.clear()
     yield lambda: counters["stats"]["unique_graphs"]
     torch._dynamo.reset()
+    config.update("jaxtyping_disable", before)
 
 
 def _run(denoiser, size, batch=2):
