@@ -7,7 +7,6 @@ and runs a command with them and the members' sources on its path. Carry it with
 
 import argparse
 import os
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import COMMIT, ROOT, commit
+from swd_data import whole_folder
 
 LIMIT = 64 * 2**20
 """Bytes that are carried, the tree included."""
@@ -122,9 +122,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     out = args.out.resolve()
     wheels, others = lacking(tomllib.loads((ROOT / "uv.lock").read_text()), {*HAS, *args.has})
-    shutil.rmtree(out, ignore_errors=True)
-    download(wheels, out / "wheels")
-    (out / "run.sh").write_text(script(out))
+    with whole_folder(out, "run.sh") as temporary:
+        download(wheels, temporary / "wheels")
+        (temporary / "run.sh").write_text(script(out))
     print("\n".join(f"{wheel.name} {wheel.version}" for wheel in wheels))
     print(f"left out, for no pure wheel: {', '.join(others) or 'nothing'}")
     print(f"{carried(out) / 2**20:.1f} MiB with the tree, of {LIMIT / 2**20:.0f}")

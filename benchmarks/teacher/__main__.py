@@ -1,7 +1,6 @@
 """Train and export the embedded teacher: `uv run python -m benchmarks.teacher`. Interrupt and repeat at will."""
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from benchmarks.teacher.scenes import Split, random_scene
 from benchmarks.teacher.train import Settings, draw_scenes, encode_latents, train_transformer, train_vae
+from swd_data import whole_folder
 
 ASSET = Path("packages/swd-models/src/swd_models/assets/teacher")
 
@@ -38,12 +38,10 @@ def main() -> None:
     # Halves the download. Text encoders stay float32: transformers loads the stored dtype, diffusers loads float32.
     pipe.transformer.half()
     pipe.vae.half()
-    temporary = args.out.with_name(f"{args.out.name}.tmp")
-    pipe.save_pretrained(temporary)
-    write_prompts(temporary / "prompts.txt", 2000, ["train"], seed=1)
-    write_prompts(temporary / "prompts_test.txt", 512, ["captions", "combinations"], seed=2)
-    shutil.rmtree(args.out, ignore_errors=True)
-    temporary.replace(args.out)
+    with whole_folder(args.out, "model_index.json") as temporary:
+        pipe.save_pretrained(temporary)
+        write_prompts(temporary / "prompts.txt", 2000, ["train"], seed=1)
+        write_prompts(temporary / "prompts_test.txt", 512, ["captions", "combinations"], seed=2)
     print(f"wrote {args.out}")
 
 

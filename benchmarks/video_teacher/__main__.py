@@ -1,11 +1,11 @@
 """Train and export the embedded video teacher: `python -m benchmarks.video_teacher`. Interrupt and repeat at will."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from benchmarks.video_teacher.clips import all_clips, unseen_captions
 from benchmarks.video_teacher.train import SETTINGS, draw_clips, encode_latents, train_transformer, train_vae
+from swd_data import whole_folder
 
 ASSET = Path("packages/swd-models/src/swd_models/assets/video_teacher")
 
@@ -24,13 +24,11 @@ def main() -> None:
     pipe = train_transformer(args.work, vae, latents, captions, SETTINGS)
     pipe.transformer.half()  # halves the download
     pipe.vae.half()
-    temporary = args.out.with_name(f"{args.out.name}.tmp")
-    pipe.save_pretrained(temporary)
-    prompts = {"prompts.txt": [clip.caption for clip in all_clips("train")], "prompts_test.txt": unseen_captions()}
-    for name, captions in prompts.items():
-        (temporary / name).write_text("\n".join(captions) + "\n")
-    shutil.rmtree(args.out, ignore_errors=True)
-    temporary.replace(args.out)
+    with whole_folder(args.out, "model_index.json") as temporary:
+        pipe.save_pretrained(temporary)
+        prompts = {"prompts.txt": [clip.caption for clip in all_clips("train")], "prompts_test.txt": unseen_captions()}
+        for name, captions in prompts.items():
+            (temporary / name).write_text("\n".join(captions) + "\n")
     print(f"wrote {args.out}")
 
 

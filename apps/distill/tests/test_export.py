@@ -1,3 +1,4 @@
+import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file
@@ -33,3 +34,17 @@ def test_a_merged_model_is_diffusers_own_and_keeps_the_schedule(cli, copied):
 def test_a_lora_alone_asks_for_its_model(refused, copied, tmp_path):
     assert "pass --model BASE" in refused(["export", str(copied / "lora"), "--to", "peft"])
     assert "expected a LoRA file" in refused(["export", str(tmp_path), "--model", "embedded", "--to", "peft"])
+
+
+@pytest.mark.parametrize("out", ["", "lora", "samples"])
+def test_a_merged_model_never_takes_the_place_of_others_files(refused, copied, snapshot, out):
+    before = snapshot(copied)
+    line = refused(["export", str(copied), "--to", "merged", "--out", str(copied / out)])
+    assert "expected a new or an empty folder, got" in line
+    assert snapshot(copied) == before
+
+
+def test_a_merged_model_is_written_again_over_itself(cli, copied):
+    for _ in range(2):
+        cli("export", str(copied), "--to", "merged")
+    assert sorted(path.name for path in (copied / "export").iterdir()) == ["merged"]

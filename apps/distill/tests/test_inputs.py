@@ -272,3 +272,36 @@ def test_a_finished_run_is_trained_longer_as_one_that_was_planned_so(cli, refuse
     )
     decayed = refused(argv("train", longer, *flags[1:], "--training.decay", "--training.iterations", "6"))
     assert "expected a run in" in decayed
+
+
+def test_a_mended_sample_comes_back_and_no_caption_is_shifted(encoded_of, hundred, tmp_path):
+    """The second of 120 has a caption of its own: without it, and with it again, each sample has its text."""
+    rows = [json.loads(row) for row in (hundred / "metadata.jsonl").read_text().splitlines()]
+    rows[1]["text"], rows[2]["text"] = "a small blue cross, white background", "a big green square, white background"
+    (hundred / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    first = encoded_of(hundred, "--data.batch", "32")
+    assert first.captions[:3] == [TEXT, rows[2]["text"], TEXT]
+    without = first.cond([1])
+    shutil.copy(hundred / "a.png", hundred / "b.png")
+    again = encoded_of(hundred, "--data.batch", "32")
+    assert len(again) == 120
+    assert again.captions[:3] == [TEXT, rows[1]["text"], rows[2]["text"]]
+    for name, value in again.cond([2]).items():
+        torch.testing.assert_close(value, without[name], rtol=0, atol=1e-4)
+    assert not torch.equal(again.cond([1])["prompt_embeds"], again.cond([2])["prompt_embeds"])
+    assert not (tmp_path / "runs" / "many" / "cache" / "skipped.jsonl").exists()
+
+
+def test_a_stricter_share_is_asked_of_a_finished_cache_too(encoded_of, refused, argv, hundred, tmp_path):
+    encoded_of(hundred, "--data.batch", "32")
+    out = tmp_path / "runs" / "many"
+    line = refused(argv("encode", out, "--data.images", hundred, "--data.max-bad", "0"), late=True)
+    assert f"expected an image, got {hundred / 'b.png'}" in line
+
+
+def test_captions_may_be_empty(encoded_of, tmp_path):
+    folder = tmp_path / "mute"
+    folder.mkdir()
+    scene().save(folder / "a.png")
+    describe(folder, "a.png", text="")
+    assert encoded_of(folder).captions == [""]

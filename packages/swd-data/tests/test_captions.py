@@ -34,11 +34,10 @@ def test_captions_go_with_dotted_names_and_subfolders(tmp_path):
     assert pairs(read_pairs(tmp_path, "videos")) == [("a/clip.mp4", "a clip")]
 
 
-def test_the_image_without_a_caption_is_named(tmp_path, refused):
-    fill(tmp_path, a__png="", a__txt="a", b__png="")
-    for read in (read_pairs, read_samples):
-        line = refused(tmp_path / "b.png", read, tmp_path, kind="images")
-        assert "expected b.txt beside" in line
+def test_the_image_without_a_caption_is_named_in_a_data_set_and_has_none_elsewhere(tmp_path, refused):
+    fill(tmp_path, a__png="", a__TXT="a", b__png="")
+    assert "expected b.txt beside" in refused(tmp_path / "b.png", read_pairs, tmp_path, kind="images")
+    assert [sample.prompt for sample in read_samples(tmp_path)] == ["a", ""]
 
 
 def test_captions_in_other_encodings_are_refused(tmp_path, refused):

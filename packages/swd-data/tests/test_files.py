@@ -71,29 +71,48 @@ def test_whole_names_the_file_where_there_is_no_folder(tmp_path):
     assert names(tmp_path) == ["file", "folder"]
 
 
-def test_a_whole_folder_takes_the_place_of_what_was_there(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "old.txt").write_text("old")
-    with whole_folder(tmp_path / "a") as temporary:
-        (temporary / "new.txt").write_text("new")
-        assert names(tmp_path / "a") == ["old.txt"]
-    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["new.txt"])
+def test_a_whole_folder_takes_the_place_of_one_of_its_kind(tmp_path):
+    for name in ("old.txt", "new.txt"):
+        with whole_folder(tmp_path / "a", ".mine") as temporary:
+            (temporary / name).write_text(name)
+            assert not (tmp_path / "a" / name).exists()
+    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], [".mine", "new.txt"])
+
+
+@pytest.mark.parametrize("where", ["theirs", "link", "file", ".", ".."])
+def test_a_whole_folder_never_takes_the_place_of_others_files(tmp_path, monkeypatch, where):
+    theirs = tmp_path / "theirs" / "deep"
+    theirs.mkdir(parents=True)
+    (theirs / "work.txt").write_text("a night's work")
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    (tmp_path / "file").write_text("a file")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(theirs if where.startswith(".") else tmp_path)
+
+    def write():
+        with whole_folder(Path(where), ".mine") as temporary:
+            (temporary / "new.txt").write_text("new")
+
+    with pytest.raises(ValueError, match=r"expected a new .*folder, got "):
+        write()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (theirs / "work.txt").read_text() == "a night's work"
 
 
 @pytest.mark.parametrize("error", [OSError("full"), KeyError("fault")])
 def test_a_whole_folder_leaves_nothing_behind(tmp_path, error):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "old.txt").write_text("old")
+    with whole_folder(tmp_path / "a", ".mine") as temporary:
+        (temporary / "old.txt").write_text("old")
 
     def write():
-        with whole_folder(tmp_path / "a") as temporary:
+        with whole_folder(tmp_path / "a", ".mine") as temporary:
             write_half(temporary / "new.txt", error)
 
     with pytest.raises(
         type(error), match=r"expected to write .*a, got: full" if isinstance(error, OSError) else "fault"
     ):
         write()
-    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["old.txt"])
+    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], [".mine", "old.txt"])
 
 
 def test_long_names_are_written(tmp_path):

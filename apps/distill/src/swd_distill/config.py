@@ -181,6 +181,8 @@ class Config:
                 raise ValueError(f"expected --training.{name} above 0, got 0: nothing would be learnt")
         if self.training.warmup < 0:
             raise ValueError(f"expected --training.warmup of at least 0, got {self.training.warmup}")
+        if self.recipe.fake_updates < 0:
+            raise ValueError(f"expected --recipe.fake-updates of at least 0, got {self.recipe.fake_updates}")
         if self.data.max_bad >= 1:
             raise ValueError(f"expected --data.max-bad below 1, a share, got {self.data.max_bad:g}")
         if not 0 <= self.seed < 2**63:

@@ -6,7 +6,10 @@ from typing import Literal
 
 import tyro
 
-from swd_data import whole_folder
+from swd_data import check_replaceable, whole_folder
+
+MARK = ".swd-export"
+"""In a folder of ours, which may be written again."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def export(options: Export) -> str:
     beside = options.source if options.source.is_dir() else options.source.parent
     out = options.out or beside / "export" / options.to
     if options.to == "merged":
+        check_replaceable(out, MARK)  # minutes before it is written
         return f"merged model in {_merge(model, lora, out, options.dtype)}"
     empty = empty_denoiser(model)
     return f"LoRA for {options.to} in {write_lora(read_lora(lora, empty), empty, out, options.to)}"
@@ -59,7 +63,7 @@ def _merge(model: str, lora: Path, out: Path, dtype: str) -> Path:
     for name, parameter in denoiser.backbone.named_parameters():
         if not keep & set(name.split(".")):
             parameter.data = parameter.data.to(getattr(torch, dtype))
-    with whole_folder(out) as temporary:
+    with whole_folder(out, MARK) as temporary:
         denoiser.backbone.save_pretrained(temporary / denoiser.subfolder)
         if schedule is not None:
             (temporary / "schedule.json").write_text(schedule.to_json() + "\n")

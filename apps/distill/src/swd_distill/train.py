@@ -97,6 +97,7 @@ def claimed(config: Config) -> Iterator[None]:
         "device",
         "data.batch",
         "data.compile",
+        "data.max_bad",
         *(f"evaluation.{each.name}" for each in fields(Evaluation)),
     } | {
         f"training.{name}"
@@ -122,6 +123,7 @@ def claimed(config: Config) -> Iterator[None]:
             before = read_object(config.out / "config.json")
             before["training"]["iterations"] = config.training.iterations
             write_json(config.out / "config.json", before)
+        state.wait_for_everyone()  # none takes the picture of before for the end
         yield
 
 

@@ -4,6 +4,7 @@ from swd_data.captions import Sample, has_captions, metadata_of, read_pairs, rea
 from swd_data.clips import Clip, read_frames, write_video
 from swd_data.errors import reading, shell
 from swd_data.files import (
+    check_replaceable,
     checksum,
     claim,
     read_json,
@@ -21,9 +22,9 @@ from swd_data.skipped import Skipped
 from swd_data.texts import check_text, read_text
 
 __all__ = [
-    "IMAGES", "VIDEOS", "Clip", "Kind", "Sample", "Skipped", "check_text", "checksum", "claim", "find_files",
-    "fit_image", "has_captions", "image_size", "list_files", "metadata_of", "natural", "open_image", "output_names",
-    "read_frames", "read_json", "read_object", "read_pairs", "read_prompts", "read_rows", "read_samples", "read_text",
-    "reading", "save_image", "shell", "stem", "whole", "whole_folder", "write_json", "write_text", "write_video",
+    "IMAGES", "VIDEOS", "Clip", "Kind", "Sample", "Skipped", "check_replaceable", "check_text", "checksum", "claim",
+    "find_files", "fit_image", "has_captions", "image_size", "list_files", "metadata_of", "natural", "open_image",
+    "output_names", "read_frames", "read_json", "read_object", "read_pairs", "read_prompts", "read_rows", "read_samples",
+    "read_text", "reading", "save_image", "shell", "stem", "whole", "whole_folder", "write_json", "write_text", "write_video",
     "write_whole",
 ]  # fmt: skip

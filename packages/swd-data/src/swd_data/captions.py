@@ -71,7 +71,7 @@ def read_samples(folder: Path, prompts: Path | None = None, kind: Kind = "images
     files, source = find_files(folder, kind), prompts or metadata_of(folder)
     if source is None:
         beside = _sidecars(folder, kind)
-        return _of_sidecars(folder, kind) if beside else [Sample(name, path, "") for name, path in files.items()]
+        return [_beside(name, path, beside.get(name)) for name, path in files.items()]
     rows = [(name_of(row), prompt_of(row, f"line {number} of {source}")) for number, row in read_rows(source)]
     if not rows:
         raise ValueError(f"expected prompts in {source}, got none")
@@ -104,21 +104,32 @@ def _of_sidecars(folder: Path, kind: Kind) -> list[Sample]:
             raise ValueError(
                 f"expected {stem(name)}.txt beside {path}, as others have, got none: write it, or take the file away"
             )
-        lines = (line.strip() for line in lines_of(read_text(beside)))
-        text = check_text(" ".join(line for line in lines if line), str(beside))
-        samples.append(Sample(name, path, text, str(beside)))
+        samples.append(_beside(name, path, beside))
     return samples
+
+
+def _beside(name: str, path: Path, captions: Path | None) -> Sample:
+    """Return a sample with the caption beside it, if it has one."""
+    if captions is None:
+        return Sample(name, path, "")
+    lines = (line.strip() for line in lines_of(read_text(captions)))
+    return Sample(name, path, check_text(" ".join(line for line in lines if line), str(captions)), str(captions))
 
 
 def _sidecars(folder: Path, kind: Kind) -> dict[str, Path]:
     """Return the files of captions that stand beside images or videos, by the names of those."""
     files = list_files(folder, {*files_of(kind), *SIDECARS})
-    found = {}
-    for name, path in files.items():
-        beside = next((files[each] for suffix in SIDECARS if (each := stem(name) + suffix) in files), None)
-        if beside is not None and path.suffix.lower() in files_of(kind):
-            found[name] = beside
-    return found
+    texts = {
+        name.removesuffix(path.suffix): path
+        for suffix in reversed(SIDECARS)
+        for name, path in files.items()
+        if path.suffix.lower() == suffix
+    }
+    return {
+        name: texts[stem(name)]
+        for name, path in files.items()
+        if path.suffix.lower() in files_of(kind) and stem(name) in texts
+    }
 
 
 def _by_name(folder: Path, files: dict[str, Path], source: Path, rows: Sequence[tuple[str, str]]) -> list[Sample]:

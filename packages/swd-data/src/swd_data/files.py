@@ -33,24 +33,48 @@ def whole(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder under a temporary name beside `path`, whose place it then takes, with all that was there.
+def check_replaceable(path: Path, mark: str) -> None:
+    """Raise ValueError for a path whose place `whole_folder` may not take, for others' files would be lost.
 
-    Nothing is left of it after an error.
+    It may be new, an empty folder, or a folder of the same kind, which holds a file named `mark`; no link, and nothing
+    that the working directory is in.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ValueError(f"expected a new folder, got {path}, which is a {'link' if path.is_symlink() else 'file'}")
+    if path.is_dir() and (Path.cwd().is_relative_to(path.resolve()) or _is_of_others(path, mark)):
+        raise ValueError(f"expected a new or an empty folder, got {path}, which holds other files: choose another")
+
+
+def _is_of_others(path: Path, mark: str) -> bool:
+    return any(path.iterdir()) and not (path / mark).is_file()
+
+
+@contextmanager
+def whole_folder(path: Path, mark: str) -> Iterator[Path]:
+    """Give a new folder under a temporary name beside `path`, whose place it then takes.
+
+    What is there goes only once the new one is whole, and only if it is of the same kind: see `check_replaceable`. The
+    new one gets an empty file named `mark`, if none was written. Nothing is left of it after an error.
 
     Raises:
+        ValueError: others' files are there.
         OSError: as `whole`.
     """
-    temporary = _temporary(path)
+    check_replaceable(path, mark)
+    path = path.resolve()  # `.` has no name to stand beside
+    temporary, before = _temporary(path), _temporary(path.with_name(f"{path.name}.old"))
     try:
         with _writing(path):
             temporary.mkdir(parents=True)
             yield temporary
-            shutil.rmtree(path, ignore_errors=True)
+            (temporary / mark).touch()
+            check_replaceable(path, mark)
+            if path.is_dir():
+                path.replace(before)
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def _temporary(path: Path) -> Path:

@@ -32,11 +32,11 @@ class Skipped:
         Raises:
             ValueError: more than the share are bad; the first is named.
         """
+        name, reason = _written(name), _written(reason_of(error))
         with self._lock:
-            self.reasons.setdefault(_written(name), _written(reason_of(error)))
-            rows = [{"file_name": name, "reason": reason} for name, reason in self.reasons.items()]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            if name not in self.reasons:
+                self._write(json.dumps({"file_name": name, "reason": reason}, ensure_ascii=False) + "\n")
+                self.reasons[name] = reason
         if len(self) > self.share * self.total:
             first = next(iter(self.reasons.values()))
             if len(self) == 1:
@@ -45,6 +45,15 @@ class Skipped:
                 f"expected at most {self.share:.3g} of {self.total} samples to be bad, got {len(self)}, listed in "
                 f"{self.path}: mend them, or allow more; the first: {first}"
             ) from error
+
+    def _write(self, line: str) -> None:
+        """Begin the file with the first line, and append the others: there may be many."""
+        if not self.reasons:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.path, line)
+            return
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(line)
 
     def __str__(self) -> str:
         return f"{len(self)} of {self.total} samples are bad and left out: see {self.path}"

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -60,7 +59,7 @@ def _header(text: str, path: Path, wanted: Collection[str]) -> tuple[list[str], 
 
 def _records(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the records of a table that are not empty, with the line at which each begins."""
-    limit = csv.field_size_limit(sys.maxsize)
+    limit = csv.field_size_limit(2**31 - 1)
     try:
         reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
         for cells in reader:

@@ -49,7 +49,7 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ValueError(f"expected a file or folder, got {path}, which does not exist")
     found = list_files(path, IMAGES | VIDEOS | LATENTS).values()
-    return [file for file in found if file.stem != "uncond"]  # a cache keeps the empty prompt's embedding so
+    return [file for file in found if file.stem.startswith("shard-") or not (file.parent / "manifest.json").is_file()]
 
 
 def _kind(path: Path) -> str:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from swd_data import read_object, whole
+from swd_data import read_object, reading, whole
 from swd_distill.data.buckets import Bucket
 from swd_distill.data.fp8 import from_fp8, to_fp8
 from swd_distill.data.samples import Size
@@ -94,10 +94,10 @@ class _Stored(Cache):
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         shards, settings = manifest["shards"], manifest["settings"]
-        self.captions, self.uncond = manifest["captions"], load_file(folder / UNCOND)
+        self.captions, self.uncond = manifest["captions"], _load(folder / UNCOND)
         self._shards = [_open(folder / shard["file"], shard["bytes"]) for shard in shards]
         self._texts = [_open(folder / text["file"], text["bytes"]) for text in manifest["texts"]]
-        self._prompts: list[int] = load_file(folder / INDEX)["prompts"].tolist()
+        self._prompts: list[int] = _load(folder / INDEX)["prompts"].tolist()
         self._per_text, self._fp8 = manifest["prompts_per_text"], settings["text_dtype"] != "model"
         # A bucket is what the shards hold of it, one shard after the other.
         buckets = range(len(settings["buckets"]))
@@ -141,6 +141,12 @@ def _open(path: Path, size: int) -> Any:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise ValueError(f"expected a safetensors shard, got {path} ({error}): {again}") from error
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    with reading(path, "a file of the cache"):
+        tensors: dict[str, Tensor] = load_file(path)
+    return tensors
 
 
 def _brief(value: Any) -> str:

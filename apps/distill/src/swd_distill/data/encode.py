@@ -1,5 +1,6 @@
 """Images or videos and captions into a cache: every size downscaled in pixel space, then encoded (section 4.1)."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from swd_distill.data.ahead import behind
 from swd_distill.data.buckets import buckets_of, schedules_of
 from swd_distill.data.cache import FORMAT, INDEX, MANIFEST, NUM_CAPTIONS, UNCOND, write_tensors
 from swd_distill.data.encoder import Encoder
-from swd_distill.data.samples import Source
+from swd_distill.data.samples import Sample, Source
 from swd_distill.data.shards import Bar, Parts, encode_images, encode_prompts, join
-from swd_distill.data.sources import open_source
+from swd_distill.data.sources import open_source, skipped_in
 from swd_distill.devices import processes
 
 SHARD_SAMPLES = 1024
@@ -27,6 +28,8 @@ NOTES = "notes"
 
 Captions = list[list[list[str]]]
 """By shard and by bucket."""
+Bad = tuple[int, str, str]
+"""Place, name and reason of a bad sample."""
 Made = tuple[Parts, dict[str, str]]
 """The tensors of a shard, and what it notes."""
 
@@ -43,8 +46,10 @@ def encode(config: Config) -> Path:
     _encode_images(config, source, manifest, encoder)
     state.wait_for_everyone()
     captions = [notes["captions"] for notes in _read_notes(folder)]
-    if not any(_in_order(captions)):
+    if not _in_order(captions):
         raise ValueError(f"expected at least one image in {config.images}, got none")
+    if state.is_main_process:
+        _list_skipped(config, len(_in_order(captions)))
     _encode_texts(config, captions, manifest, encoder)
     state.wait_for_everyone()
     if state.is_main_process and not all((folder / name).is_file() for name in (INDEX, MANIFEST)):
@@ -71,35 +76,70 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _encode_images(config: Config, source: Source, manifest: dict[str, Any], encoder: Encoder) -> None:
-    schedules, state = schedules_of(config), processes()
+    schedules = schedules_of(config)
     total = manifest.get("read", manifest.get("samples", len(source)))
-    own = FILE if state.num_processes == 1 else f"{state.process_index}-{FILE}"
-    skipped = Skipped(config.cache / own, total, config.data.max_bad)
+    skipped = skipped_in(config.cache, config, total)
 
     def make(chunk: range, bar: Bar) -> Made:
-        bad: dict[str, str] = {}
+        bad: list[Bad] = []
 
-        def skip(name: str, error: Exception) -> None:
-            bad[name] = str(error)
-            skipped.add(name, error)
+        def skip(sample: Sample, error: Exception) -> None:
+            bad.append((sample.place, sample.name, str(error)))
+            _add(skipped, bad[-1])
             tqdm.write(f"left out: {error}", file=sys.stderr)
 
         samples = source.read(chunk.start, chunk.stop)
         parts, captions = encode_images(samples, schedules, encoder, config.data.batch, bar, skip)
         # In one entry: safetensors writes several in any order, and a shard should be the same whoever makes it.
-        return parts, {NOTES: json.dumps({"captions": captions, "skipped": bad})}
+        return parts, {NOTES: json.dumps({"captions": captions, "skipped": sorted(bad)})}
 
-    _write_missing(config.cache, "shard", "image", total, manifest.get("shards", ()), make)
+    def is_whole(path: Path, chunk: range) -> bool:
+        notes = _notes_of(path)
+        if not config.data.streaming and any(_is_mended(source, place) for place, *_ in notes["skipped"]):
+            return False
+        for each in notes["skipped"]:
+            _add(skipped, each)
+        return True
+
+    _write_missing(config.cache, "shard", "image", total, manifest.get("shards", ()), make, is_whole)
+
+
+def _add(skipped: Skipped, bad: Bad) -> None:
+    """Count a bad sample: a file that is listed twice counts twice."""
+    place, name, reason = bad
+    skipped.add(name if name not in skipped.reasons else f"{name}, sample {place}", ValueError(reason))
+
+
+def _is_mended(source: Source, place: int) -> bool:
+    """Tell whether a sample that was bad can be read now."""
+    try:
+        for sample in source.read(place, place + 1):
+            sample.frames(1)
+    except ValueError:
+        return False
+    return True
 
 
 def _encode_texts(config: Config, captions: Captions, manifest: dict[str, Any], encoder: Encoder) -> None:
     prompts = list(dict.fromkeys(_in_order(captions)))
 
+    def notes(chunk: range) -> dict[str, str]:
+        few = json.dumps(prompts[chunk.start : chunk.stop])
+        return {NOTES: json.dumps({"prompts": hashlib.sha256(few.encode()).hexdigest()})}
+
     def make(chunk: range, bar: Bar) -> Made:
         few = prompts[chunk.start : chunk.stop]
-        return encode_prompts(few, encoder, config.data.batch, config.data.text_dtype, bar), {}
+        return encode_prompts(few, encoder, config.data.batch, config.data.text_dtype, bar), notes(chunk)
 
-    _write_missing(config.cache, "text", "prompt", len(prompts), manifest.get("texts", ()), make)
+    def is_whole(path: Path, chunk: range) -> bool:  # samples left out, or mended, have changed the prompts
+        with reading(path, "a shard of the cache"), safe_open(path, framework="pt") as shard:
+            noted = (shard.metadata() or {}).get(NOTES)
+        return noted is None or noted == notes(chunk)[NOTES]
+
+    _write_missing(config.cache, "text", "prompt", len(prompts), manifest.get("texts", ()), make, is_whole)
+    num = -(-len(prompts) // SHARD_SAMPLES)
+    for stale in sorted(config.cache.glob("text-*.safetensors"))[num:] if processes().is_main_process else ():
+        stale.unlink()
     if processes().is_main_process and not (config.cache / UNCOND).is_file():
         write_tensors(config.cache / UNCOND, {name: value.cpu() for name, value in encoder.text.uncond().items()})
 
@@ -111,6 +151,7 @@ def _write_missing(
     total: int,
     noted: Sequence[dict[str, Any]],
     make: Callable[[range, Bar], Made],
+    is_whole: Callable[[Path, range], bool],
 ) -> None:
     """Make those of this process's shards that are not there, or not as they were noted, until nothing is left.
 
@@ -122,7 +163,9 @@ def _write_missing(
         for i, start in enumerate(range(0, total, SHARD_SAMPLES))
         if i % state.num_processes == state.process_index
     }
-    missing = {path: chunk for path, chunk in chunks.items() if not _is_whole(path, sums)}
+    missing = {
+        path: chunk for path, chunk in chunks.items() if not (_is_unchanged(path, sums) and is_whole(path, chunk))
+    }
     num, quiet = sum(map(len, missing.values())), not state.is_local_main_process
     with tqdm(total=num, desc="encode", unit=unit, disable=quiet) as bar, behind(1, 1) as run:
         for path, chunk in missing.items():
@@ -137,7 +180,7 @@ def _write(path: Path, parts: Parts, metadata: dict[str, str]) -> None:
     write_tensors(path, join(parts), metadata)
 
 
-def _is_whole(path: Path, sums: dict[str, str]) -> bool:
+def _is_unchanged(path: Path, sums: dict[str, str]) -> bool:
     """Tell whether a shard is there and, once its checksum is known, unchanged."""
     return path.is_file() and (path.name not in sums or checksum(path) == sums[path.name])
 
@@ -149,31 +192,37 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read_notes(folder: Path) -> list[dict[str, Any]]:
-    """Read what the shards of images note: the captions of their samples, and which were bad."""
-    found = []
-    for path in sorted(folder.glob("shard-*.safetensors")):
-        with reading(path, "a shard of the cache"), safe_open(path, framework="pt") as shard:
-            noted = shard.metadata()
-        before = {"captions": json.loads(noted["captions"]), "skipped": {}} if "captions" in noted else {}
-        found.append(before or json.loads(noted[NOTES]))
-    return found
+    return [_notes_of(path) for path in sorted(folder.glob("shard-*.safetensors"))]
 
 
-def _list_skipped(config: Config, num: int) -> int:
-    """List in one file what all shards have left out, whoever made them; return how many.
+def _notes_of(path: Path) -> dict[str, Any]:
+    """Read what a shard of images notes: the captions of its samples, and which were bad."""
+    with reading(path, "a shard of the cache"), safe_open(path, framework="pt") as shard:
+        noted = shard.metadata()
+    if "captions" in noted:  # of a version that left none out
+        return {"captions": json.loads(noted["captions"]), "skipped": []}
+    notes: dict[str, Any] = json.loads(noted[NOTES])
+    return notes
+
+
+def _list_skipped(config: Config, num: int) -> None:
+    """List in one file what all shards have left out, whoever made them.
 
     Raises:
         ValueError: together they are too many.
     """
-    folder = config.cache
-    found = {name: reason for notes in _read_notes(folder) for name, reason in notes["skipped"].items()}
-    (folder / FILE).unlink(missing_ok=True)
-    skipped = Skipped(folder / FILE, num + len(found), config.data.max_bad)
-    for name, reason in found.items():
-        skipped.add(name, ValueError(reason))
+    folder, found = config.cache, _skipped_of(config.cache)
+    for path in folder.glob(f"*{FILE}"):
+        path.unlink()
+    skipped = skipped_in(folder, config, num + len(found))
+    for each in found:
+        _add(skipped, each)
     if found:
         tqdm.write(str(skipped), file=sys.stderr)
-    return len(found)
+
+
+def _skipped_of(folder: Path) -> list[Bad]:
+    return [(place, name, reason) for notes in _read_notes(folder) for place, name, reason in notes["skipped"]]
 
 
 def _in_order(captions: Captions) -> list[str]:
@@ -184,7 +233,6 @@ def _in_order(captions: Captions) -> list[str]:
 def _finish(config: Config, captions: Captions) -> None:
     """Write which prompt each sample has, then the manifest."""
     folder, in_order = config.cache, _in_order(captions)
-    skipped = _list_skipped(config, len(in_order))
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(in_order))}
     write_tensors(folder / INDEX, {"prompts": torch.tensor([places[text] for text in in_order])})
     shards = [
@@ -195,7 +243,7 @@ def _finish(config: Config, captions: Captions) -> None:
     manifest = {
         "settings": fitting(config),
         "samples": len(in_order),
-        "read": len(in_order) + skipped,
+        "read": len(in_order) + len(_skipped_of(folder)),
         "captions": in_order[:NUM_CAPTIONS],
         "shards": shards,
         "texts": texts,

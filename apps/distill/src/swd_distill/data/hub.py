@@ -75,13 +75,14 @@ class _Columns:
     def sample(self, place: int, text: Any, cell: Callable[[], Any]) -> Sample:
         """Return the sample of a row; `cell` gets what its column of images holds."""
         name = f"row {place} of {self.path}"
-        if not isinstance(text, str):
-            raise ValueError(f"expected a text in {name}, got {text!r}")
 
         def frames(count: int) -> list[Image.Image]:
+            if not isinstance(text, str):
+                raise ValueError(f"expected a text in {name}, got {text!r}")
+            check_text(text, name)
             return [open_image(_file(cell(), name), name, background=self.background)]
 
-        return Sample(check_text(text, name), name, frames, lambda: image_size(_file(cell(), name), name))
+        return Sample(str(text), name, place, frames, lambda: image_size(_file(cell(), name), name))
 
 
 class _Table:

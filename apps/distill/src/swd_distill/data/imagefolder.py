@@ -34,9 +34,11 @@ class ImageFolder:
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Read samples."""
-        for pair in self._pairs[start:stop]:
+        for place, pair in enumerate(self._pairs[start:stop], start):
             name = f"{pair.path} of {pair.where}" if not pair.path.exists() else str(pair.path)
-            yield Sample(pair.prompt, name, partial(self._open, pair.path, name), partial(self._shape, pair.path))
+            yield Sample(
+                pair.prompt, name, place, partial(self._open, pair.path, name), partial(self._shape, pair.path)
+            )
 
     def _open(self, path: Path, name: str, count: int) -> list[Image.Image]:
         if not path.exists():

@@ -7,15 +7,13 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from swd_data import Skipped
-from swd_data.skipped import FILE
 from swd_distill.config import Config
 from swd_distill.data.ahead import ahead
 from swd_distill.data.buckets import buckets_of, nearest, schedules_of
 from swd_distill.data.cache import NUM_CAPTIONS, Cache
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.samples import Sample, Size, num_frames, to_pixels
-from swd_distill.data.sources import open_source
+from swd_distill.data.sources import open_source, skipped_in
 from swd_schedules import ScaleSchedule
 
 
@@ -31,7 +29,7 @@ class Live(Cache):
         self._read: tuple[tuple[int, ...], Tensor] = (), torch.empty(0)
         schedules = schedules_of(config)
         self._pixels = [self._encoder.latents.pixels(schedule.sizes[-1]) for schedule in schedules]
-        self._skipped = Skipped(config.out / FILE, len(source), config.data.max_bad)
+        self._skipped = skipped_in(config.out, config, len(source))
         self._instead: dict[int, int] = {}
         groups: list[list[Sample]] = [[] for _ in schedules]
         for sample in source.read(0, len(source)):

@@ -19,12 +19,14 @@ class Sample:
 
     Attributes:
         name: What messages call it.
+        place: Its row in its source.
         frames: Opens so many frames of a clip, or an image; raises ValueError for what is neither, or too short.
         shape: Returns width and height.
     """
 
     text: str
     name: str
+    place: int
     frames: Callable[[int], list[Image.Image]]
     shape: Callable[[], tuple[int, int]]
 

@@ -31,7 +31,7 @@ def encode_images(
     encoder: Encoder,
     batch: int,
     bar: Bar,
-    skip: Callable[[str, Exception], None],
+    skip: Callable[[Sample, Exception], None],
 ) -> tuple[Parts, list[list[str]]]:
     """Encode samples, each in the bucket of its shape, at all sizes of that bucket; return latents, and captions.
 
@@ -73,7 +73,7 @@ def _batches(
     schedules: Sequence[ScaleSchedule],
     encoder: Encoder,
     batch: int,
-    skip: Callable[[str, Exception], None],
+    skip: Callable[[Sample, Exception], None],
 ) -> Generator[tuple[int, list[str], Tensor], None, None]:
     """Read samples ahead, into batches of one bucket: its index, texts and pixels."""
     sizes = [encoder.latents.pixels(schedule.sizes[-1]) for schedule in schedules]
@@ -84,7 +84,7 @@ def _batches(
             bucket = nearest(schedules, *frames[0].size)
             return bucket, sample.text, to_pixels(frames, sizes[bucket], sample.name)
         except ValueError as error:
-            skip(sample.name, error)
+            skip(sample, error)
             return None
 
     def stack(few: list[Read]) -> tuple[int, list[str], Tensor]:

@@ -1,12 +1,16 @@
 """Where a run's images come from."""
 
+from pathlib import Path
+
 from PIL import ImageColor
 
-from swd_data import has_captions
+from swd_data import Skipped, has_captions
 from swd_data.images import Colour
+from swd_data.skipped import FILE
 from swd_distill.config import Config
 from swd_distill.data.imagefolder import ImageFolder
 from swd_distill.data.samples import Source
+from swd_distill.devices import processes
 
 
 def open_source(config: Config) -> Source:
@@ -26,6 +30,13 @@ def open_source(config: Config) -> Source:
     from swd_distill.data.hub import open_hub
 
     return open_hub(config.images, config.data.streaming, config.data.num_images, background_of(config))
+
+
+def skipped_in(folder: Path, config: Config, total: int) -> Skipped:
+    """Return the list of bad samples that this process keeps in a folder: the main one's has the plain name."""
+    state = processes()
+    name = FILE if state.is_main_process else f"{state.process_index}-{FILE}"
+    return Skipped(folder / name, total, config.data.max_bad)
 
 
 def fps_of(config: Config) -> int | None:

@@ -92,6 +92,7 @@ class Evaluator:
             ref_rows=self._folder / "reference",
             weights=chosen.weights,
             device=str(trainer.device),
+            max_bad=config.data.max_bad,
         )
         processes().wait_for_everyone()
         found = read_object(folder / "results.json")["numbers"]

@@ -34,7 +34,7 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
     in every form.
 
     Raises:
-        OSError: it cannot be written; then nothing is.
+        OSError: it cannot be written; what was there before stays.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
     path = folder / FILES[form]
     with whole(path) as temporary:
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary, metadata)
-        if form == "peft":
-            write_json(folder / PEFT_CONFIG, dict(sorted(_config(lora).items())))
+    if form == "peft":
+        write_json(folder / PEFT_CONFIG, dict(sorted(_config(lora).items())))
     return path
 
 

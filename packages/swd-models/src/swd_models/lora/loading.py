@@ -22,7 +22,7 @@ def save_lora(
     """Write the adapters of `denoiser` in one of the forms of `write_lora` and return the file.
 
     Raises:
-        ValueError: as `write_lora`.
+        OSError: it cannot be written.
     """
     rslora = bool(denoiser.backbone.peft_config["default"].use_rslora)
     lora = Lora.of(adapter_state(denoiser), adapter_alphas(denoiser), schedule, rslora)
