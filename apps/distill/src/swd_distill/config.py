@@ -38,7 +38,7 @@ class Data:
     compile: str | None = None
     """Backend of torch.compile for the teacher's blocks in `generate` ("inductor")."""
     max_bad: float = 0.01
-    """Share of the samples that may be bad: they are left out and listed in OUT/cache/skipped.jsonl. 0: none may."""
+    """Share of the samples that may be bad: they are left out and listed in skipped.jsonl of the cache. 0: none may."""
     background: str = "white"
     """What shows through transparent images: a name or #rrggbb."""
     buckets: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from swd_data.texts import check_text, read_text
 __all__ = [
     "IMAGES", "VIDEOS", "Clip", "Kind", "Sample", "Skipped", "check_replaceable", "check_text", "checksum", "claim",
     "find_files", "fit_image", "has_captions", "image_size", "list_files", "metadata_of", "natural", "open_image",
-    "output_names", "read_frames", "read_json", "read_object", "read_pairs", "read_prompts", "read_rows", "read_samples",
-    "read_text", "reading", "save_image", "shell", "stem", "whole", "whole_folder", "write_json", "write_text", "write_video",
-    "write_whole",
+    "output_names", "read_frames", "read_json", "read_object", "read_pairs", "read_prompts", "read_rows",
+    "read_samples", "read_text", "reading", "save_image", "shell", "stem", "whole", "whole_folder", "write_json",
+    "write_text", "write_video", "write_whole",
 ]  # fmt: skip
