@@ -27,8 +27,10 @@ def test_only_what_is_missing_is_made_and_it_is_the_same(cli, argv, copied, snap
     before = snapshot(images)
     (images / "000002.png").unlink()
     (images / "metadata.jsonl").unlink()
-    (images / "000002.tmp.png").write_bytes(b"an interrupted write")
+    leftover = images / ".000002.0.1.tmp.png"
+    leftover.write_bytes(b"an interrupted write")
     assert cli(*argv("generate", copied)) == f"images in {images}\n"
+    leftover.unlink()
     after = snapshot(images)
     assert after.keys() == before.keys()
     for name, (content, time) in before.items():
@@ -81,9 +83,9 @@ def test_images_are_written_while_the_next_are_sampled(monkeypatch, cli, argv, f
             started.set()
         return pixels(self, prompts, **options)
 
-    def save_late(media, path):
+    def save_late(media, path, fps):
         assert started.wait(30)
-        save(media, path)
+        save(media, path, fps)
 
     monkeypatch.setattr(Teacher, "pixels", sample)
     monkeypatch.setattr(generate_module, "save_media", save_late)
@@ -97,10 +99,10 @@ def test_an_image_that_cannot_be_written_ends_the_run_with_that_error(
 ):
     save = generate_module.save_media
 
-    def fail(media, path):
+    def fail(media, path, fps):
         if path.name == "000001.png":
             raise OSError("no space left on device")
-        save(media, path)
+        save(media, path, fps)
 
     with monkeypatch.context() as patched:
         patched.setattr(generate_module, "save_media", fail)

@@ -150,7 +150,7 @@ def test_images_of_a_data_set_go_to_their_buckets(cli, argv, configure, tmp_path
         ({"image": [{"bytes": b"a", "path": None}], "text": [None]}, "expected a text in row 0 of"),
         ({"image": [{"bytes": b"a", "path": None}], "text": ["a"]}, "expected an image, got row 0 of"),
         (
-            {"image": [None, {"bytes": b"a", "path": None}], "text": ["a", "b"]},
+            {"image": [None, {"bytes": _png(Image.new("RGB", (64, 64))), "path": None}], "text": ["a", "b"]},
             "expected an image, got none in row 0 of",
         ),
     ],
