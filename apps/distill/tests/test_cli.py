@@ -145,7 +145,7 @@ def test_a_command_before_its_turn_names_the_one_to_run(refused, argv, tmp_path,
 
 
 def test_plan_prints_a_page_without_a_run_folder(cli, tmp_path):
-    flags = ("--gpus", "2", "--memory", "1", "--gpu", "a100", "--out", str(tmp_path / "run"))
+    flags = ("--gpus", "2", "--memory", "1", "--gpu", "a100", "--schedule", "1000:8", "--out", str(tmp_path / "run"))
     page = cli("plan", "tiny", *flags)
     assert page.startswith("tiny: 1000@8x8")
     assert "batch 16 on 2 x a100, 8 at a time" in page
