@@ -45,10 +45,13 @@ def _stage(measure, takes=1.0):
 
 def test_one_command_measures_tiny_models_on_a_cpu_and_claims_nothing_for_a_gpu(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(setting, "here", lambda: replace(here(), backend="eager"))  # which compiles faster
+    compiled = ("latency-flux-compiled", "latency-wan-compiled", "latency-sdxl-compiled")  # as of SD3
+    stages = tuple(stage for stage in STAGES if stage.name not in compiled)
+    monkeypatch.setattr("benchmarks.gpu.stages.STAGES", stages)
     began = time.monotonic()
     gpu.main(["--minutes", "6", "--out", str(tmp_path)])
     assert time.monotonic() - began < 380
-    made = {stage.name: json.loads((tmp_path / f"{stage.name}.json").read_text()) for stage in STAGES}
+    made = {stage.name: json.loads((tmp_path / f"{stage.name}.json").read_text()) for stage in stages}
     assert {name: record["error"] for name, record in made.items() if record["ended"] == "failed"} == {}
     done = {name: record["rows"] for name, record in made.items() if record["ended"] == "done"}
     assert len(done) >= 8  # all of them in two minutes, where nothing else runs

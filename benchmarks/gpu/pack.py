@@ -23,6 +23,7 @@ PYTHON = "3.12"
 HAS = (
     *("torch", "numpy", "pillow", "scipy", "scikit-image", "matplotlib", "tensorboard", "pytest", "jaxtyping"),
     *("transformers", "tokenizers", "safetensors", "huggingface-hub", "peft", "accelerate", "filelock", "packaging"),
+    "pyarrow",
     *("protobuf", "pyyaml", "regex", "requests", "tqdm", "typing-extensions", "zipp"),
 )
 """Distributions that the machine has, and with each what it needs."""

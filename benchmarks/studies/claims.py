@@ -61,7 +61,7 @@ def _losses(base: Config, **recipe: Any) -> Config:
 
 
 # `swd-spectral design runs/tiny/cache --smallest 8x8 --sizes 8x8 10x10 12x12 16x16 --out benchmarks/designed`
-DESIGNED = Path(__file__).parent / "designed"
+DESIGNED = Path(__file__).parents[1] / "designed"
 SCENES = Study(
     "students",
     "Students of the embedded teacher",
