@@ -20,6 +20,7 @@ UV = os.environ.get("UV", "uv")
 
 # Tests in parallel, a thread each: tiny networks gain nothing from more.
 PARALLEL = ("--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
+EVERY = "slow or not slow"
 TYPED = f"--jaxtyping-packages={','.join(PACKAGES)},beartype.beartype"
 # Bytecode is kept, whatever the machine says: without it each process of a test compiles torch and diffusers again.
 TESTING = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": None}
@@ -45,7 +46,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("package", list(MEMBERS), ids=list(MEMBERS))
 def tests(session: nox.Session, package: str) -> None:
-    """Test one member alone: its wheel, its declared dependencies at the locked versions, and pytest.
+    """Test one member alone: its wheel, its declared dependencies at the locked versions, and pytest, slow tests too.
 
     A package also checks its shapes and types as it runs, and that its own tests cover it.
     """
@@ -55,7 +56,7 @@ def tests(session: nox.Session, package: str) -> None:
     module = name.replace("-", "_")
     checks = [TYPED, f"--cov={module}", f"--cov-config={config}"] if module in PACKAGES else []
     env = {"PATH": os.pathsep.join((str(MEMBER / "bin"), os.environ["PATH"])), "VIRTUAL_ENV": str(MEMBER)}
-    command = (str(MEMBER / "bin" / "pytest"), *PARALLEL, "-c", config, *checks, "tests", *session.posargs)
+    command = (str(MEMBER / "bin" / "pytest"), *PARALLEL, "-m", EVERY, "-c", config, *checks, "tests", *session.posargs)
     with session.chdir(MEMBERS[package]):
         session.run(*command, env=TESTING | env, external=True)
 
@@ -66,9 +67,9 @@ def workspace(session: nox.Session) -> None:
     _run(session, "pytest", *PARALLEL, TYPED, "tests", *session.posargs, **TESTING)
 
 
-@nox.session
+@nox.session(default=False)
 def slow(session: nox.Session) -> None:
-    """Run the tests that take minutes: kills at many instants."""
+    """Run only the tests that take minutes, which the members' runs have too: kills at many instants."""
     _run(session, "pytest", *PARALLEL, "-m", "slow", "apps", *session.posargs, **TESTING)
 
 

@@ -18,6 +18,11 @@ FLAGS = (
 )  # fmt: skip
 
 
+def pytest_collection_modifyitems(items):
+    """Run the longest first: beside others, not after them."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def _argv(command, out, *flags):
     return [command, "tiny", "--out", str(out), *FLAGS, *map(str, flags)]
 

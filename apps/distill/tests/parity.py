@@ -1,6 +1,6 @@
 """What all ways of running must agree on, alone or under torchrun: `parity.py CACHE OUT` writes adapters and gradients.
 
-Adapters: after ten iterations in float32, for each combination of losses. Gradients: of one iteration in float64, for
+Adapters: after five iterations in float32, for each combination of losses. Gradients: of one iteration in float64, for
 each combination of switches.
 """
 
@@ -51,9 +51,9 @@ def configure(recipe, **training):
 
 
 def train(recipe, cache, accumulate=1):
-    """Return all that ten iterations have taught."""
+    """Return all that five iterations have taught."""
     trainer = build_trainer(configure(recipe, accumulate=accumulate), cache)
-    for step in range(10):
+    for step in range(5):
         trainer.iterate(step)
     tensors = {f"student.{name}": value for name, value in adapter_state(trainer.roles.student).items()}
     if trainer.roles.fake is not None:
