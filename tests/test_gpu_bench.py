@@ -10,6 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 import torch
+from jaxtyping import config
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import pack, records, setting, training
@@ -45,6 +46,7 @@ def _stage(measure, takes=1.0):
 
 def test_one_command_measures_tiny_models_on_a_cpu_and_claims_nothing_for_a_gpu(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(setting, "here", lambda: replace(here(), backend="eager"))  # which compiles faster
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # or each check of a shape is compiled as well
     compiled = ("latency-flux-compiled", "latency-wan-compiled", "latency-sdxl-compiled")  # as of SD3
     stages = tuple(stage for stage in STAGES if stage.name not in compiled)
     monkeypatch.setattr("benchmarks.gpu.stages.STAGES", stages)
