@@ -1,10 +1,9 @@
 import contextlib
 import io
+import multiprocessing
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,28 +90,48 @@ def refused(capsys):
     return call
 
 
+# As text, for pytest's modules have no names by which another process could import them.
+WORK = """
+import os, sys, torch
+from swd_distill.cli import main
+os.environ.update(environment)
+torch.set_num_threads(1)
+for name, number in (("stdout", 1), ("stderr", 2)):
+    os.dup2(os.open(f"{files}.{name}", os.O_WRONLY | os.O_CREAT), number)
+exec(prepare)
+main(args)
+"""
+
+
 @pytest.fixture
-def two_workers():
+def two_workers(tmp_path_factory):
     """Run a command as two processes of one launch, a thread each; give what each wrote to stderr.
 
-    Fresh interpreters, as a launcher starts them: a fork of this one would hang in torch's thread pool.
+    They are forks of a process that has imported it and done nothing else: one of this would hang in torch's threads.
     """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["swd_distill.run"])
 
-    def call(*command):
+    def call(args, prepare=""):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, *map(str, command)]
-        workers = [subprocess.Popen(command, env=os.environ | launch | rank, **pipes) for rank in ranks]
-        try:
-            errors = [worker.communicate(timeout=240)[1] for worker in workers]
-        finally:
-            for worker in workers:
-                worker.kill()
-        assert [worker.returncode for worker in workers] == [0, 0], errors
+        launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        files = [tmp_path_factory.mktemp("workers") / str(rank) for rank in range(2)]
+        given = {"args": list(map(str, args)), "prepare": prepare}
+        environments = [launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        both = zip(environments, files, strict=True)
+        names = [given | {"environment": each, "files": str(file)} for each, file in both]
+        workers = [context.Process(target=exec, args=(WORK, each)) for each in names]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(240)
+        codes = [worker.exitcode for worker in workers]
+        for worker in workers:
+            worker.kill()
+        errors = [Path(f"{file}.stderr").read_text() for file in files]
+        assert codes == [0, 0], errors
         return errors
 
     return call

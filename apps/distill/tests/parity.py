@@ -38,7 +38,7 @@ SWITCHES = [
         {"checkpointing": checkpointing, "accumulate": accumulate, "compile": None}
         for checkpointing, accumulate in itertools.product(("none", 3), (1, 2))
     ),
-    {"checkpointing": 3, "accumulate": 2, "compile": "aot_eager"},
+    {"checkpointing": 3, "accumulate": 2, "compile": "eager"},
 ]
 
 

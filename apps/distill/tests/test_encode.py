@@ -113,8 +113,9 @@ def test_two_processes_make_the_cache_of_one(monkeypatch, two_workers, cli, argv
         cli(*argv("encode", tmp_path / "one", *images))
     finally:
         torch.set_num_threads(threads)
-    code = "import swd_distill.data.encode as e, swd_distill.cli as c; e.SHARD_SAMPLES = 2; c.main()"
-    errors = two_workers("-c", code, *argv("encode", tmp_path / "two", *images))
+    errors = two_workers(
+        argv("encode", tmp_path / "two", *images), "import swd_distill.data.encode as e; e.SHARD_SAMPLES = 2"
+    )
     assert "4/4" in errors[0]  # the first and the third of three shards
     assert "4/4" not in errors[1]
     for path in (tmp_path / "one" / "cache").iterdir():

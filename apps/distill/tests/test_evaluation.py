@@ -71,7 +71,7 @@ def test_two_processes_measure_what_one_does(evaluated, argv, two_workers, tmp_p
     folder = tmp_path / "run"
     for part in ("cache", "images"):
         shutil.copytree(evaluated / part, folder / part)
-    two_workers("-m", "swd_distill", *argv("train", folder, *METRICS, *FEW, "--evaluation.num", "3"))
+    two_workers(argv("train", folder, *METRICS, *FEW, "--evaluation.num", "3"))
     for step in (2, 3):
         one, two = numbers_of(evaluated, step), numbers_of(folder, step)
         assert one.keys() == two.keys()

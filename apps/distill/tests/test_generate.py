@@ -68,7 +68,7 @@ def test_another_schedule_of_the_same_final_size_takes_the_same_images(cli, argv
 
 
 def test_two_processes_make_the_images_of_one(two_workers, argv, finished, tmp_path):
-    errors = two_workers("-m", "swd_distill", *argv("generate", tmp_path))
+    errors = two_workers(argv("generate", tmp_path))
     assert "3/3" in errors[0]  # half of the six
     assert _furthest(tmp_path / "images", finished / "images") <= 1
     assert (tmp_path / "images" / "metadata.jsonl").read_text() == (finished / "images" / "metadata.jsonl").read_text()

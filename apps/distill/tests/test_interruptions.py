@@ -79,8 +79,9 @@ def _linked(tmp_path, name, encoded):
     return run
 
 
-@pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_again_and_again_ends_as_one_left_alone(fork, encoded, tmp_path, num_kills):
+def test_a_run_killed_again_and_again_ends_as_one_left_alone(fork, encoded, tmp_path, request):
+    """Three times, and twenty where slow tests run too."""
+
     def finish(run):
         process = fork(run)
         process.join()
@@ -91,7 +92,7 @@ def test_a_run_killed_again_and_again_ends_as_one_left_alone(fork, encoded, tmp_
     began = time.monotonic()
     assert finish(_linked(tmp_path, "timed", encoded)) == 0
     seconds, rng = time.monotonic() - began, random.Random(0)
-    left = num_kills
+    left = 3 if request.config.getoption("-m") == "not slow" else 20
     while left:
         process, seen = fork(killed), set((killed / "checkpoints").glob("*"))
         if left % 2:  # anywhere, in start-up too; else while it trains, which is short, once a checkpoint came

@@ -6,7 +6,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swd_distill.planning import memory
-from swd_distill.planning.cost import without_data
+from swd_distill.planning.cost import Counted, without_data
 from swd_distill.planning.counts import Counts, key_of
 from swd_distill.planning.estimate import Estimate, advice, fewest, largest_share
 from swd_distill.planning.fused import fused_norms
@@ -133,8 +133,8 @@ def test_counts_survive_json(configure, tmp_path):
 @pytest.mark.slow
 def test_shipped_counts_are_what_is_counted_now():
     config = replace(PRESETS["sd35-medium"], schedule="1000:32")
-    found, shipped = Counts.count(config), Counts.shipped(config)
-    for name, piece in found.plain[32, 32].pieces.items():
+    found, shipped = Counted(config).at((32, 32)), Counts.shipped(config)
+    for name, piece in found.pieces.items():
         expected = shipped.plain[32, 32].pieces[name]
         assert (piece.flops, piece.passes, piece.peak) == (expected.flops, expected.passes, expected.peak)
         assert sum(ops.count for ops in piece.work) == sum(ops.count for ops in expected.work)

@@ -49,7 +49,12 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ValueError(f"expected a file or folder, got {path}, which does not exist")
     found = list_files(path, IMAGES | VIDEOS | LATENTS).values()
-    return [file for file in found if file.stem.startswith("shard-") or not (file.parent / "manifest.json").is_file()]
+    return [file for file in found if file.stem != "uncond" and _is_latents(file)]
+
+
+def _is_latents(path: Path) -> bool:
+    """Tell what a training cache, which has a manifest, holds beside its latents: text, and an index."""
+    return path.stem.startswith("shard-") or not (path.parent / "manifest.json").is_file()
 
 
 def _kind(path: Path) -> str:
