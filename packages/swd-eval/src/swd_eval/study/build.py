@@ -1,12 +1,11 @@
 """A folder for a study: public/ with the page and its media, and beside it the key, the tokens, later the votes."""
 
-import os
 import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from swd_data import open_image
+from swd_data import open_image, whole_folder
 from swd_eval.study.page import render_page
 from swd_eval.study.pairs import KEY, PUBLIC, RATERS, Key, draw_items, draw_pairs
 from swd_eval.study.sources import Item, kind_of, read_items
@@ -33,13 +32,8 @@ def build_study(
     suffix = ".png" if kind == "image" else items[0].files[0].suffix.lower()
     pairs = draw_pairs(items, seed, suffix)
     key = Key(secrets.token_hex(6), kind, seed, _names(runs), tuple(pairs))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
+    with whole_folder(out, KEY) as temporary:
         _write(temporary, key, items, num_raters)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return (
         f"{len(pairs)} pairs of {key.runs[0]} against {', '.join(key.runs[1:])}; tokens in {out / RATERS}\n"
         f"next: swd-eval study serve {out}, or give raters the folder {out / PUBLIC}"
