@@ -1,10 +1,9 @@
 """Two processes, or one after the other: the same files, and an end for all where one fails."""
 
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,42 +27,64 @@ def folders(tmp_path_factory):
     return tmp_path
 
 
+# As text, for pytest's modules have no names by which another process could import them.
+WORK = """
+import os, torch
+from swd_eval.cli import main
+os.environ.update(environment)
+torch.set_num_threads(1)
+for name, number in (("stdout", 1), ("stderr", 2)):
+    os.dup2(os.open(f"{files}.{name}", os.O_WRONLY | os.O_CREAT), number)
+main(args)
+"""
+
+
 @pytest.fixture(scope="module")
-def start(folders):
-    """Start processes of one launch, each with one thread, as a launcher does."""
+def start(folders, tmp_path_factory):
+    """Start processes of one launch, each with one thread, as a launcher does.
+
+    They are forks of a process that has imported what they need and done nothing else.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["swd_eval.cli", "accelerate", "efficientnet_lite_pytorch", "swd_eval.runs.evaluate"]
+    )
     started = []
 
     def call(out, num, *argv):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        launch = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        launch = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         given = ("--ref", folders / "real", "--prompts", folders / "prompts.txt", "--device", "cpu", "--batch", "2")
-        command = [sys.executable, "-m", "swd_eval", "images", folders / "fake", "--out", folders / out, *given, *argv]
-        workers = [
-            subprocess.Popen(
-                [str(word) for word in command],
-                env=os.environ | launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(num)
-        ]
+        args = [str(word) for word in ("images", folders / "fake", "--out", folders / out, *given, *argv)]
+        workers = []
+        for rank in range(num):
+            environment = launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            names = {"files": str(tmp_path_factory.mktemp("worker") / "its"), "environment": environment, "args": args}
+            worker = context.Process(target=exec, args=(WORK, names))
+            worker.written = names["files"]
+            worker.start()
+            workers.append(worker)
         started.extend(workers)
         return workers
 
     yield call
     for worker in started:
         worker.kill()
-        worker.communicate()
+
+
+def wait(worker):
+    """Wait; give its exit code and what it wrote to stdout and stderr."""
+    worker.join(240)
+    return worker.exitcode, *(Path(f"{worker.written}.{name}").read_text() for name in ("stdout", "stderr"))
 
 
 def end(workers, code):
-    """Wait; give what each wrote to stdout and stderr."""
-    written = [worker.communicate(timeout=240) for worker in workers]
-    assert [worker.returncode for worker in workers] == [code] * len(workers), written
-    return written
+    """Wait for all; give what each wrote to stdout and stderr."""
+    ended = [wait(worker) for worker in workers]
+    assert [each[0] for each in ended] == [code] * len(workers), ended
+    return [each[1:] for each in ended]
 
 
 def errors(written):
@@ -94,11 +115,11 @@ def test_a_launch_of_which_one_is_killed_goes_on_with_another_number(folders, st
     workers = start("killed", 2)
     parts = folders / "killed" / "lite0.parts"
     while not list(parts.glob("*.f32")):
-        assert [worker.poll() for worker in workers] == [None, None]
+        assert [worker.exitcode for worker in workers] == [None, None]
         time.sleep(0.005)
     workers[1].kill()
-    _, error = workers[0].communicate(timeout=240)
-    assert workers[0].returncode == 2
+    code, _, error = wait(workers[0])
+    assert code == 2
     assert "Traceback" not in error
     [line] = [line for line in error.splitlines() if line.startswith("swd-eval: error: ")]
     assert "got one that is gone" in line
