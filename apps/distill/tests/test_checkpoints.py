@@ -87,12 +87,12 @@ def test_the_last_two_checkpoints_are_kept(build, tmp_path):
 
 def test_a_checkpoint_of_the_same_step_is_replaced_and_a_leftover_ignored(build, tmp_path):
     trainer, folder = build(), tmp_path / "checkpoints"
-    (folder / "tmp-000002").mkdir(parents=True)
-    (folder / "tmp-000002" / "extra").write_text("half")
+    folder.mkdir()
+    (folder / ".step-000002.00000000-1-00000000.swd-tmp").mkdir()  # of another machine
     assert load_checkpoint(folder, trainer) == 0
     for _ in range(2):
         save_checkpoint(folder, trainer, 2)
-    assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-000002"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["latest", "step-000002"]
     assert (folder / "latest").read_text() == "step-000002\n"
     assert sorted(path.name for path in (folder / "step-000002").iterdir()) == [
         "optimizers.pt", "state.json", "student.safetensors",
@@ -122,7 +122,7 @@ def test_one_flipped_bit_in_a_checkpoint_is_refused_in_one_line(refused, argv, c
     data[place] ^= 1
     damaged.write_bytes(data)
     before = snapshot(copied)
-    assert "delete it to go on from the one before" in refused(argv("train", copied))
+    assert f"{copied / 'checkpoints'} to begin again" in refused(argv("train", copied))
     assert snapshot(copied) == before
 
 
@@ -133,7 +133,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(build, tmp
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as a disk that has this much left
     try:
-        with pytest.raises(OSError, match="expected to write a checkpoint"):
+        with pytest.raises(OSError, match=r"expected to write .*step-000002, got: "):
             save_checkpoint(folder, trainer, 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_when_there
              "--training.rank", "4", "--training.keep", "4")  # fmt: skip
     (encoded / "checkpoints").symlink_to(small_disk)
     line = refused(argv("train", encoded, *flags), late=True)
-    assert "No space left" in line or "is the disk full?" in line
+    assert "expected to write" in line
     kept = sorted(small_disk.glob("step-*"))
     assert kept
     assert (small_disk / "latest").read_text().strip() == kept[-1].name

@@ -1,6 +1,6 @@
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -62,14 +62,13 @@ def make_study(tmp_path):
 def serving():
     @contextmanager
     def serve(folder):
-        with StudyServer(folder) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        with closing(StudyServer(folder)) as server:
+            thread = threading.Thread(target=server.run)
             thread.start()
             try:
                 yield server
             finally:
-                server.shutdown()
+                server.server.should_exit = True
                 thread.join()
-                server.votes.close()
 
     return serve

@@ -18,7 +18,7 @@ def test_the_folders_hold_the_lines_of_the_released_file(tmp_path, capsys):
     main(["geneval", "prepare", "--out", str(tmp_path)])
     assert "0 of 2212 images" in capsys.readouterr().out
     folders = [tmp_path / f"{index:05d}" for index in range(553)]
-    assert sorted(tmp_path.iterdir()) == [*folders, tmp_path / "prompts.jsonl"]
+    assert sorted(tmp_path.glob("[!.]*")) == [*folders, tmp_path / "prompts.jsonl"]
     released = b"".join((folder / "metadata.jsonl").read_bytes() for folder in folders)
     assert hashlib.sha256(released).hexdigest() == RELEASED
     counts = Counter(json.loads(line)["tag"] for line in released.splitlines())

@@ -9,8 +9,10 @@ from swd_eval.study.criteria import CRITERIA
 from swd_eval.study.pairs import Key
 from swd_eval.study.votes import Vote, Votes
 
+RATERS = ("local-1", "local-2", "local-3")
 
-def write_votes(folder, path, choose, raters=("local-1", "local-2", "local-3")):
+
+def write_votes(folder, path, choose, raters=RATERS[:1]):
     """Write what the page without a server saves."""
     key = Key.read(folder)
     rows = [
@@ -26,10 +28,13 @@ def write_votes(folder, path, choose, raters=("local-1", "local-2", "local-3")):
 
 def test_from_saved_votes_to_a_table_numbers_and_a_chart(make_study, tmp_path, capsys):
     folder = make_study(10)
-    write_votes(folder, tmp_path / "votes.jsonl", lambda pair, c: 0 if c == "defects" else pair.runs.index(0) + 1)
+    files = [tmp_path / f"votes-{rater}.jsonl" for rater in RATERS]
+    for rater, file in zip(RATERS, files, strict=True):
+        write_votes(folder, file, lambda pair, c: 0 if c == "defects" else pair.runs.index(0) + 1, [rater])
     for expected in ("120 new votes of 3 raters, 0 known before", "0 new votes of 3 raters, 120 known before"):
-        main(["study", "import", str(folder), str(tmp_path / "votes.jsonl")])
-        assert capsys.readouterr().out.strip() == expected
+        main(["study", "import", str(folder), *map(str, files)])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [*(f"{f}: 40 votes of '{r}'" for f, r in zip(files, RATERS, strict=True)), expected]
     main(["study", "report", str(folder), "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     table = (tmp_path / "out/table.md").read_text()
@@ -42,7 +47,11 @@ def test_from_saved_votes_to_a_table_numbers_and_a_chart(make_study, tmp_path, c
     assert [row["wins"] for row in numbers["results"]] == [10, 0, 10, 10]
     with Image.open(tmp_path / "out/preferences.png") as chart:
         assert len(chart.convert("RGB").getcolors(1 << 20)) > 10
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["preferences.png", "results.json", "table.md"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+        "preferences.png",
+        "results.json",
+        "table.md",
+    ]
 
 
 def test_votes_are_imported_all_or_none(make_study, tmp_path, capsys):

@@ -39,6 +39,8 @@ class Data:
     """Backend of torch.compile for the teacher's blocks in `generate` ("inductor")."""
     max_bad: float = 0.01
     """Share of the samples that may be bad: they are left out and listed in skipped.jsonl of the cache. 0: none may."""
+    verify: bool = True
+    """Compare the cache with its checksums when training opens it: some seconds for 10 GB."""
     background: str = "white"
     """What shows through transparent images: a name or #rrggbb."""
     buckets: tuple[str, ...] = ()

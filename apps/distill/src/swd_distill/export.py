@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from swd_data import check_replaceable, whole_folder
+from swd_data import check_replaceable, own, whole_folder, write_text
 
 MARK = ".swd-export"
 """In a folder of ours, which may be written again."""
@@ -31,7 +31,7 @@ class Export:
 def export(options: Export) -> str:
     """Convert, and return the line for the user."""
     from swd_models.loading import empty_denoiser
-    from swd_models.lora.files import read_lora, write_lora
+    from swd_models.lora.files import FILES, PEFT_CONFIG, read_lora, write_lora
     from swd_sample.pipeline import model_of
 
     is_run = (options.source / "config.json").is_file()
@@ -47,6 +47,7 @@ def export(options: Export) -> str:
         check_replaceable(out, MARK)  # minutes before it is written
         return f"merged model in {_merge(model, lora, out, options.dtype)}"
     empty = empty_denoiser(model)
+    own(out, [FILES[options.to], *([PEFT_CONFIG] if options.to == "peft" else [])])
     return f"LoRA for {options.to} in {write_lora(read_lora(lora, empty), empty, out, options.to)}"
 
 
@@ -66,5 +67,5 @@ def _merge(model: str, lora: Path, out: Path, dtype: str) -> Path:
     with whole_folder(out, MARK) as temporary:
         denoiser.backbone.save_pretrained(temporary / denoiser.subfolder)
         if schedule is not None:
-            (temporary / "schedule.json").write_text(schedule.to_json() + "\n")
+            write_text(temporary / "schedule.json", schedule.to_json() + "\n")
     return out / denoiser.subfolder

@@ -36,6 +36,8 @@ from swd_sample.grid import grid
 from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
 
+WRITES = ("checkpoints", "comparison.png", "evaluation", "lora", "metrics.jsonl", "samples")
+
 
 def train(config: Config) -> Path:
     """Train to `config.training.iterations`; return the folder with the LoRA.
@@ -45,7 +47,7 @@ def train(config: Config) -> Path:
     state, training, total = processes(), config.training, config.training.iterations
     share_places(config)
     samples = state.is_main_process or training.shard_base  # no process can alone where the base is split
-    cache = Live(config) if config.data.on_the_fly else Cache.open(config.cache, fitting(config))
+    cache = Live(config) if config.data.on_the_fly else _open_cache(config)
     with claimed(config):
         evaluator = Evaluator(config) if config.evaluation.metrics else None
         trainer = build_trainer(config, cache)
@@ -74,6 +76,10 @@ def train(config: Config) -> Path:
     return config.out / "lora"
 
 
+def _open_cache(config: Config) -> Cache:
+    return Cache.open(config.cache, fitting(config), verify=config.data.verify)
+
+
 def iterate(trainer: Trainer, step: int) -> Metrics:
     """Run an iteration; return its metrics, with what it took of the machine."""
     began, waited = time.perf_counter(), trainer.loader.waited
@@ -98,6 +104,7 @@ def claimed(config: Config) -> Iterator[None]:
         "data.batch",
         "data.compile",
         "data.max_bad",
+        "data.verify",
         *(f"evaluation.{each.name}" for each in fields(Evaluation)),
     } | {
         f"training.{name}"
@@ -116,7 +123,7 @@ def claimed(config: Config) -> Iterator[None]:
     with state.main_process_first():
         if _is_longer(config):
             no_matter.add("training.iterations")
-        claim(config.out / "config.json", config.to_json(), "a run", no_matter, may_lack=True)
+        claim(config.out / "config.json", config.to_json(), "a run", no_matter, may_lack=True, writes=WRITES)
     with only_one(config.out) if state.is_main_process else nullcontext():
         if state.is_main_process and _is_longer(config):
             comparison_of(config).unlink(missing_ok=True)  # first: with it a run counts as done

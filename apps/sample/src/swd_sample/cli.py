@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from swd_data import check_text, output_names, read_prompts, shell
+from swd_data import check_text, checksum, output_names, read_prompts, shell
 from swd_sample.environment import prepare_torch
 from swd_sample.presets import SOURCES
 
@@ -75,7 +75,7 @@ def sample(options: Options) -> str:
         check_text(prompt, f"prompt {number}")
     if options.out is not None:
         _check_writable(options.out)
-    pipe = _load(options)
+    pipe = _load(options, *_where(options))
     schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
     is_video = len(schedule.sizes[-1]) == 3
     out = _out(options.out, is_video)
@@ -95,18 +95,28 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
         given = "prompts too" if options.prompts else f"--out {options.out}"
         raise ValueError(f"expected --prompts-file with --out FOLDER and no other prompts, got {given}")
     prompts, names = read_prompts(prompts_file), output_names(prompts_file)
-    pipe = _load(options)
+    model, lora = _where(options)
+    pipe = _load(options, model, lora)
     schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
+    from swd_models.lora.files import find_lora
     from swd_sample.folder import sample_folder
 
     is_video = len(schedule.sizes[-1]) == 3
     made = sample_folder(
-        pipe, prompts, options.out, schedule=schedule, seed=options.seed, batch=options.batch, names=names
+        pipe,
+        prompts,
+        options.out,
+        schedule=schedule,
+        seed=options.seed,
+        batch=options.batch,
+        names=names,
+        made_with={"model": model, "lora": checksum(find_lora(lora))},
     )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 
-def _load(options: Options) -> "SwDPipeline":
+def _where(options: Options) -> tuple[str, Path]:
+    """Return the base model and the LoRA of a run folder or a preset, or those that were given instead."""
     run = Path(options.source)
     if not (run / "config.json").is_file():
         if options.source not in SOURCES:
@@ -119,16 +129,22 @@ def _load(options: Options) -> "SwDPipeline":
         raise ValueError(
             f"expected a LoRA, got no {lora}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
         )
+    from swd_sample.pipeline import model_of
+
+    own = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
+    return options.model or own, Path(lora)
+
+
+def _load(options: Options, model: str, lora: Path) -> "SwDPipeline":
     from swd_models.loading import quiet
-    from swd_sample.pipeline import SwDPipeline, model_of
+    from swd_sample.pipeline import SwDPipeline
     from swd_schedules import presets
 
     quiet()
     schedule = presets.resolve(options.schedule) if options.schedule else None
     preset = SOURCES.get(options.source)
-    own = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
     pipe = SwDPipeline.from_pretrained(
-        options.model or own,
+        model,
         lora=lora,
         schedule=schedule,
         fallback=presets.resolve(preset.schedule) if preset else None,

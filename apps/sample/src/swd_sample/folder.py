@@ -3,13 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from swd_data import read_text, write_text
+from swd_data import claim, read_text, write_text
 from swd_sample.media import save_media
 from swd_sample.pipeline import SwDPipeline
 from swd_schedules import ScaleSchedule
+
+METADATA, SETTINGS = "metadata.jsonl", "sampling.json"
 
 
 def sample_folder(
@@ -21,16 +24,21 @@ def sample_folder(
     seed: int,
     batch: int,
     names: Sequence[str] | None = None,
+    made_with: dict[str, Any] | None = None,
 ) -> int:
     """Sample prompt i from seed + i into a file of its own where there is none; return how many were made.
 
-    Files are called 000000, 000001, ... or by `names`, which may lead into subfolders.
+    Files are called 000000, 000001, ... or by `names`, which may lead into subfolders. What they are made with, `seed`,
+    `schedule` and what `made_with` names, is noted in sampling.json: no folder mixes samples of two models.
 
     Raises:
-        ValueError: the folder holds samples of other prompts.
+        ValueError: the folder holds samples of other prompts, or made with something else.
     """
     names = file_names(len(prompts), schedule, names)
     files = [folder / name for name in names]
+    check_metadata(folder, names, prompts)
+    settings = {"seed": seed, "schedule": schedule.to_json(), **(made_with or {})}
+    claim(folder / SETTINGS, settings, "samples", writes=[*names, METADATA])
     write_metadata(folder, names, prompts)
     made = 0
     for start in tqdm(unfinished(files, batch), desc="sample", unit="batch"):
@@ -55,12 +63,18 @@ def write_metadata(folder: Path, names: Sequence[str], prompts: Sequence[str]) -
     Raises:
         ValueError: the folder holds samples of other prompts.
     """
+    text = check_metadata(folder, names, prompts)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / METADATA, text)
+
+
+def check_metadata(folder: Path, names: Sequence[str], prompts: Sequence[str]) -> str:
+    """Return the text of a folder's metadata; raise ValueError if it holds samples of other prompts."""
     lines = (json.dumps({"file_name": name, "text": text}) for name, text in zip(names, prompts, strict=True))
-    metadata, text = folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines)
+    metadata, text = folder / METADATA, "".join(f"{line}\n" for line in lines)
     if metadata.is_file() and read_text(metadata) != text:
         raise ValueError(f"expected samples of these prompts in {folder}, got others: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(metadata, text)
+    return text
 
 
 def unfinished(files: Sequence[Path], batch: int) -> list[int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from swd_data.folders import Kind, files_of, find_files, inside, list_files, natural, stem
+from swd_data.folders import Kind, files_of, find_files, inside, inside_of, list_files, natural, stem
 from swd_data.prompts import name_of, prompt_of, read_rows
 from swd_data.texts import check_text, lines_of, read_text
 
@@ -90,7 +90,7 @@ def _of_metadata(folder: Path, metadata: Path) -> list[Sample]:
         name, text = name_of(row), next((row[key] for key in ("text", "prompt", "caption") if key in row), None)
         if not name or not isinstance(text, str):
             raise ValueError(f"expected file_name and text in {where}, got {', '.join(row) or 'none'}")
-        samples.append(Sample(inside(name, where), folder / name, check_text(text, where), where))
+        samples.append(Sample(inside(name, where), inside_of(folder, name, where), check_text(text, where), where))
     return samples
 
 

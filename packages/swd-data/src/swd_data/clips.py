@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swd_data.decoding import frames_of, need_av, opened, reading_clip, timed_frames, upright
-from swd_data.files import whole
 from swd_data.folders import IMAGES, list_files
 from swd_data.images import WHITE, Colour, open_image
+from swd_data.whole import whole
 
 _LATE = Fraction(1, 1000)
 """Seconds by which a time stamp may be late: containers round them."""

@@ -12,6 +12,12 @@ from PIL import Image
 from swd_data.errors import reading
 from swd_data.images import WHITE, Colour, flatten
 
+OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,h264,hevc,m4v,flv,asf,ogg",
+    "protocol_whitelist": "file",
+}
+"""What FFmpeg may take a file for, whatever it is called: playlists and scripts open other files and addresses."""
+
 
 def timed_frames(path: Path) -> Iterator[tuple[Fraction, Any]]:
     """Yield the frames with the seconds at which they begin; where a file has none, at its rate."""
@@ -39,7 +45,7 @@ def opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise ValueError(f"expected a video, got {path}, which " + ("is none" if path.exists() else "does not exist"))
     av = need_av(path)
-    with reading_clip(path), av.open(str(path)) as container:
+    with reading_clip(path), av.open(str(path), options=OPTIONS) as container:
         if not container.streams.video:
             others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise ValueError(f"expected a video in {path}, got {others} alone")

@@ -18,6 +18,7 @@ _LIBRARIES = {
     ("safetensors_rust", "SafetensorError"),
     ("av", "FFmpegError"),
     ("PIL", "DecompressionBombError"),
+    ("sqlite3", "OperationalError"),
 }
 
 

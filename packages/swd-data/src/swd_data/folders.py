@@ -1,5 +1,6 @@
 """Which files of a folder are samples, in which order, and which caption each has."""
 
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -40,6 +41,27 @@ def inside(name: str, where: str) -> str:
     return path.as_posix()
 
 
+def inside_of(folder: Path, name: str, where: str) -> Path:
+    """Return the file of a relative name; raise ValueError for one that leads out, also through a link."""
+    path = folder / inside(name, where)
+    check_inside(folder, path)
+    return path
+
+
+def check_inside(folder: Path, path: Path) -> None:
+    """Raise ValueError for a file of a folder that is a link to a place outside: it may be anybody's.
+
+    A folder of the hub's cache may hold links to that cache. With SWD_FOLLOW_LINKS=1 all links are taken.
+    """
+    root = folder.resolve()
+    root = next((each for each in root.parents if each.name.startswith(("datasets--", "models--"))), root)
+    if not path.resolve().is_relative_to(root) and not os.environ.get("SWD_FOLLOW_LINKS"):
+        raise ValueError(
+            f"expected files within {folder}, got {path}, which leads to {path.resolve()}: copy it, or set "
+            "SWD_FOLLOW_LINKS=1 if all links there are yours"
+        )
+
+
 def files_of(kind: Kind) -> frozenset[str]:
     """Return the suffixes of a kind."""
     return IMAGES if kind == "images" else VIDEOS
@@ -49,17 +71,21 @@ def list_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
     """Return the files of a folder (and its subfolders) with a suffix, by their paths in it, in natural order.
 
     Raises:
-        ValueError: no folder, or a name in it that is no Unicode: no list of results could hold it.
+        ValueError: no folder, a link to a place outside, or a name that is no Unicode: no list could hold it.
     """
     if not folder.is_dir():
         raise ValueError(f"expected a folder, got {folder}" + ("" if folder.exists() else ", which does not exist"))
     found = folder.rglob("*") if deep else folder.iterdir()
     names = {path.relative_to(folder).as_posix(): path for path in found if path.suffix.lower() in suffixes}
-    return {
+    listed = {
         check_text(name, f"the file names of {folder}"): names[name]
         for name in sorted(names, key=natural)
         if not is_clutter(PurePosixPath(name)) and names[name].is_file()
     }
+    for path in listed.values():
+        if path.is_symlink():
+            check_inside(folder, path)
+    return listed
 
 
 def find_files(folder: Path, kind: Kind, *, deep: bool = True) -> dict[str, Path]:

@@ -16,10 +16,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from swd_data.errors import reading
-from swd_data.files import write_whole
+from swd_data.whole import write_whole
 
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "GIF", "PPM")
+"""What Pillow may take a file for, whatever it is called. Of others some start programs: EPS Ghostscript."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -105,7 +107,7 @@ def _opened(source: Path | bytes | Image.Image, name: str) -> Iterator[Image.Ima
         if isinstance(source, Image.Image):
             yield source
             return
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             yield image
 
 

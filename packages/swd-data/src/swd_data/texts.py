@@ -1,6 +1,7 @@
 """Text files in the encodings that people have, and texts that files can hold."""
 
 import codecs
+import html
 import re
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def _strange(byte: int, before: str, path: Path) -> ValueError:
 def lines_of(text: str) -> list[str]:
     r"""Split a text at \n, \r\n and \r alone; the last line ends with the text."""
     return re.split(r"\r\n|\n|\r", text)
+
+
+def cell(text: str) -> str:
+    """Return a name of the user's for a Markdown table, where it shows as it is, and is no HTML and no link."""
+    return re.sub(r"[\\`\[\]|]", r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
 
 
 def check_text(text: str, where: str) -> str:

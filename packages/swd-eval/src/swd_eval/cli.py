@@ -43,6 +43,8 @@ class Serve:
     """0: any free port."""
     host: str = "127.0.0.1"
     """0.0.0.0: every machine that reaches this one."""
+    log: Path | None = None
+    """A file that gets a line for each request, without tokens: at most four files of 1 MB."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Import:
     study: tyro.conf.Positional[Path]
     """Folder made by `build`."""
     votes: tyro.conf.Positional[tuple[Path, ...]]
-    """Files of votes (.jsonl)."""
+    """Files of votes (.jsonl), each of one rater."""
+    raters: tuple[str, ...] = ()
+    """Names of the raters whose votes may be taken; by default anyone's, who are named."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,11 @@ def study(options: Study) -> str:
         case Serve() as serve:
             from swd_eval.study.server import serve_study
 
-            return serve_study(serve.study, serve.host, serve.port)
+            return serve_study(serve.study, serve.host, serve.port, serve.log)
         case Import() as taken:
             from swd_eval.study.exchange import import_votes
 
-            return import_votes(taken.study, taken.votes)
+            return import_votes(taken.study, taken.votes, taken.raters)
         case Report() as report:
             from swd_eval.study.report import write_report
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swd_data import read_json, read_object, read_rows, write_json, write_text
+from swd_data import own, read_json, read_object, read_rows, write_json, write_text
 
 CATEGORIES = {
     "Creativity": ("Composition", "Diversity"),
@@ -53,6 +53,7 @@ def prepare(source: Path, out: Path) -> str:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for dimension in {video.dimension for video in videos}:
         (out / dimension).mkdir(parents=True, exist_ok=True)
+    own(out, ["videos.jsonl"])
     write_text(out / "videos.jsonl", text)
     missing = [video.file_name for video in videos if not (out / video.file_name).is_file()]
     tail = f"; the first that is missing: {missing[0]}" if missing else ""
@@ -85,7 +86,7 @@ def collect(source: Path, out: Path) -> str:
     scores = read_scores(source)
     categories = category_means(scores)
     total = sum(categories.values()) / len(categories)
-    out.mkdir(parents=True, exist_ok=True)
+    own(out, ["results.json", "table.md"])
     write_json(out / "results.json", {"total": total, "categories": categories, "dimensions": scores})
     columns = {"Total": total} | categories | {name.replace("_", " "): scores[name] for name in DIMENSIONS}
     lines = [columns, ["---"] * len(columns), [f"{value:.2f}" for value in columns.values()]]

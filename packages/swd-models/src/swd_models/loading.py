@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from swd_data import read_object
+from swd_data import read_object, reading
 
 if TYPE_CHECKING:
     from swd_models.denoiser import Denoiser
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 EMBEDDED, EMBEDDED_VIDEO, RANDOM = "embedded", "embedded-video", "random-"
 _ASSETS = {EMBEDDED: "teacher", EMBEDDED_VIDEO: "video_teacher"}
+_BROKEN = (ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, UnpicklingError)
 _FAMILIES = {
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
@@ -62,7 +65,7 @@ def family_of(model: str) -> "Family":
         index = Path(path) / "model_index.json"
         if not index.is_file():
             raise ValueError(f"expected a diffusers directory with model_index.json, got {path}")
-        name = read_object(index, "a pipeline's index").get("_class_name", "no _class_name")
+        name = str(read_object(index, "a pipeline's index").get("_class_name", "no _class_name"))
     else:
         name = _hub_class_name(path)
     if name not in _FAMILIES:
@@ -84,7 +87,8 @@ def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = No
 def load_config(model: str) -> dict[str, Any]:
     """Load the denoiser's config alone; those of the paper's models ship with this package."""
     known = _known(model)
-    return known["denoiser"] if known else family_of(model).load_config(resolve_model(model))
+    with _loading(model):
+        return known["denoiser"] if known else family_of(model).load_config(resolve_model(model))
 
 
 def empty_denoiser(model: str) -> "Denoiser":
@@ -101,22 +105,31 @@ def cond_shapes(model: str) -> dict[str, tuple[int, ...]]:
 
 def load_denoiser(model: str, **options: Any) -> "Denoiser":
     """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...)."""
-    return family_of(model).load_denoiser(resolve_model(model), **options)
+    with _loading(model):
+        return family_of(model).load_denoiser(resolve_model(model), **options)
 
 
 def load_latents(model: str, **options: Any) -> "Latents":
     """Load the autoencoder alone."""
-    return family_of(model).load_latents(resolve_model(model), **options)
+    with _loading(model):
+        return family_of(model).load_latents(resolve_model(model), **options)
 
 
 def load_text(model: str, **options: Any) -> "Text":
     """Load text encoders and tokenizers alone."""
-    return family_of(model).load_text(resolve_model(model), **options)
+    with _loading(model):
+        return family_of(model).load_text(resolve_model(model), **options)
 
 
 def load_teacher(model: str, **options: Any) -> "Teacher":
     """Load the whole pipeline with its own sampler."""
-    return family_of(model).load_teacher(resolve_model(model), **options)
+    with _loading(model):
+        return family_of(model).load_teacher(resolve_model(model), **options)
+
+
+def _loading(model: str) -> AbstractContextManager[None]:
+    """Turn what the libraries raise for a folder that is no such model into one line; how they do is up to them."""
+    return reading(model, "a model that diffusers loads", *_BROKEN)
 
 
 def _known(model: str) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from swd_data import write_text, write_whole
+from swd_data import check_own, own, write_text, write_whole
+from swd_data.skipped import FILE
 from swd_schedules import FlowMatching, VariancePreserving, presets
 from swd_spectral.costs import COSTS, TokenCost
 from swd_spectral.design import (
@@ -22,6 +23,7 @@ from swd_spectral.options import Analyze, Check, Design, ProcessName, Source
 from swd_spectral.powerlaw import FLUX_LAW, WAN_LAW, PowerLaw
 from swd_spectral.steps import Size, check_schedule, size_text
 
+FILES = ("masking.png", "masking.svg", "spectrum.csv", "spectrum.json")
 LAWS = {"flux": FLUX_LAW, "wan": WAN_LAW}
 
 
@@ -30,13 +32,14 @@ def analyze(options: Analyze) -> str:
     from swd_spectral.plot import plot_masking  # needs matplotlib, and half a second
 
     options.check()
+    check_own(options.out, FILES)
     measurement, process = _measure(options.inputs, options.source, options.out), _process(options.process)
     name = ", ".join(Path(text).name for text in options.inputs[:3]) + (" ..." if len(options.inputs) > 3 else "")
     title = (
         f"{name}: {measurement.space.num_samples} latents of {size_text(measurement.full)}, {options.process} process"
     )
     figure = plot_masking(measurement, options.timesteps, process, tau=options.tau, title=title)
-    options.out.mkdir(parents=True, exist_ok=True)
+    own(options.out, FILES)
     measurement.save(options.out / "spectrum.json")
     measurement.write_csv(options.out / "spectrum.csv")
     for suffix in ("png", "svg"):
@@ -101,7 +104,7 @@ def _growing(full: Size, num_steps: int, multiple: int) -> list[Size]:
 
 def _write(out: Path, proposals: dict[str, Proposal]) -> str:
     report = "\n\n".join(f"{name}.json\n{proposal}" for name, proposal in proposals.items())
-    out.mkdir(parents=True, exist_ok=True)
+    own(out, [*(f"{name}.json" for name in proposals), "report.txt"])
     for name, proposal in proposals.items():
         write_text(out / f"{name}.json", proposal.schedule.to_json() + "\n")
     write_text(out / "report.txt", report + "\n")
@@ -111,6 +114,7 @@ def _write(out: Path, proposals: dict[str, Proposal]) -> str:
 def _measure(inputs: Sequence[str], source: Source, out: Path) -> Measurement:
     if not inputs:
         raise ValueError("expected at least one input, got none: swd-spectral analyze FOLDER_OF_IMAGES")
+    own(out, [FILE])
     return measure(read_latents(inputs, source, out), drop_first=source.drop_first)
 
 

@@ -1,9 +1,11 @@
 """What training reads: latents at every size and text embeddings, in memory-mapped safetensors shards."""
 
 import json
+import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
-from swd_data import read_object, reading, whole
+from swd_data import checksum, read_object, reading, whole
+from swd_data.folders import inside
 from swd_distill.data.buckets import Bucket
 from swd_distill.data.fp8 import from_fp8, to_fp8
 from swd_distill.data.samples import Size
+from swd_distill.devices import processes
 
 FORMAT = 2  # 1 held the text of every sample beside its latents
 MANIFEST, UNCOND, INDEX = "manifest.json", "uncond.safetensors", "index.safetensors"
 NUM_CAPTIONS = 8
+AGAIN = "run `swd-distill encode` again, which makes what is missing or changed"
+_SHOWN = 2**30
+"""Bytes whose checksums take long enough for a bar."""
 
 
 def latents_key(bucket: int, size: Size) -> str:
@@ -56,11 +64,13 @@ class Cache(ABC):
     uncond: dict[str, Tensor]
 
     @staticmethod
-    def open(folder: Path, expected: dict[str, Any]) -> "Cache":
+    def open(folder: Path, expected: dict[str, Any], *, verify: bool = True) -> "Cache":
         """Open a finished cache that was made with the `expected` settings.
 
+        `verify`: compare each file with its checksum, this process its share of them.
+
         Raises:
-            ValueError: no manifest, other settings, or a shard that is missing or cut short.
+            ValueError: no manifest, other settings, or a file that is missing, cut short or changed.
         """
         path = folder / MANIFEST
         if not path.is_file():
@@ -68,14 +78,20 @@ class Cache(ABC):
                 f"expected a finished cache in {folder}, got no {MANIFEST}: run `swd-distill encode` first"
             )
         manifest = read_object(path, "the manifest of a cache")
+        settings = manifest.get("settings")
+        settings = settings if isinstance(settings, dict) else {}
         for name, value in expected.items():
-            if manifest["settings"].get(name) != value:
-                found = _brief(manifest["settings"].get(name))
+            if settings.get(name) != value:
                 raise ValueError(
-                    f"expected a cache made for {name} {_brief(value)}, got {found} in "
+                    f"expected a cache made for {name} {_brief(value)}, got {_brief(settings.get(name))} in "
                     f"{folder}: run `swd-distill encode` with another --out, or delete that folder"
                 )
-        return _Stored(folder, manifest)
+        try:
+            if verify:
+                verify_files(folder, files_of(manifest))
+            return _Stored(folder, manifest)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"expected the manifest of a cache in {path}, got another: {error!r}: {AGAIN}") from error
 
     def __len__(self) -> int:
         return sum(len(samples) for _, samples in self.buckets)
@@ -95,8 +111,8 @@ class _Stored(Cache):
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         shards, settings = manifest["shards"], manifest["settings"]
         self.captions, self.uncond = manifest["captions"], _load(folder / UNCOND)
-        self._shards = [_open(folder / shard["file"], shard["bytes"]) for shard in shards]
-        self._texts = [_open(folder / text["file"], text["bytes"]) for text in manifest["texts"]]
+        self._shards = [_open(folder / inside(shard["file"], MANIFEST), shard["bytes"]) for shard in shards]
+        self._texts = [_open(folder / inside(text["file"], MANIFEST), text["bytes"]) for text in manifest["texts"]]
         self._prompts: list[int] = _load(folder / INDEX)["prompts"].tolist()
         self._per_text, self._fp8 = manifest["prompts_per_text"], settings["text_dtype"] != "model"
         # A bucket is what the shards hold of it, one shard after the other.
@@ -126,21 +142,49 @@ class _Stored(Cache):
         return {name: from_fp8(value, read(f"scale.{name}")) for name, value in found.items()} if self._fp8 else found
 
 
+def files_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return name, bytes and sha256 of each file that a manifest knows."""
+    return [*manifest["shards"], *manifest["texts"], *manifest.get("files", ())]
+
+
+def verify_files(folder: Path, files: Sequence[dict[str, Any]]) -> None:
+    """Compare files with their checksums, several at a time; of several processes each takes a share.
+
+    Raises:
+        ValueError: one is missing or has changed.
+    """
+    state = processes()
+    mine = files[state.process_index :: state.num_processes]
+    total, quiet = sum(file["bytes"] for file in mine), not state.is_local_main_process
+    bar = tqdm(total=total, desc="verify", unit="B", unit_scale=True, disable=quiet or total < _SHOWN)
+    with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for file in pool.map(lambda file: _verified(folder, file), mine):
+            bar.update(file["bytes"])
+
+
+def _verified(folder: Path, file: dict[str, Any]) -> dict[str, Any]:
+    path = folder / inside(file["file"], MANIFEST)
+    if not path.is_file():
+        raise ValueError(f"expected the file {path} of the cache, got no such file: {AGAIN}")
+    if path.stat().st_size != file["bytes"] or checksum(path) != file["sha256"]:
+        raise ValueError(f"expected {path} as it was written, got other bytes: {AGAIN}")
+    return file
+
+
 def _row(shard: Any, key: str, row: int) -> Tensor:
     found: Tensor = shard.get_slice(key)[row : row + 1]
     return found
 
 
 def _open(path: Path, size: int) -> Any:
-    again = "delete it and run `swd-distill encode` again, which makes what is missing"
     if not path.is_file():
-        raise ValueError(f"expected the shard {path}, got no such file: run `swd-distill encode` again")
+        raise ValueError(f"expected the shard {path}, got no such file: {AGAIN}")
     if path.stat().st_size != size:
-        raise ValueError(f"expected {size} bytes in {path}, got {path.stat().st_size}: {again}")
+        raise ValueError(f"expected {size} bytes in {path}, got {path.stat().st_size}: {AGAIN}")
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"expected a safetensors shard, got {path} ({error}): {again}") from error
+        raise ValueError(f"expected a safetensors shard, got {path} ({error}): {AGAIN}") from error
 
 
 def _load(path: Path) -> dict[str, Tensor]:

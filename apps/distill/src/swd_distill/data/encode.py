@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from swd_data.skipped import FILE
 from swd_distill.config import Config
 from swd_distill.data.ahead import behind
 from swd_distill.data.buckets import buckets_of, schedules_of
-from swd_distill.data.cache import FORMAT, INDEX, MANIFEST, NUM_CAPTIONS, UNCOND, write_tensors
+from swd_distill.data.cache import FORMAT, INDEX, MANIFEST, NUM_CAPTIONS, UNCOND, files_of, write_tensors
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.samples import Sample, Source
 from swd_distill.data.shards import Bar, Parts, encode_images, encode_prompts, join
@@ -52,7 +52,8 @@ def encode(config: Config) -> Path:
         _list_skipped(config, len(_in_order(captions)))
     _encode_texts(config, captions, manifest, encoder)
     state.wait_for_everyone()
-    if state.is_main_process and not all((folder / name).is_file() for name in (INDEX, MANIFEST)):
+    whole = (folder / MANIFEST).is_file() and _is_unchanged(folder / INDEX, _sums(manifest))
+    if state.is_main_process and not whole:
         _finish(config, captions)
     state.wait_for_everyone()
     return folder
@@ -101,7 +102,7 @@ def _encode_images(config: Config, source: Source, manifest: dict[str, Any], enc
             _add(skipped, each)
         return True
 
-    _write_missing(config.cache, "shard", "image", total, manifest.get("shards", ()), make, is_whole)
+    _write_missing(config.cache, "shard", "image", total, _sums(manifest), make, is_whole)
 
 
 def _add(skipped: Skipped, bad: Bad) -> None:
@@ -136,11 +137,12 @@ def _encode_texts(config: Config, captions: Captions, manifest: dict[str, Any], 
             noted = (shard.metadata() or {}).get(NOTES)
         return noted is None or noted == notes(chunk)[NOTES]
 
-    _write_missing(config.cache, "text", "prompt", len(prompts), manifest.get("texts", ()), make, is_whole)
+    _write_missing(config.cache, "text", "prompt", len(prompts), _sums(manifest), make, is_whole)
     num = -(-len(prompts) // SHARD_SAMPLES)
     for stale in sorted(config.cache.glob("text-*.safetensors"))[num:] if processes().is_main_process else ():
         stale.unlink()
-    if processes().is_main_process and not (config.cache / UNCOND).is_file():
+    if processes().is_main_process and not _is_unchanged(config.cache / UNCOND, _sums(manifest)):
+        (config.cache / MANIFEST).unlink(missing_ok=True)
         write_tensors(config.cache / UNCOND, {name: value.cpu() for name, value in encoder.text.uncond().items()})
 
 
@@ -149,7 +151,7 @@ def _write_missing(
     kind: str,
     unit: str,
     total: int,
-    noted: Sequence[dict[str, Any]],
+    sums: dict[str, str],
     make: Callable[[range, Bar], Made],
     is_whole: Callable[[Path, range], bool],
 ) -> None:
@@ -157,7 +159,7 @@ def _write_missing(
 
     A shard is written while the next is made.
     """
-    state, sums = processes(), {shard["file"]: shard["sha256"] for shard in noted}
+    state = processes()
     chunks = {
         folder / f"{kind}-{i:05d}.safetensors": range(start, min(start + SHARD_SAMPLES, total))
         for i, start in enumerate(range(0, total, SHARD_SAMPLES))
@@ -234,6 +236,7 @@ def _finish(config: Config, captions: Captions) -> None:
     """Write which prompt each sample has, then the manifest."""
     folder, in_order = config.cache, _in_order(captions)
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(in_order))}
+    (folder / MANIFEST).unlink(missing_ok=True)
     write_tensors(folder / INDEX, {"prompts": torch.tensor([places[text] for text in in_order])})
     shards = [
         _note(path) | {"samples": [len(texts) for texts in each]}
@@ -248,8 +251,14 @@ def _finish(config: Config, captions: Captions) -> None:
         "shards": shards,
         "texts": texts,
         "prompts_per_text": SHARD_SAMPLES,
+        "files": [_note(folder / name) for name in (INDEX, UNCOND)],
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def _sums(manifest: dict[str, Any]) -> dict[str, str]:
+    """Return the checksums that a manifest knows, by name."""
+    return {file["file"]: file["sha256"] for file in files_of(manifest)} if manifest else {}
 
 
 def _note(path: Path) -> dict[str, Any]:

@@ -80,9 +80,9 @@ class _Columns:
             if not isinstance(text, str):
                 raise ValueError(f"expected a text in {name}, got {text!r}")
             check_text(text, name)
-            return [open_image(_file(cell(), name), name, background=self.background)]
+            return [open_image(_file(cell(), name, self.path), name, background=self.background)]
 
-        return Sample(str(text), name, place, frames, lambda: image_size(_file(cell(), name), name))
+        return Sample(str(text), name, place, frames, lambda: image_size(_file(cell(), name, self.path), name))
 
 
 class _Table:
@@ -136,17 +136,33 @@ class _Stream:
                 yield self._columns.sample(place, row[self._columns.text], partial(lambda cell: cell, cell))
 
 
-def _file(cell: dict[str, Any] | None, name: str) -> bytes | Image.Image:
-    """Return what is in a cell: `datasets` holds bytes, or else a path, which may be remote, and which it opens."""
+def _file(cell: dict[str, Any] | None, name: str, path: Path) -> bytes | Image.Image:
+    """Return what is in a cell: bytes, or else a path, which `datasets` opens where it is the data set's own."""
     if cell is None:
         raise ValueError(f"expected an image, got none in {name}")
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
     import datasets
 
+    if not _is_own(str(cell["path"]), path):
+        raise ValueError(f"expected the bytes of an image in {name}, got the path {cell['path']!r:.200}")
     with reading(name, "an image", Exception):
         found: Image.Image = datasets.Image().decode_example(cell)
     return found
+
+
+def _is_own(given: str, path: Path) -> bool:
+    """Tell whether a path in a row leads to a file of the data set: in its folder, the hub's cache, or its repository.
+
+    Rows may name any file and any address.
+    """
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if "://" in given:
+        return given.startswith(f"hf://datasets/{path}@")
+    roots = (path, Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE))
+    return any(Path(given).resolve().is_relative_to(root.resolve()) for root in roots)
 
 
 def _digest(*parts: Any) -> str:

@@ -1,21 +1,26 @@
 """Checkpoints: a folder that is whole or absent; a run goes on from the newest; `latest` names it for others."""
 
-import json
-import os
+import re
+import secrets
 import shutil
+import sys
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
-from swd_data import checksum, write_text
+from swd_data import checksum, read_object, whole_folder, write_json, write_text
+from swd_data.errors import reason_of
+from swd_data.folders import inside
+from swd_distill.devices import processes
 from swd_distill.training.trainer import Trainer
 from swd_models.adapters import adapter_state, load_adapter_state
 
 STATE, LATEST = "state.json", "latest"
-_DAMAGE = (SafetensorError, RuntimeError, EOFError, UnpicklingError, OSError, json.JSONDecodeError, KeyError, TypeError)
+_STEP = re.compile(r"step-\d{6,12}")
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
@@ -24,21 +29,14 @@ def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
     Raises:
         OSError: it cannot be written; those before are untouched.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:06d}"
-    temporary = folder / f"tmp-{step:06d}"
-    for leftover in folder.glob("tmp-*"):
-        shutil.rmtree(leftover)
-    temporary.mkdir(parents=True)
-    try:
+    if final.exists() and not (final / STATE).is_file():  # damaged, or a stray file: a run has passed it by
+        final.replace(folder / f"damaged-{final.name}-{secrets.token_hex(4)}")
+    with whole_folder(final, STATE) as temporary:
         _write(temporary, trainer, step)
-    except (SafetensorError, RuntimeError) as error:
-        raise OSError(f"expected to write a checkpoint to {folder}, got {error}: is the disk full?") from error
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.replace(final)
     write_text(folder / LATEST, f"{final.name}\n")
-    for path in (folder / LATEST, folder):
-        _flush(path)
-    for old in sorted(folder.glob("step-*"))[: -trainer.config.training.keep]:
+    for old in _steps(folder)[: -trainer.config.training.keep]:
         shutil.rmtree(old)
     return final
 
@@ -51,36 +49,66 @@ def _write(folder: Path, trainer: Trainer, step: int) -> None:
     sums = {file.name: checksum(file) for file in sorted(folder.iterdir())}
     skips = {name: [network.skips_in_a_row, network.skips] for name, network in trainer.networks.items()}
     scalers = {name: network.scaler.state_dict() for name, network in trainer.networks.items()}
-    state = {"step": step, "skips": skips, "scalers": scalers, "sha256": sums}
-    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
-    for path in (*folder.iterdir(), folder):
-        _flush(path)
+    write_json(folder / STATE, {"step": step, "skips": skips, "scalers": scalers, "sha256": sums})
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> int:
-    """Load the newest checkpoint of the folder into the trainer; return its step, 0 without one.
+    """Load the newest whole checkpoint of the folder into the trainer; return its step, 0 without one.
+
+    A line on stderr names each newer one that is damaged.
 
     Raises:
-        ValueError: a file that is not what was written, or of other adapters.
+        ValueError: none is whole, or the one that is has other adapters.
     """
-    newest = max(folder.glob("step-*"), default=None)
-    if newest is None:
+    state, chosen = processes(), [newest_whole(folder)] if processes().is_main_process else [None]
+    if state.num_processes > 1:
+        broadcast_object_list(chosen)  # one looks for all: they go on from the same one
+    if chosen[0] is None:
         return 0
     try:
-        return _load(newest, trainer)
-    except _DAMAGE as error:
-        raise ValueError(
-            f"expected a whole checkpoint, got {newest}: delete it to go on from the one before ({error})"
-        ) from error
+        return _load(folder / chosen[0], trainer)
+    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"expected a checkpoint of these networks, got {folder / chosen[0]}: {error}") from error
+
+
+def newest_whole(folder: Path) -> str | None:
+    """Return the name of the newest checkpoint whose files are what was written; None where there is none at all.
+
+    Raises:
+        ValueError: there are some, and all are damaged.
+    """
+    reasons = []
+    for path in reversed(_steps(folder)):
+        try:
+            _check(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reasons.append(f"{path} ({reason_of(error)})")
+            continue
+        for reason in reasons:
+            tqdm.write(f"expected a whole checkpoint, got {reason}: going on from {path.name}", file=sys.stderr)
+        return path.name
+    if reasons:
+        raise ValueError(f"expected a whole checkpoint, got {', '.join(reasons)}: delete {folder} to begin again")
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Return the checkpoints in the order of their steps."""
+    found = {path: _STEP.fullmatch(path.name) for path in folder.glob("step-*") if path.is_dir()}
+    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
+
+
+def _check(folder: Path) -> None:
+    state = read_object(folder / STATE, "the state of a checkpoint")
+    if folder.name != f"step-{state['step']:06d}":
+        raise ValueError(f"{STATE} says step {state['step']}")
+    for name, expected in state["sha256"].items():
+        if checksum(folder / inside(name, STATE)) != expected:
+            raise ValueError(f"{name} has changed since it was written")
 
 
 def _load(folder: Path, trainer: Trainer) -> int:
-    state = json.loads((folder / STATE).read_text())
-    if folder.name != f"step-{state['step']:06d}":
-        raise OSError(f"{STATE} says step {state['step']}")
-    for name, expected in state["sha256"].items():
-        if checksum(folder / name) != expected:
-            raise OSError(f"{name} has changed since it was written")
+    state = read_object(folder / STATE, "the state of a checkpoint")
     optimizers = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
     for name, network in trainer.networks.items():
         network.optimizer.load_state_dict(optimizers[name])
@@ -108,15 +136,6 @@ def _tensors(trainer: Trainer) -> dict[str, dict[str, torch.Tensor]]:
     if trainer.head is not None:
         tensors["head"] = trainer.head.state_dict()
     return tensors
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from swd_data import read_json, write_text
+from swd_data import own, read_json, write_text
 from swd_eval.geneval.score import COLOURS
 
 Metadata = dict[str, Any]
@@ -61,6 +61,7 @@ def prepare(out: Path) -> str:
         path = folder / "metadata.jsonl"
         if path.is_file() and read_json(path, "GenEval's metadata") != row:
             raise ValueError(f"expected {path} of {row['prompt']!r}, got another prompt: choose another --out")
+    own(out, ["prompts.jsonl"])
     names: dict[str, str] = {}
     for folder, row in folders.items():
         (folder / "samples").mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from swd_eval.geneval.detectors import load_colours, load_detector
 from swd_eval.geneval.score import TASKS, Detector, NameColours, judge, overall
 from swd_eval.measure import Measure, Prepare, Run, require
 from swd_eval.runs.collect import collect
-from swd_eval.runs.results import Number, group_means, write_results
+from swd_eval.runs.results import WRITES, Number, group_means, write_results
 from swd_eval.runs.rows import digests
 from swd_eval.weights import CLIP_L, MASK2FORMER
 
@@ -70,7 +70,7 @@ def score_samples(
 
         return (lambda image: image), run
 
-    claim(out / "settings.json", digests(samples), "results")
+    claim(out / "settings.json", digests(samples), "results", writes=WRITES)
     rows = collect(Measure("geneval", about, open_models, 1, ("correct",)), samples, out, batch=1)
     write_whole(out / "samples.jsonl", lambda path: shutil.copyfile(out / "geneval.jsonl", path))
     settings = {"images": name, "num_images": len(samples), "num_prompts": len({each.prompt for each in samples})}

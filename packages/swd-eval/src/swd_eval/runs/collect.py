@@ -42,7 +42,7 @@ def collect(
         ValueError: a sample cannot be read, or with `skipped` too many, or a number is not finite; the batches before
             it are kept.
     """
-    claim(folder / f"{measure.name}.json", measure.about, measure.name)
+    claim(folder / f"{measure.name}.json", measure.about, measure.name, writes=_names(measure))
     reasons = folder / f"{measure.name}.skipped.jsonl"
     if len(_read(measure, folder)) != len(samples):
         parts = _Parts(measure, samples, folder / f"{measure.name}.parts", batch, skipped)
@@ -63,6 +63,10 @@ def collect(
                 shutil.rmtree(parts.folder)
     note(skipped, read_reasons(reasons))
     return _read(measure, folder)
+
+
+def _names(measure: Measure) -> list[str]:
+    return [f"{measure.name}.{suffix}" for suffix in ("f32", "jsonl", "parts", "skipped.jsonl")]
 
 
 def stored(measure: Measure, folder: Path, num: int) -> Tensor:

@@ -28,7 +28,7 @@ from swd_eval.runs.metrics import (
     weights_of,
 )
 from swd_eval.runs.reference import Reference, write_statistics
-from swd_eval.runs.results import Number, write_results
+from swd_eval.runs.results import WRITES, Number, write_results
 from swd_eval.runs.rows import Rows, digests
 
 
@@ -67,7 +67,7 @@ def evaluate(
     _check(metrics, samples, reference, kind)
     fetch(weights_of(metrics), weights, offline=offline)
     device = find_device(device)
-    claim(out / "settings.json", digests(samples, kind), "results")
+    claim(out / "settings.json", digests(samples, kind), "results", writes=WRITES)
     run = _Run(kind, metrics, Rows(samples, out, batch, max_bad), out, weights, device, reference)
     run.collect()
     if not is_main():

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from swd_data import read_object, write_json, write_text
+from swd_data import cell, read_object, write_json, write_text
 
 # The order of tables 2 and 3; then what the paper does not have.
 ORDER = (
     "visionreward", "videoreward", "pickscore", "hpsv3", "image-reward", "fid", "geneval", "fd", "kid", "clip-score",
 )  # fmt: skip
 PACKAGES = ("swd-eval", "torch", "numpy", "pillow", "transformers", "efficientnet-lite-pytorch", "av")
+WRITES = ("results.json", "table.md", "samples.jsonl", "skipped.jsonl", "reference")
 KEYS = {"metric", "value", "num", "notes"}
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
@@ -96,7 +97,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 def render_table(name: str, numbers: Sequence[Number]) -> str:
     """Return the numbers as a Markdown table of one row, and what they are over."""
     heads = ["Model", *(f"{each.metric} {ARROWS[each.better]}".strip() for each in numbers)]
-    cells = [name.replace("|", "\\|"), *(f"{each.value:.4g}" for each in numbers)]
+    cells = [cell(name), *(f"{each.value:.4g}" for each in numbers)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", f"| {' | '.join(cells)} |", ""]
     for each in numbers:
         interval = f"[{each.interval[0]:.4g}, {each.interval[1]:.4g}]" if each.interval else "no interval"

@@ -5,10 +5,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from swd_data import open_image, whole_folder
+from swd_data import Clip, open_image, whole_folder, write_text
 from swd_eval.study.page import render_page
 from swd_eval.study.pairs import KEY, PUBLIC, RATERS, Key, draw_items, draw_pairs
 from swd_eval.study.sources import Item, kind_of, read_items
+
+SECRET = 0o600
+"""For the owner alone: others on the machine could tell the models apart, or vote for raters."""
 
 
 def build_study(
@@ -22,7 +25,7 @@ def build_study(
     seed: int | None = None,
 ) -> str:
     """Write a study, whole or not at all, and return what to do with it."""
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise ValueError(f"expected a new folder as --out, got {out}, which exists: votes may be in it")
     if min(num_prompts, per_prompt, num_raters) < 1:
         raise ValueError("expected --num-prompts, --per-prompt and --raters of at least 1")
@@ -48,14 +51,15 @@ def _write(folder: Path, key: Key, items: Sequence[Item], num_raters: int) -> No
         for run, name in zip(pair.runs, pair.media, strict=True):
             _copy(files[pair.item][run], media / name, key.kind)
     (folder / PUBLIC / "index.html").write_text(render_page(key), encoding="utf-8")
-    (folder / KEY).write_text(key.to_json(), encoding="utf-8")
     tokens = [secrets.token_urlsafe(9) for _ in range(num_raters)]
-    (folder / RATERS).write_text("\n".join(tokens) + "\n")
+    write_text(folder / KEY, key.to_json(), SECRET)
+    write_text(folder / RATERS, "\n".join(tokens) + "\n", SECRET)
 
 
 def _copy(source: Path, target: Path, kind: str) -> None:
     """Save images again, as they look: format, EXIF, text chunks (model names) would tell the models apart."""
     if kind == "video":
+        Clip.open(source)  # which is published as it is: nothing but a clip
         shutil.copyfile(source, target)
         return
     open_image(source).save(target)

@@ -8,10 +8,15 @@ from swd_eval.study.pairs import VOTES, Key
 from swd_eval.study.votes import RefusedError, Vote, Votes
 
 
-def import_votes(folder: Path, paths: Sequence[Path]) -> str:
-    """Take the votes of all files, or of none if a line is broken; votes that are there already are skipped."""
+def import_votes(folder: Path, paths: Sequence[Path], raters: Sequence[str] = ()) -> str:
+    """Take the votes of all files, or of none if a line is broken; votes that are there already are skipped.
+
+    A file holds those of one rater, as the page saves it; whose they are is said. With `raters` no others are taken.
+    """
     key = Key.read(folder)
-    found = [vote for path in paths for vote in _read(path, key)]
+    by_file = {path: _read(path, key) for path in paths}
+    names = {path: _rater_of(path, votes, raters) for path, votes in by_file.items()}
+    found = [vote for votes in by_file.values() for vote in votes]
     votes = Votes(folder / VOTES, [pair.id for pair in key.pairs])
     try:
         new = votes.take(found)
@@ -21,7 +26,21 @@ def import_votes(folder: Path, paths: Sequence[Path]) -> str:
         ) from error
     finally:
         votes.close()
-    return f"{new} new votes of {len({vote.rater for vote in found})} raters, {len(found) - new} known before"
+    lines = [f"{path}: {len(by_file[path])} votes of {name}" for path, name in names.items()]
+    return "\n".join([*lines, f"{new} new votes of {len(set(names.values()))} raters, {len(found) - new} known before"])
+
+
+def _rater_of(path: Path, votes: Sequence[Vote], raters: Sequence[str]) -> str:
+    found = sorted({vote.rater for vote in votes})
+    if len(found) != 1:
+        raise ValueError(f"expected the votes of one rater in {path}, got {_few(found)}: one person may have made them")
+    if raters and found[0] not in raters:
+        raise ValueError(f"expected votes of --raters {_few(raters)} in {path}, got those of {found[0]!r}")
+    return ascii(found[0])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(ascii, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
 
 
 def _read(path: Path, key: Key) -> list[Vote]:

@@ -2,14 +2,17 @@
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from swd_data import read_object
 from swd_eval.study.sources import Item
 
+_MEDIA = re.compile(r"[0-9a-f]{16}\.(png|mp4|webm)")
 PUBLIC, KEY, RATERS, VOTES = "public", "key.json", "raters.txt", "votes.sqlite"
 
 
@@ -46,11 +49,28 @@ class Key:
             raise ValueError(f"expected a study, got {folder} without {KEY}: make one with `swd-eval study build`")
         found = read_object(path, "the key of a study")
         try:
-            rows = found.pop("pairs")
-            pairs = [Pair(**row | {"runs": tuple(row["runs"]), "media": tuple(row["media"])}) for row in rows]
-            return cls(**found | {"runs": tuple(found["runs"]), "pairs": tuple(pairs)})
-        except (KeyError, TypeError) as error:
+            pairs = tuple(_pair(row, len(found["runs"])) for row in found["pairs"])
+            runs = tuple(_text(run) for run in found["runs"])
+            return cls(_text(found["study"]), _text(found["kind"]), int(found["seed"]), runs, pairs)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"expected the key of a study in {path}, got something else: {error!r}") from error
+
+
+def _pair(row: dict[str, Any], num_runs: int) -> Pair:
+    """Read a pair; names of media are ours, for what they name is served."""
+    first, second = row["runs"]
+    media = tuple(_text(name) for name in row["media"])
+    if {type(first), type(second)} != {int} or not 0 <= min(first, second) < max(first, second) < num_runs:
+        raise ValueError(f"runs {first!r:.40} and {second!r:.40}")
+    if len(media) != 2 or not all(_MEDIA.fullmatch(name) for name in media):
+        raise ValueError(f"media {media!r:.80}")
+    return Pair(_text(row["id"]), _text(row["prompt"]), _text(row["item"]), (first, second), (media[0], media[1]))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40}, which is no text")
+    return value
 
 
 def draw_items(items: Sequence[Item], seed: int, num_prompts: int, per_prompt: int) -> list[Item]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from swd_data import write_json, write_text, write_whole
+from swd_data import cell, own, write_json, write_text, write_whole
 from swd_eval.study.criteria import CRITERIA
 from swd_eval.study.pairs import VOTES, Key
 from swd_eval.study.tally import Result, first_image_votes, tally
-from swd_eval.study.votes import Votes
+from swd_eval.study.votes import read_answers
 
 NAMES = {criterion.id: criterion.name for criterion in CRITERIA}
 
@@ -19,9 +19,7 @@ NAMES = {criterion.id: criterion.name for criterion in CRITERIA}
 def write_report(folder: Path, out: Path) -> str:
     """Write table.md, results.json and, with matplotlib, preferences.png; return the table."""
     key = Key.read(folder)
-    votes = Votes(folder / VOTES, [pair.id for pair in key.pairs])
-    answers = votes.answers()
-    votes.close()
+    answers = read_answers(folder / VOTES)
     results = tally(key, answers)
     first, chosen = first_image_votes(answers)
     side = binomtest(first, chosen).pvalue if chosen else 1.0
@@ -36,7 +34,7 @@ def write_report(folder: Path, out: Path) -> str:
         "first_image": {"votes": first, "of": chosen, "p_value": float(side)},
         "results": [asdict(result) for result in results],
     }
-    out.mkdir(parents=True, exist_ok=True)
+    own(out, ["results.json", "table.md", "preferences.png"])
     write_json(out / "results.json", numbers)
     write_text(out / "table.md", table)
     return f"{table}\n{_chart(key.runs[0], results, out)}"
@@ -55,7 +53,7 @@ def _chart(run: str, results: Sequence[Result], out: Path) -> str:
 def render_table(key: Key, results: Sequence[Result]) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        f"# {_cell(key.runs[0])} against {', '.join(map(_cell, key.runs[1:]))}",
+        f"# {cell(key.runs[0])} against {', '.join(map(cell, key.runs[1:]))}",
         "",
         "Majority of three raters a pair; without a majority a tie. In brackets 95 % Wilson intervals; p: two-sided",
         "sign test of wins against losses, each on its own; alpha: Krippendorff's, of the raters.",
@@ -65,7 +63,7 @@ def render_table(key: Key, results: Sequence[Result]) -> str:
     ]
     for result in results:
         parts = [
-            _cell(result.other),
+            cell(result.other),
             NAMES[result.criterion],
             str(result.num_pairs),
             _share(result.wins, result.num_pairs, result.win_interval),
@@ -86,7 +84,3 @@ def _share(count: int, total: int, interval: tuple[float, float]) -> str:
 
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

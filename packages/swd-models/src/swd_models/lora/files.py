@@ -60,14 +60,19 @@ def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:
     Raises:
         ValueError: no or a broken file, other names or another model, adapters that are incomplete or no plain LoRA.
     """
-    file = _find(Path(path))
+    file = find_lora(Path(path))
     state, given, metadata = read_tensors(file, denoiser)
     schedule, ranks = _schedule(file, metadata), Lora(state, 1.0).ranks
     alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks)
     return Lora.of(state, alphas, schedule, rslora)
 
 
-def _find(path: Path) -> Path:
+def find_lora(path: Path) -> Path:
+    """Return the LoRA file of a path: itself, or the one in the folder.
+
+    Raises:
+        ValueError: there is none, or several of which none has a usual name.
+    """
     if path.is_file():
         return path
     found = [path / name for name in FILES.values() if (path / name).is_file()]

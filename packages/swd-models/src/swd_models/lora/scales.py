@@ -14,6 +14,9 @@ from swd_models.lora.names import shown
 
 PEFT_CONFIG, CONFIG_KEY = "adapter_config.json", "lora_adapter_metadata"
 Config = dict[str, Any]
+MAX_PATTERNS = 10_000
+_ENDLESS = re.compile(r"\)[*+{]|([*+}][^*+{]*){5}", re.DOTALL)
+"""In an expression: what is repeated as a whole, or many repetitions. It is tried in ways without number."""
 # What PEFT computes otherwise than a plain LoRA, and beginnings that also change the base's weights.
 _OTHER = (
     *("use_dora", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config"),
@@ -105,6 +108,12 @@ def _matched(config: Config, name: str, default: Any, layers: Mapping[str, Any],
     pattern = config.get(name) or {}
     if not isinstance(pattern, dict):
         raise ValueError(f"expected layers and values as {name}, got {pattern!r:.40} in {source}: save the LoRA again")
+    endless = next((key for key in pattern if len(pattern) > MAX_PATTERNS or _ENDLESS.search(key)), None)
+    if endless is not None:
+        raise ValueError(
+            f"expected at most {MAX_PATTERNS} plain expressions in {name}, got {len(pattern)}, {shown(endless)!r:.60} "
+            f"among them, in {source}, which could take for ever: save the LoRA again"
+        )
     try:
         found = [(re.compile(rf"(.*\.)?({key})$"), value) for key, value in pattern.items()]
     except (re.error, OverflowError, RecursionError) as error:

@@ -38,12 +38,16 @@ class Remote {
   keep() { kept.write(`${this.rater}/waiting`, this.waiting); }
   async request(path, options) {
     for (;;) {
+      let seconds = 2;
       try {
         const answer = await fetch(path, { cache: "no-store", ...options });
         if (answer.status < 500) { notice(""); return answer.ok ? await answer.json() : { refused: answer.status }; }
-      } catch { /* offline: try again */ }
-      notice("No connection. Your answers are kept and will be sent.");
-      await wait(2000);
+        seconds = Number(answer.headers.get("Retry-After")) || 2;
+        notice("The server cannot save just now. Your answers are kept and will be sent.");
+      } catch { // offline
+        notice("No connection. Your answers are kept and will be sent.");
+      }
+      await wait(1000 * seconds);
     }
   }
 }

@@ -1,0 +1,97 @@
+"""What a command may write in a folder: nothing in the place of a file that is not its own, nothing of two settings."""
+
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from swd_data.files import read_json, read_object, write_json
+
+LIST = ".swd-files.json"
+"""In a folder: the names of what commands wrote there."""
+
+
+def own(folder: Path, names: Collection[str]) -> None:
+    """Make a folder for files of these names, which may then be written, and written again.
+
+    Raises:
+        ValueError: as `check_own`.
+    """
+    ours = check_own(folder, names)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / LIST, sorted(ours | set(names)))
+
+
+def check_own(folder: Path, names: Collection[str]) -> set[str]:
+    """Return the names that are ours in a folder.
+
+    Raises:
+        ValueError: one of `names` is there already, and is not ours; or the folder is none.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"expected a folder as --out, got {folder}, which is a file")
+    listed = folder / LIST
+    known = read_json(listed, "a list of names") if listed.is_file() else []
+    ours = {name for name in known if isinstance(name, str)} if isinstance(known, list) else set()
+    _check_free(folder, sorted(set(names) - ours))
+    return ours
+
+
+def claim(
+    path: Path,
+    settings: dict[str, Any],
+    what: str,
+    ignore: Collection[str] = (),
+    *,
+    may_lack: bool = False,
+    writes: Iterable[str] | None = None,
+) -> None:
+    """Note what a folder is made with, or check that it was made with just that, but for the names to `ignore`.
+
+    With `may_lack`, settings that came with a later version are taken to have changed nothing. `writes` are the names
+    that the work will write; by default any.
+
+    Raises:
+        ValueError: the folder holds work of other settings, of which the first that differs is named, or files that it
+            would write and has not.
+    """
+    settings = json.loads(json.dumps(settings, default=str))
+    if not path.is_file():
+        _check_free(path.parent, writes)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+        return
+    found, wanted = _flat(read_object(path, f"settings of {what}")), _flat(settings)
+    names = wanted if may_lack else {**wanted, **found}
+    for name in names:
+        if name in ignore or found.get(name) == wanted.get(name) or (may_lack and name not in found):
+            continue
+        raise ValueError(
+            f"expected {what} in {path.parent} made with {_short(name, wanted.get(name))}, got "
+            f"{_short(name, found.get(name))}: choose another --out, or delete that folder to make it again"
+        )
+
+
+def _check_free(folder: Path, names: Iterable[str] | None) -> None:
+    if names is None:
+        names = (path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else ()
+    taken = next((name for name in names if _is_taken(folder / name)), None)
+    if taken is not None:
+        raise ValueError(f"expected a folder without {taken}, got {folder}, where it is not ours: choose another --out")
+
+
+def _is_taken(path: Path) -> bool:
+    """Tell whether something is there that could be lost; an empty folder could not, nor a link to one."""
+    return (path.exists() or path.is_symlink()) and not (path.is_dir() and not any(path.iterdir()))
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted names, as flags have them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _short(name: str, value: Any) -> str:
+    return f"{name} {value}" if len(str(value)) <= 80 else f"other {name}"
