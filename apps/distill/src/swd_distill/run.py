@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from swd_data import read_object, save_image
+from swd_data import make_folder, read_object, save_image
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import encode
@@ -47,7 +47,7 @@ def _make(config: Config, picture: Path) -> None:
         encode(config)
     train(config)
     if processes().is_main_process:
-        picture.parent.mkdir(exist_ok=True)
+        make_folder(picture.parent)
         save_image(compare(config), picture)
 
 

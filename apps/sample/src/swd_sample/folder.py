@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from swd_data import claim, read_text, write_text
+from swd_data import claim, make_folder, read_text, write_text
 from swd_sample.media import save_media
 from swd_sample.pipeline import SwDPipeline
 from swd_schedules import ScaleSchedule
@@ -45,7 +45,7 @@ def sample_folder(
         few = slice(start, start + batch)
         for media, file in zip(pipe(prompts[few], seed=seed + start, schedule=schedule), files[few], strict=True):
             if not file.is_file():
-                file.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(file.parent)
                 save_media(media, file, pipe.fps)
                 made += 1
     return made
@@ -64,7 +64,7 @@ def write_metadata(folder: Path, names: Sequence[str], prompts: Sequence[str]) -
         ValueError: the folder holds samples of other prompts.
     """
     text = check_metadata(folder, names, prompts)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / METADATA, text)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from swd_data.files import read_json, read_object, write_json
+from swd_data.whole import make_folder
 
 LIST = ".swd-files.json"
 """In a folder: the names of what commands wrote there."""
@@ -18,7 +19,7 @@ def own(folder: Path, names: Collection[str]) -> None:
         ValueError: as `check_own`.
     """
     ours = check_own(folder, names)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / LIST, sorted(ours | set(names)))
 
 
@@ -58,7 +59,7 @@ def claim(
     settings = json.loads(json.dumps(settings, default=str))
     if not path.is_file():
         _check_free(path.parent, writes)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_json(path, settings)
         return
     found, wanted = _flat(read_object(path, f"settings of {what}")), _flat(settings)

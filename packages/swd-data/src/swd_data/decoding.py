@@ -12,6 +12,8 @@ from PIL import Image
 from swd_data.errors import reading
 from swd_data.images import WHITE, Colour, flatten
 
+MAX_PIXELS = 2**26
+"""Of a frame: 8K has half as many."""
 OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,h264,hevc,m4v,flv,asf,ogg",
     "protocol_whitelist": "file",
@@ -49,7 +51,12 @@ def opened(path: Path) -> Iterator[Any]:
         if not container.streams.video:
             others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise ValueError(f"expected a video in {path}, got {others} alone")
-        if container.streams.video[0].codec_context is None:  # to decode it would crash PyAV before 18.1
+        codec = container.streams.video[0].codec_context
+        if codec is not None and codec.width * codec.height > MAX_PIXELS:
+            raise ValueError(
+                f"expected at most {MAX_PIXELS} pixels a frame, got {codec.width}x{codec.height} in {path}"
+            )
+        if codec is None:  # to decode it would crash PyAV before 18.1
             raise ValueError(f"expected a video in {path}, got one of a codec that PyAV does not know: convert it")
         yield container
 

@@ -6,6 +6,7 @@ from threading import Lock
 
 from swd_data.errors import reason_of
 from swd_data.files import write_text
+from swd_data.whole import make_folder
 
 FILE = "skipped.jsonl"
 
@@ -49,7 +50,7 @@ class Skipped:
     def _write(self, line: str) -> None:
         """Begin the file with the first line, and append the others: there may be many."""
         if not self.reasons:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             write_text(self.path, line)
             return
         with self.path.open("a", encoding="utf-8", newline="") as file:

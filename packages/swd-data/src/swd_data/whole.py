@@ -106,6 +106,19 @@ def write_whole(path: Path, write: Callable[[Path], object], mode: int = 0o666) 
         write(temporary)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it, on the disk.
+
+    Raises:
+        OSError: as `whole`.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            flush(each.parent)
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if sys.platform == "win32" and path.is_dir():  # which opens no folders

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swd_data import own, read_json, read_object, read_rows, write_json, write_text
+from swd_data import make_folder, own, read_json, read_object, read_rows, write_json, write_text
 
 CATEGORIES = {
     "Creativity": ("Composition", "Diversity"),
@@ -52,7 +52,7 @@ def prepare(source: Path, out: Path) -> str:
     rows = [{"file_name": video.file_name, "text": video.prompt, "index": video.index} for video in videos]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for dimension in {video.dimension for video in videos}:
-        (out / dimension).mkdir(parents=True, exist_ok=True)
+        make_folder(out / dimension)
     own(out, ["videos.jsonl"])
     write_text(out / "videos.jsonl", text)
     missing = [video.file_name for video in videos if not (out / video.file_name).is_file()]

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from numbers import Integral
 from typing import cast, get_args
 
 from swd_schedules.resize import UpscaleMode
 
-MOST_STAGES, MOST_CELLS = 64, 4096
+MOST_STAGES, MOST_CELLS, MOST_OF_ALL = 64, 4096, 2**22
 LOWEST_START = 10.0
 """Schedules start near 1000; one that starts below this counts in sigmas."""
 
@@ -37,6 +38,10 @@ def check_sizes(sizes: Sequence[tuple[int, ...]]) -> None:
             raise ValueError(
                 f"expected sizes (h, w) or (t, h, w) of whole numbers in 1..{MOST_CELLS}, got {size}; "
                 "count latent cells"
+            )
+        if prod(size) > MOST_OF_ALL:
+            raise ValueError(
+                f"expected at most {MOST_OF_ALL} latent cells, got {size}; no model has memory for as many"
             )
     for before, after in pairwise(sizes):
         if len(before) != len(after):

@@ -27,8 +27,8 @@ class ScaleSchedule:
 
     Attributes:
         timesteps: Strictly falling, in (0, 1000], at most 64. A first one below 10 is refused: it must be a sigma.
-        sizes: `(h, w)` or `(t, h, w)` in latent cells, at most 4096 a side, never shrinking on any axis; sizes may
-            repeat. Whether a model's patch divides them is for the model to check.
+        sizes: `(h, w)` or `(t, h, w)` in latent cells, at most 4096 a side and 2^22 in all, never shrinking on any
+            axis; sizes may repeat. Whether a model's patch divides them is for the model to check.
         upscaler: What takes x0 to the next size, in sampling and in training.
 
     Raises:

@@ -16,6 +16,7 @@ from swd_spectral.density import Density, DensityMeter
 from swd_spectral.powerlaw import PowerLaw, fit_power_law
 
 Size = tuple[int, ...]
+MOST_CELLS = 4096  # a side: as in schedules
 _KEYS = ("frequency", "power", "error", "count")
 
 
@@ -116,6 +117,6 @@ def _from_dict(data: dict[str, Any], axis: Any) -> Density:
 
 def _read_size(value: Any) -> Size:
     size = tuple(value)
-    if not size or not all(isinstance(side, int) and side >= 1 for side in size):
+    if not 1 <= len(size) <= 3 or not all(isinstance(side, int) and 1 <= side <= MOST_CELLS for side in size):
         raise ValueError(f"{value!r} is no size")
     return size

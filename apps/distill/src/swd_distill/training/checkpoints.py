@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from swd_data import checksum, read_object, whole_folder, write_json, write_text
+from swd_data import checksum, make_folder, read_object, whole_folder, write_json, write_text
 from swd_data.errors import reason_of
 from swd_data.folders import inside
 from swd_distill.devices import processes
@@ -29,7 +29,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
     Raises:
         OSError: it cannot be written; those before are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     final = folder / f"step-{step:06d}"
     if final.exists() and not (final / STATE).is_file():  # damaged, or a stray file: a run has passed it by
         final.replace(folder / f"damaged-{final.name}-{secrets.token_hex(4)}")

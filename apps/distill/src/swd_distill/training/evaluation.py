@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from swd_data import read_object, read_prompts, write_text
+from swd_data import make_folder, read_object, read_prompts, write_text
 from swd_distill.config import Config
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.sources import open_source
@@ -108,7 +108,7 @@ class Evaluator:
         names = file_names(len(prompts), trainer.schedule)
         files = [folder / name for name in names]
         if state.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_metadata(folder, names, prompts)
         state.wait_for_everyone()
         starts = unfinished(files, batch)

@@ -12,7 +12,7 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from PIL import Image
 from tqdm import tqdm
 
-from swd_data import save_image, write_text
+from swd_data import flush, make_folder, save_image, write_text
 from swd_distill.config import Config
 from swd_distill.devices import processes
 from swd_distill.training.network import Metrics
@@ -69,7 +69,7 @@ class Log:
         if not self._on:
             return
         path = self._folder / "samples" / f"step-{step:06d}.png"
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
         save_image(image, path)
         pixels = np.asarray(image.convert("RGB"))[None]
         for tracker in self._trackers:
@@ -86,6 +86,7 @@ class Log:
         if self._on:
             self._file.flush()
             os.fsync(self._file.fileno())
+            flush(self._folder)
 
 
 def peak_gib(device: torch.device) -> float:

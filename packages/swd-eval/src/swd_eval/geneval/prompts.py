@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from swd_data import own, read_json, write_text
+from swd_data import make_folder, own, read_json, write_text
 from swd_eval.geneval.score import COLOURS
 
 Metadata = dict[str, Any]
@@ -64,7 +64,7 @@ def prepare(out: Path) -> str:
     own(out, ["prompts.jsonl"])
     names: dict[str, str] = {}
     for folder, row in folders.items():
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "samples")
         write_text(folder / "metadata.jsonl", json.dumps(row) + "\n")
         names |= {f"{folder.name}/samples/{image:04d}.png": row["prompt"] for image in range(NUM_IMAGES)}
     lines = (json.dumps({"file_name": name, "text": text}) + "\n" for name, text in names.items())

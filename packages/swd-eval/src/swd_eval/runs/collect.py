@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swd_data import VIDEOS, Clip, Sample, Skipped, claim, open_image, read_object, read_rows, write_text, write_whole
+from swd_data import VIDEOS, Clip, Sample, Skipped, claim, make_folder, open_image, read_object, read_rows, write_text, write_whole
 from swd_data.errors import is_expected
 from swd_eval.measure import Measure, Prepare, Run
 from swd_eval.processes import place, together
@@ -47,7 +47,7 @@ def collect(
     if len(_read(measure, folder)) != len(samples):
         parts = _Parts(measure, samples, folder / f"{measure.name}.parts", batch, skipped)
         with together():
-            parts.folder.mkdir(exist_ok=True)
+            make_folder(parts.folder)
             parts.failed.unlink(missing_ok=True)
         with together():
             parts.compute(threads)

@@ -100,7 +100,7 @@ def read_statistics(path: Path, measure: Measure) -> Statistics:
     Raises:
         ValueError: the file holds something else, or statistics of another mode or dimension.
     """
-    broken = (ValueError, zipfile.BadZipFile, AttributeError, TypeError)
+    broken = (ValueError, zipfile.BadZipFile, AttributeError, TypeError, MemoryError)
     with reading(path, "an .npz with mu and sigma", *broken), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in ("mu", "sigma", "mode", "num") if name in file}
     if not {"mu", "sigma"} <= arrays.keys():

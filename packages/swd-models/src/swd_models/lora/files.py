@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from swd_data import whole, write_json
+from swd_data import make_folder, whole, write_json
 from swd_models.denoiser import Denoiser
 from swd_models.lora.names import PEFT_PREFIX, shown
 from swd_models.lora.scales import CONFIG_KEY, PEFT_CONFIG, alphas_of
@@ -37,7 +37,7 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
         OSError: it cannot be written; what was there before stays.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     state, metadata = _named(lora, denoiser, form), {"format": "pt", FAMILY_KEY: denoiser.family}
     if lora.schedule is not None:
         metadata[SCHEDULE_KEY] = lora.schedule.to_json()
