@@ -44,9 +44,9 @@ class TimedProtocol(H11Protocol):
             self.transport.abort()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request; what is left of this one's body is still to come in its own time."""
+        """Begin to wait for the next request, unless a part of this one or of its answer is still on the way."""
         super().on_response_complete()
-        if self.conn.their_state is not h11.SEND_BODY:
+        if self.conn.their_state is not h11.SEND_BODY and not self.transport.get_write_buffer_size():
             self._within(REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:

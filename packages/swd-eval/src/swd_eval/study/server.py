@@ -33,11 +33,12 @@ class StudyServer:
         self.files = {f"/media/{name}": folder / PUBLIC / "media" / name for name in names}
         self.page = (folder / PUBLIC / "index.html").read_bytes()
         self.votes = Votes(folder / VOTES, [pair.id for pair in key.pairs])
+        self.app = StudyApp(self.page, self.files, self.raters, self.votes)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=256)
         self.server = Server(
             Config(
-                StudyApp(self.page, self.files, self.raters, self.votes),
+                self.app,
                 http=TimedProtocol,
                 ws="none",
                 lifespan="off",
@@ -102,13 +103,11 @@ class _Again(logging.Filter):
 def _log_to(path: Path | None) -> None:
     """Show errors on stderr, and with a path each request there."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not that somebody sent no HTTP
-    root, shown = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.ERROR)
     shown.addFilter(_Again())
     handlers: list[logging.Handler] = [shown]
     if path is not None:
         handlers.append(RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"))
         logging.getLogger("swd_eval.study").setLevel(logging.INFO)
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        root.addHandler(handler)
+    logging.basicConfig(format="%(asctime)s %(message)s", handlers=handlers, force=True)
