@@ -49,8 +49,8 @@ class Key:
             raise ValueError(f"expected a study, got {folder} without {KEY}: make one with `swd-eval study build`")
         found = read_object(path, "the key of a study")
         try:
-            pairs = tuple(_pair(row, len(found["runs"])) for row in found["pairs"])
-            runs = tuple(_text(run) for run in found["runs"])
+            pairs = tuple(_pair(row, len(found["runs"])) for row in _list(found["pairs"]))
+            runs = tuple(_text(run) for run in _list(found["runs"]))
             return cls(_text(found["study"]), _text(found["kind"]), int(found["seed"]), runs, pairs)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"expected the key of a study in {path}, got something else: {error!r}") from error
@@ -65,6 +65,12 @@ def _pair(row: dict[str, Any], num_runs: int) -> Pair:
     if len(media) != 2 or not all(_MEDIA.fullmatch(name) for name in media):
         raise ValueError(f"media {media!r:.80}")
     return Pair(_text(row["id"]), _text(row["prompt"]), _text(row["item"]), (first, second), (media[0], media[1]))
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.40}, which is no list")
+    return value
 
 
 def _text(value: object) -> str:

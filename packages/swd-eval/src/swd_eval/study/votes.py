@@ -40,8 +40,8 @@ LEASE = """
 INSERT INTO assignments SELECT ?1, ?2, ?3, COUNT(DISTINCT criterion) = ?4 FROM votes WHERE pair = ?1 AND rater = ?2
 ON CONFLICT DO UPDATE SET expires = excluded.expires, finished = MAX(finished, excluded.finished)
 """
-PART = 5000
-"""Votes of one transaction: about a tenth of a second, in which others wait."""
+PART, PAUSE = 5000, 0.05
+"""Votes of one transaction, for about a tenth of a second, and seconds after it, in which others have their turn."""
 FIELDS = {"id": str, "rater": str, "pair": str, "criterion": str, "answer": int}
 
 
@@ -143,6 +143,7 @@ class Votes:
         for start in range(0, len(new), PART):
             with self._transaction():
                 self._insert(new[start : start + PART])
+            time.sleep(PAUSE)
         return len(new)
 
     def answers(self, rater: str | None = None) -> list[Answer]:
@@ -210,7 +211,9 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def _read(path: Path) -> list[Answer]:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", timeout=30, uri=True)) as db:
+    # Without a log nobody has it open: then not even SQLite's own files need to be made beside it.
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", timeout=30, uri=True)) as db:
         return _answers(db, None)
 
 
