@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from swd_distill.data import encode as encode_module
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
+from swd_distill.data.hub import _is_own
 
 datasets = pytest.importorskip("datasets", reason="needs the extra swd-distill[datasets]")
 
@@ -168,3 +170,27 @@ def test_what_datasets_cannot_load_is_refused(refused, argv, tmp_path):
         error = refused(argv("encode", tmp_path / "run", "--data.images", images), late=True)
         assert f"expected a data set that `datasets` loads, got {images}" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("named", ["private.png", "http://127.0.0.1:9/a.png", "hf://datasets/other/one@main/a.png"])
+def test_rows_that_name_a_path_open_no_file_outside_and_no_address(refused, argv, tmp_path, contents, streaming, named):
+    (tmp_path / "private.png").write_bytes(contents[0])
+    named = named if "://" in named else str(tmp_path / named)
+    rows = [{"image": {"bytes": content, "path": None}, "caption": "a"} for content in contents[1:]]
+    rows.append({"image": {"bytes": None, "path": named}, "caption": "a"})
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "0.parquet")
+    flags = ["--data.streaming", "--data.num-images", "100"] if streaming else []
+    args = argv("encode", tmp_path / "run", "--data.images", tmp_path / "data", "--data.max-bad", "0", *flags)
+    line = refused(args, late=True)
+    assert f"expected the bytes of an image in row {NUM - 1} of {tmp_path / 'data'}, got the path '{named}'" in line
+
+
+def test_files_of_the_data_set_itself_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    own, data = ["data/a.png", "hub/datasets--a--b/blobs/c"], tmp_path / "data"
+    assert all(_is_own(str(tmp_path / name), data) for name in own)
+    assert not any(_is_own(str(tmp_path / name), data) for name in ("b.png", "data/../b.png", "hub/../b.png"))
+    assert _is_own("hf://datasets/me/cats@abc/train/a.png", Path("me/cats"))
+    assert not _is_own("hf://datasets/me/cats2@abc/a.png", Path("me/cats"))

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from swd_data import read_frames
 from swd_models import load_denoiser, save_lora, share_base
+from swd_models.loading import resolve_model
 from swd_models.lora.files import FILES, SCHEDULE_KEY
 from swd_models.tiny import tiny_sd3
 from swd_sample.presets import SOURCES
@@ -250,6 +252,48 @@ def test_a_file_of_prompts_fills_a_folder_and_again_only_what_is_missing(cli, ru
     cli(run, CIRCLE, "--seed", "7", "--out", tmp_path / "one.png")
     one, third = (np.asarray(Image.open(path)).astype(int) for path in (tmp_path / "one.png", out / "000002.png"))
     assert np.abs(one - third).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [(["--seed", "6"], "seed"), (["--steps", "2"], "schedule"), (["--schedule", "tiny-4-full"], "schedule"),
+     (["--lora", "other"], "lora"), (["--model", "fine-tune"], "model")],
+)  # fmt: skip
+def test_a_folder_mixes_no_samples_of_two_settings(cli, refused, run, copied, tmp_path, flags, name):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "images"
+    prompts.write_text(f"{CIRCLE}\n{CROSS}\n")
+    cli(run, "--prompts-file", prompts, "--out", out)
+    (out / "000001.png").unlink()
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    state = load_file(file := copied / "lora" / FILES["diffusers"])
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file({key: value * 2 for key, value in state.items()}, tmp_path / "other.safetensors", metadata)
+    shutil.copytree(resolve_model("embedded"), tmp_path / "fine-tune")
+    names = {"other": tmp_path / "other.safetensors", "fine-tune": tmp_path / "fine-tune"}
+    line = refused(run, "--prompts-file", prompts, "--out", out, *(names.get(flag, flag) for flag in flags))
+    assert "expected samples in" in line
+    assert name in line.split(" made with ")[1]
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["000000.png", "metadata.jsonl"])
+def test_files_of_others_are_taken_for_no_samples(refused, run, tmp_path, name):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "theirs"
+    prompts.write_text(f"{CIRCLE}\n")
+    out.mkdir()
+    (out / name).write_text("" if name == "metadata.jsonl" else "a night's work")
+    refused(run, "--prompts-file", prompts, "--out", out)
+    assert [path.name for path in out.iterdir()] == [name]
+
+
+def test_metadata_is_written_once(cli, run, tmp_path):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "images"
+    prompts.write_text(f"{CIRCLE}\n")
+    cli(run, "--prompts-file", prompts, "--out", out)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    cli(run, "--prompts-file", prompts, "--out", out)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
 def test_prompts_with_file_names_go_there(cli, run, tmp_path):

@@ -111,8 +111,12 @@ class _Stored(Cache):
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         shards, settings = manifest["shards"], manifest["settings"]
         self.captions, self.uncond = manifest["captions"], _load(folder / UNCOND)
-        self._shards = [_open(folder / inside(shard["file"], MANIFEST), shard["bytes"]) for shard in shards]
-        self._texts = [_open(folder / inside(text["file"], MANIFEST), text["bytes"]) for text in manifest["texts"]]
+        self._shards = [
+            _open(folder / inside(shard["file"], str(folder / MANIFEST)), shard["bytes"]) for shard in shards
+        ]
+        self._texts = [
+            _open(folder / inside(text["file"], str(folder / MANIFEST)), text["bytes"]) for text in manifest["texts"]
+        ]
         self._prompts: list[int] = _load(folder / INDEX)["prompts"].tolist()
         self._per_text, self._fp8 = manifest["prompts_per_text"], settings["text_dtype"] != "model"
         # A bucket is what the shards hold of it, one shard after the other.
@@ -163,7 +167,7 @@ def verify_files(folder: Path, files: Sequence[dict[str, Any]]) -> None:
 
 
 def _verified(folder: Path, file: dict[str, Any]) -> dict[str, Any]:
-    path = folder / inside(file["file"], MANIFEST)
+    path = folder / inside(file["file"], str(folder / MANIFEST))
     if not path.is_file():
         raise ValueError(f"expected the file {path} of the cache, got no such file: {AGAIN}")
     if path.stat().st_size != file["bytes"] or checksum(path) != file["sha256"]:

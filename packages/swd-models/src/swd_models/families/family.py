@@ -39,6 +39,8 @@ class Family:
     def load_config(self, model: str) -> dict[str, Any]:
         """Load the backbone's config alone."""
         config: dict[str, Any] = self.backbone.load_config(model, subfolder=self.denoiser.subfolder)
+        if not isinstance(config, dict):
+            raise ValueError(f"expected the config of a denoiser in {model}, got {config!r:.40}")
         return config
 
     def build_empty(self, config: Config) -> Denoiser:
@@ -48,35 +50,50 @@ class Family:
 
     def load_denoiser(self, model: str, **options: Any) -> Denoiser:
         """Load the denoiser alone."""
-        return self._wrap(self.backbone.from_pretrained(model, subfolder=self.denoiser.subfolder, **options).eval())
+        return self._wrap(_load_whole(self.backbone, model, self.denoiser.subfolder, **options).eval())
 
     def load_latents(self, model: str, **options: Any) -> Latents:
         """Load the autoencoder alone."""
-        dtype = {"dtype": self.vae_dtype} if self.vae_dtype else {}
-        return self.latents(self.vae.from_pretrained(model, subfolder="vae", **options | dtype))
+        return self.latents(self._load_vae(model, **options))
 
     def load_text(self, model: str, **options: Any) -> Text:
         """Load text encoders and tokenizers alone."""
         denoiser = self.denoiser.subfolder
-        pipe = self._load_pipeline(model, ("vae", denoiser), **options)
+        pipe = self._load_pipeline(model, {"vae": None, denoiser: None}, **options)
         # SD3's `encode_prompt` reads the width of a left-out T5 from the transformer's config.
         pipe.register_modules(**{denoiser: self.build_empty(self.load_config(model)).backbone})
         return self.text(pipe)
 
     def load_teacher(self, model: str, **options: Any) -> Teacher:
         """Load the whole pipeline."""
-        pipe = self._load_pipeline(model, **options)
-        if self.vae_dtype:
-            pipe.vae.to(self.vae_dtype)
-        denoiser = self._wrap(getattr(pipe, self.denoiser.subfolder))  # with norms as training has them
+        denoiser = self.load_denoiser(model, **options)  # with norms as training has them
+        parts = {self.denoiser.subfolder: denoiser.backbone, "vae": self._load_vae(model, **options)}
+        pipe = self._load_pipeline(model, parts, **options)
         return Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe).options)
+
+    def _load_vae(self, model: str, **options: Any) -> Any:
+        dtype = {"dtype": self.vae_dtype} if self.vae_dtype else {}
+        return _load_whole(self.vae, model, "vae", **options | dtype)
 
     def _wrap(self, backbone: Any) -> Denoiser:
         wrap: Callable[[Any], Denoiser] = self.denoiser  # a family's class takes the backbone alone
         return wrap(backbone)
 
-    def _load_pipeline(self, model: str, without: Sequence[str] = (), **options: Any) -> Any:
-        """Load a pipeline but for some parts, and those that the model itself leaves out, which must be named."""
+    def _load_pipeline(self, model: str, parts: Mapping[str, Any], **options: Any) -> Any:
+        """Load a pipeline around some parts; those that the model itself leaves out must be named."""
         index: Mapping[str, Any] = self.pipeline.load_config(model)
-        left_out = [name for name, value in index.items() if value == [None, None]]
-        return self.pipeline.from_pretrained(model, **dict.fromkeys([*without, *left_out]), **self.options, **options)
+        left_out = {name: None for name, value in index.items() if value == [None, None]}
+        return self.pipeline.from_pretrained(model, **left_out | dict(parts), **self.options, **options)
+
+
+def _load_whole(kind: Any, model: str, subfolder: str, **options: Any) -> Any:
+    """Load a part of which nothing is missing: diffusers fills with random numbers what a file does not have."""
+    part, info = kind.from_pretrained(model, subfolder=subfolder, output_loading_info=True, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"expected all weights of {subfolder} in {model}, got none for {missing[0]}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + ": download it again, or choose another model"
+        )
+    return part
