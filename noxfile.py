@@ -70,7 +70,7 @@ def workspace(session: nox.Session) -> None:
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
     """Run only the tests that take minutes, which the members' runs have too: kills at many instants."""
-    _run(session, "pytest", *PARALLEL, "-m", "slow", "apps", *session.posargs, **TESTING)
+    _run(session, "pytest", *PARALLEL, "-m", "slow", "apps", "tests", *session.posargs, **TESTING)
 
 
 @nox.session(default=False)
