@@ -109,6 +109,72 @@ def test_a_run_killed_again_and_again_ends_as_one_left_alone(fork, encoded, tmp_
     assert not list((killed / "checkpoints").glob("tmp-*"))
 
 
+# As text, for pytest's modules have no names by which another process could import them.
+KILLED_IN_A_WRITE = """
+import os, signal
+from pathlib import Path
+from swd_distill.cli import main
+
+calls = [0]
+
+def counted(function):
+    def call(*args, **options):
+        calls[0] += 1
+        if calls[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **options)
+    return call
+
+for name in ("fsync", "replace", "unlink", "rmdir", "mkdir"):
+    setattr(os, name, counted(getattr(os, name)))
+main(args)
+Path(count).write_text(str(calls[0]))
+"""
+
+
+def _files(run):
+    """Return what a run has made: bytes, or what is in them where a clock or the order of a header has a say."""
+    found = {}
+    for path in run.rglob("*"):
+        name = path.relative_to(run).as_posix()
+        if path.is_file() and path.suffix == ".safetensors":
+            found[name] = {key: tensor.tolist() for key, tensor in load_file(path).items()}
+        elif name == "metrics.jsonl":
+            rows = map(json.loads, path.read_text().splitlines())
+            found[name] = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+        elif path.is_file() and path.suffix != ".pt" and path.name not in ("state.json", "lock"):
+            found[name] = path.read_bytes().replace(bytes(run), b"RUN")
+    return {name: value for name, value in found.items() if not name.startswith("tensorboard/")}
+
+
+@pytest.mark.slow
+def test_a_whole_run_killed_in_its_writes_ends_as_one_left_alone(argv, tmp_path):
+    """Twenty times: at a write, a flush, a rename or a removal, which are short, wherever in the run they are."""
+    context, rng = multiprocessing.get_context("forkserver"), random.Random(1)
+    context.set_forkserver_preload(["swd_distill.run"])
+
+    def run(folder, at):
+        names = {"args": argv("run", folder), "at": at, "count": str(tmp_path / "count")}
+        process = context.Process(target=exec, args=(KILLED_IN_A_WRITE, names))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    assert run(tmp_path / "whole", 0) == 0
+    most, whole = int((tmp_path / "count").read_text()), _files(tmp_path / "whole")
+    kills, number = [], 0
+    while len(kills) < 20:
+        folder, code, number = tmp_path / f"killed-{number}", -signal.SIGKILL, number + 1
+        while code:
+            # Some soon after the start, so that the next begins at another place; some anywhere.
+            at = rng.randint(1, 12) if rng.random() < 0.7 else rng.randint(1, most)
+            code = run(folder, at if len(kills) < 20 else 0)
+            kills += [at] * (code == -signal.SIGKILL)
+            assert code in (0, -signal.SIGKILL)
+        assert _files(folder) == whole
+        assert not [path for path in folder.parent.rglob(".*") if "swd-" in path.name and "killed" in str(path)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(start, encoded, tmp_path, number):
     run = _linked(tmp_path, "signalled", encoded)
