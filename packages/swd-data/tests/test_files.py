@@ -36,7 +36,7 @@ def test_whole_replaces_what_was_there(tmp_path):
     with whole(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
         assert (tmp_path / "a.txt").read_text() == "old"
-        assert temporary.parent == tmp_path
+        assert temporary.parent.parent == tmp_path
     assert (tmp_path / "a.txt").read_text() == "new"
     assert names(tmp_path) == ["a.txt"]
 

@@ -43,22 +43,24 @@ def sweep(tmp_path):
 def test_a_temporary_is_no_sample_and_meets_none(tmp_path, name):
     path = tmp_path / name
     with whole(path) as temporary, whole(path) as another:
-        assert temporary.suffix == (path.suffix or ".swd-tmp")
-        assert temporary != another
-        assert temporary.name.startswith(".")
-        assert len(os.fsencode(temporary.name)) <= 255
+        assert temporary.name == another.name == name
+        assert temporary.parent != another.parent
+        assert temporary.parent.name.startswith(".")
+        temporary.write_text("ours")
+        another.write_text("ours")
         with pytest.raises(ValueError, match=r"expected images in .*, got none"):
             find_files(tmp_path, "images")
     assert names(tmp_path) == [name]
 
 
 def test_a_temporary_is_not_written_through_a_link(tmp_path, monkeypatch):
-    theirs = tmp_path / "theirs.txt"
+    (tmp_path / "theirs").mkdir()
+    theirs = tmp_path / "theirs" / "a.txt"
     theirs.write_text("theirs")
     monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
     with whole(tmp_path / "a.txt") as temporary:
-        pass
-    temporary.symlink_to(theirs)
+        temporary.write_text("ours")
+    temporary.parent.symlink_to(tmp_path / "theirs")
     (tmp_path / "a.txt").unlink()
     with pytest.raises(OSError, match=r"expected to write .*a.txt, got: .*exists"):
         write_text(tmp_path / "a.txt", "ours")
@@ -90,16 +92,16 @@ def test_a_mode_holds_whatever_was_there(tmp_path):
 
 def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path, sweep, dead):
     kept = [
-        f".a.{HOST}-{os.getpid()}-00000000.swd-tmp.png",  # of this process
-        f".a.{HOST}-1-00000000.swd-tmp.png",  # of one that lives
-        f".a.00000000-{dead}-00000000.swd-tmp.png",  # of another machine, of today
-        f".a.{HOST}-{dead}-00000000.tmp.png",
-        f"a.{HOST}-{dead}-00000000.swd-tmp.png",
+        f".a.png.{HOST}-{os.getpid()}-00000000.swd-tmp",  # of this process
+        f".a.png.{HOST}-1-00000000.swd-tmp",  # of one that lives
+        f".a.png.00000000-{dead}-00000000.swd-tmp",  # of another machine, of today
+        f".a.png.{HOST}-{dead}-00000000.tmp",
+        f"a.png.{HOST}-{dead}-00000000.swd-tmp",
         ".hidden",
         "a.tmp.png",
     ]
     stale = [
-        f".a.{HOST}-{dead}-00000000.swd-tmp.png",
+        f".a.png.{HOST}-{dead}-00000000.swd-tmp",
         f".noext.{HOST}-{dead}-ffffffff.swd-tmp",
         f".a.{HOST}-{dead}-1234abcd.swd-tmp",
     ]
@@ -111,7 +113,7 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path, sweep, d
 
 
 def test_what_another_machine_left_is_removed_after_a_day(tmp_path, sweep):
-    left = tmp_path / ".a.00000000-1-00000000.swd-tmp.png"
+    left = tmp_path / ".a.png.00000000-1-00000000.swd-tmp"
     left.write_text("half")
     os.utime(left, (time.time() - 90_000,) * 2)
     assert sweep() == []

@@ -9,7 +9,7 @@ from swd_data.texts import read_text
 from swd_data.whole import write_whole
 
 
-def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+def write_text(path: Path, text: str, mode: int | None = None) -> None:
     """Write a text in UTF-8, whole or not at all; a file that holds it already is left as it is."""
     data = text.encode()
     if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):

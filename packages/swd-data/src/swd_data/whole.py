@@ -25,28 +25,29 @@ _swept: set[tuple[int, Path]] = set()
 
 
 @contextmanager
-def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
-    """Give an empty file beside `path`, of the same suffix, to write to; it then takes the place of `path`.
+def whole(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """Give a name to write to, in a hidden folder beside `path`; what was written then takes the place of `path`.
 
-    It is on the disk when it does. Nothing is left of it after an error; what a killed process left is removed by the
-    next one that writes to the folder. `mode` are the permissions, less what the process masks.
+    It is on the disk when it does. Nothing is left of it after an error; what a killed process left, libraries' own
+    temporaries too, is removed by the next one that writes to the folder. `mode` are permissions to set.
 
     Raises:
         OSError: it could not be written, for example as the disk is full; the line names `path`.
     """
-    temporary = _temporary(path)
+    room = _temporary(path)
+    temporary = room / path.name
     try:
         with _writing(path):
             _sweep(path.parent)
-            # Exclusively: not through a link that others put there.
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+            room.mkdir(0o700)  # which takes no link that others put there
             yield temporary
+            if mode is not None:
+                temporary.chmod(mode)
             flush(temporary)
             temporary.replace(path)
             flush(path.parent)
     finally:
-        with suppress(OSError):  # the folder itself may be none: what was raised says so
-            temporary.unlink()
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def check_replaceable(path: Path, mark: str) -> None:
@@ -100,7 +101,7 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
         shutil.rmtree(before, ignore_errors=True)
 
 
-def write_whole(path: Path, write: Callable[[Path], object], mode: int = 0o666) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], mode: int | None = None) -> None:
     """Let `write` fill a file, which then is whole or absent."""
     with whole(path, mode) as temporary:
         write(temporary)
@@ -131,11 +132,11 @@ def flush(path: Path) -> None:
 
 
 def _temporary(path: Path, kind: str = _NEW) -> Path:
-    """Name what becomes `path`: a dot file, for whatever a kill leaves of it is no sample."""
-    stem, suffix, unique = path.stem, path.suffix, f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-    if len(os.fsencode(path.name)) > 180:  # of at most 255 bytes
-        stem, suffix = f"{path.stem[:20]}.{zlib.crc32(os.fsencode(path.name)):08x}", suffix[:20]
-    return path.with_name(f".{stem}.{unique}.{kind}{suffix}")
+    """Name a folder beside what becomes `path`: hidden, for whatever a kill leaves in it is no sample."""
+    name, unique = path.name, f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    if len(os.fsencode(name)) > 180:  # of at most 255 bytes
+        name = f"{name[:20]}.{zlib.crc32(os.fsencode(name)):08x}"
+    return path.with_name(f".{name}.{unique}.{kind}")
 
 
 def _sweep(folder: Path) -> None:
@@ -152,7 +153,7 @@ def _sweep_one(path: Path) -> None:
     found = _NAME.fullmatch(path.name) if path.name.startswith(".") else None
     if not (found and _is_dead(path, found["host"], int(found["pid"]))):
         return
-    final = path.with_name(found["of"] + path.suffix.removeprefix(f".{_OLD}"))
+    final = path.with_name(found["of"])
     with suppress(OSError):  # another process may be at it
         if found["old"] and not final.exists():
             path.replace(final)
