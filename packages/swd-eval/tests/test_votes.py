@@ -1,4 +1,7 @@
 import random
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -121,3 +124,56 @@ def test_raters_at_several_processes_wait_for_each_other(tmp_path):
     with closing(Votes(tmp_path / "v", pairs)) as votes:
         places = Counter((answer.pair, answer.criterion) for answer in votes.answers())
     assert max(places.values()) == 3
+
+
+def test_a_power_cut_at_any_byte_of_the_log_keeps_every_vote_that_was_acknowledged(tmp_path):
+    """What is flushed when a vote is acknowledged is the log up to there; of the rest anything may be on the disk."""
+    (tmp_path / "live").mkdir()
+    path, ends, rng = tmp_path / "live" / "v", [], random.Random(0)
+    with closing(Votes(path, PAIRS)) as votes:
+        assert votes._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: the log is flushed at each commit
+        assert votes._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        for number in range(8):
+            votes.take([vote(number, f"rater-{number}", "p0")])
+            ends.append((tmp_path / "live" / "v-wal").stat().st_size)
+        data, log = path.read_bytes(), (tmp_path / "live" / "v-wal").read_bytes()
+    cuts = [cut for end in ends for cut in (end - 1, end, end + 1, rng.randint(0, len(log)))] + [0, len(log)]
+    for number, cut in enumerate(cut for cut in cuts if cut <= len(log)):
+        for rest in (b"", bytes(len(log) - cut), rng.randbytes(len(log) - cut)):
+            folder = tmp_path / f"cut-{number}-{rest[:1].hex()}"
+            folder.mkdir(exist_ok=True)
+            (folder / "v").write_bytes(data)
+            (folder / "v-wal").write_bytes(log[:cut] + rest)
+            with closing(Votes(folder / "v", PAIRS)) as found:
+                raters = [answer.rater for answer in found.answers()]
+            assert raters == [f"rater-{i}" for i in range(len(raters))]
+            assert len(raters) >= sum(end <= cut for end in ends)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is missing")
+def test_a_vote_is_flushed_before_it_is_acknowledged(tmp_path):
+    code = """
+import sys
+from swd_eval.study.votes import Vote, Votes
+votes = Votes(sys.argv[1], ["p0"])
+for number in range(3):
+    votes.take([Vote(f"vote-{number:04d}", f"rater-{number}", "p0", "relevance", 1)])
+    print("acknowledged", flush=True)
+"""
+    calls = "trace=fsync,fdatasync,pwrite64,write"
+    command = ["strace", "-f", "-y", "-e", calls, "-o", tmp_path / "trace", sys.executable, "-c", code, tmp_path / "v"]
+    traced = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if traced.returncode:
+        pytest.skip(f"strace may not trace here: {traced.stderr.strip()[-100:]}")
+    events = []
+    for line in (tmp_path / "trace").read_text().splitlines():
+        if "v-wal>" in line:
+            events.append("flush" if "sync(" in line else "write")
+        elif '"acknowledged' in line:
+            events.append("acknowledged")
+    assert events.count("acknowledged") == 3
+    for place, event in enumerate(events):
+        if event == "acknowledged":
+            before = [each for each in events[:place] if each != "acknowledged"]
+            assert before[-1] == "flush"
+            assert "write" in before
