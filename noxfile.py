@@ -74,6 +74,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Try files and bodies of strangers for ten minutes on two cores, from random seeds."""
+    _run(session, "pytest", *PARALLEL, "tests/fuzz", *session.posargs, **TESTING, SWD_FUZZ_SECONDS="80")
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Time sampling, training and what both take beyond their networks, in short, on what this machine has."""
     out = session.create_tmp()

@@ -50,6 +50,7 @@ class StudyApp:
         ]
         handlers = {HTTPException: _refusal, OSError: _unavailable, sqlite3.Error: _unavailable}
         self._app = Starlette(routes=routes, exception_handlers=handlers)
+        self._app.router.redirect_slashes = False  # to whatever host a request names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
