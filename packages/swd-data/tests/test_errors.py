@@ -138,3 +138,12 @@ def test_a_reader_that_leaves_is_no_error(body, unbuffered):
 def test_a_broken_pipe_to_another_is_an_error(capsys, monkeypatch):
     code, _, err = ask(capsys, monkeypatch, fail(BrokenPipeError(32, "Broken pipe")))
     assert (code, err) == (2, "swd-test: error: [Errno 32] Broken pipe\n")
+
+
+def test_a_line_holds_nothing_that_a_terminal_obeys(capsys):
+    def fail():
+        raise ValueError("expected a name, got \x1b[2J\x07\r\nswd: \udc80 é \u202e")
+
+    with pytest.raises(SystemExit):
+        shell("swd", fail)
+    assert capsys.readouterr().err == "swd: error: expected a name, got \\x1b[2J\\x07 swd: \\udc80 é \\u202e\n"

@@ -67,8 +67,14 @@ def shell(
             sys.excepthook(type(error), error, error.__traceback__)
             print(f"{name}: {REPORT}", file=sys.stderr)
             raise SystemExit(1) from None
-        print(f"{name}: error: {' '.join(line.split())}", file=sys.stderr)
+        print(f"{name}: error: {plain(line)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def plain(text: str) -> str:
+    """Return a text on one line, without what a terminal would obey: files say parts of it."""
+    line = " ".join(text.split())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
 def _is_left() -> bool:
