@@ -194,7 +194,7 @@ def _steps_until_counted(trainer: Trainer) -> int:
     while wanted:
         for update in trainer.updates():
             draw = Draw(trainer.config.seed, step, update, trainer.places[0])
-            wanted.discard((update, draw.stage(trainer.schedule).index))
+            wanted.discard((update, draw.stage(trainer.schedule, trainer.recipe).index))
         step += 1
     return step
 

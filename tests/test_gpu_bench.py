@@ -167,7 +167,7 @@ def test_updates_are_found_at_the_stage_that_is_asked_for(small):
     assert kinds(trainer) == {STUDENT: 1, FAKE: config.recipe.fake_updates}
     for stage in range(len(config.scales.sizes)):
         step = next(steps_at(trainer, STUDENT, stage))
-        assert Draw(config.seed, step, STUDENT, range(1)).stage(config.scales).index == stage
+        assert Draw(config.seed, step, STUDENT, range(1)).stage(config.scales, config.recipe).index == stage
         trainer.feed(STUDENT, step)
         assert trainer.update_student(step)["stage"] == stage
 

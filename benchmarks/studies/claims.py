@@ -116,7 +116,10 @@ LOSSES = Study(
         "MMD alone, pseudo-Huber": _losses(SHORT, mmd_kernel="huber"),
         "MMD alone, mean over the batch (B)": _losses(SHORT, mmd_pooling="batch"),
         "MMD alone, clean (C)": _losses(SHORT, mmd_noised=False),
-        "MMD alone, features of the fake model": _losses(SHORT, mmd_features="fake", fake_updates=1),
+        # A weight that moves nothing: without a loss that asks for it, no fake model is trained.
+        "MMD alone, features of the fake model": _losses(
+            SHORT, balance=False, mmd_features="fake", fake_updates=1, dmd_weight=1e-12
+        ),
         # Their kernel is a mean as their other losses are: with it, their weights balance these.
         "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=FULL.recipe.guidance, fake_updates=2)),
     },

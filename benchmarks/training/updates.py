@@ -49,7 +49,7 @@ def kinds(trainer: Trainer) -> dict[str, int]:
 def steps_at(trainer: Trainer, kind: str, stage: int) -> Iterator[int]:
     """Return the steps at which an update is of a stage; which one it is is drawn, a pure function of the step."""
     draws = (Draw(trainer.config.seed, step, UPDATES[kind], trainer.places[0]) for step in count())
-    return (draw.step for draw in draws if draw.stage(trainer.schedule).index == stage)
+    return (draw.step for draw in draws if draw.stage(trainer.schedule, trainer.recipe).index == stage)
 
 
 def update(trainer: Fed, kind: str, step: int) -> Metrics:

@@ -23,15 +23,17 @@ from swd_models import load_denoiser, share_base
 from swd_models.adapters import adapter_state
 from swd_models.roles import compile_blocks, shard_base
 
-FULL = replace(PAPER, dmd_weight=30.0, gan_weight=1.0, fake_updates=1)
+FULL = replace(PAPER, balance=False, gan_rise=0, dmd_weight=30.0, gan_weight=1.0, fake_updates=1)
 RECIPES = {
-    "paper": FULL,
+    "paper": replace(PAPER, fake_updates=1, gan_rise=2),
+    "weights": FULL,
     "released": replace(RELEASED, fake_updates=1),
     "mmd": replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
     "rbf": replace(PAPER, dmd_weight=0.0, gan_weight=0.0, mmd_kernel="rbf"),
     "dmd": replace(FULL, mmd_weight=0.0, gan_weight=0.0),
     "gan": replace(FULL, mmd_weight=0.0, dmd_weight=0.0, gradient_penalty=0.1),
     "mmd-of-fake": replace(FULL, mmd_features="fake", dmd_weight=0.0),
+    "balanced-rbf": replace(PAPER, fake_updates=1, mmd_kernel="rbf", gan_rise=0),
 }
 SWITCHES = [
     *(

@@ -136,7 +136,7 @@ def test_a_batch_is_of_one_bucket_in_proportion_to_its_samples(cache):
         batch = draw.batch(cache, base, PAPER)
         bucket, among = cache.buckets[draw.bucket(cache)]
         assert Draw(0, step, "student", range(4, 6)).bucket(cache) == draw.bucket(cache)
-        assert batch.stage == bucket.schedule(base).stages[draw.stage(base).index]
+        assert batch.stage == bucket.schedule(base).stages[draw.stage(base, PAPER).index]
         assert batch.real.shape == (4, 4, *batch.stage.target)
         every = cache.latents(list(among), batch.stage.target)
         assert all(any(torch.equal(real, one) for one in every) for real in batch.real)

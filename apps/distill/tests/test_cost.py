@@ -49,7 +49,7 @@ def test_an_iteration_costs_what_the_mathematics_needs_and_was_counted_to(
     config = configure(tmp_path, recipe, checkpointing="all" if checkpointing else "none")
     trainer = build_trainer(config, open_cache())
     last = trainer.schedule.stages[-1]
-    monkeypatch.setattr(Draw, "stage", lambda self, schedule: last)
+    monkeypatch.setattr(Draw, "stage", lambda self, schedule, recipe: last)
     draw = Draw(0, 0, "student", range(config.training.batch))
     batch, sigma = draw.batch(trainer.cache, trainer.schedule, recipe), torch.full((2,), 0.5)
 
@@ -143,11 +143,13 @@ def test_memory_is_counted_within_a_tenth_of_what_real_updates_hold(
     batches = {}
     for update in ("student", "fake-0"):
         draw = Draw(0, 0, update, range(share))
-        draw = replace(draw, step=next(s for s in range(99) if replace(draw, step=s).stage(trainer.schedule) == last))
+        draw = replace(
+            draw, step=next(s for s in range(99) if replace(draw, step=s).stage(trainer.schedule, PAPER) == last)
+        )
         batches[update] = draw.batch(trainer.cache, trainer.schedule, PAPER)
     modules = [trainer.roles.teacher, trainer.roles.student, trainer.roles.fake, trainer.head]
     with Meter(modules) as meter:
-        gradients = torch.autograd.grad(trainer.student_terms(batches["student"]).total, trainer.student.parameters)
+        gradients = torch.autograd.grad(trainer.student_terms(batches["student"], 0).total, trainer.student.parameters)
         del gradients
         x0 = trainer.generate(batches["fake-0"]).detach()
         torch.autograd.grad(trainer.fake_terms(batches["fake-0"], x0).total, trainer.fake.parameters)

@@ -16,7 +16,7 @@ from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective
 from swd_models import load_denoiser, share_base
 from swd_models.adapters import adapter_parameters
 
-FULL = replace(PAPER, dmd_weight=1.0, gan_weight=5e-3, fake_updates=2)
+FULL = replace(PAPER, balance=False, gan_rise=0, dmd_weight=1.0, gan_weight=5e-3, fake_updates=2)
 MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)
 FAKE = {"fake/denoising", "fake/discriminator", "fake/accuracy"}
 ALWAYS = {"norm", "skips", "stage", "contrast", "saturation"}
@@ -56,7 +56,7 @@ def test_a_generator_step_moves_the_student_alone_and_leaves_no_gradient(build):
     student, others = _trainable(trainer)
     before = _copy(student), _copy(others)
     found = trainer.update_student(0)
-    assert set(found) == ALWAYS | MMD | DMD | GAN
+    assert set(found) == ALWAYS | MMD | DMD | GAN | {"share_dmd", "share_gan"}
     assert not _equal(student, before[0])
     assert _equal(others, before[1])
     assert all(parameter.grad is None for parameter in [*student, *others])
@@ -100,7 +100,7 @@ def test_mmd_alone_builds_no_fake_and_no_head(build):
         (replace(RELEASED, fake_updates=1), MMD | DMD | GAN | FAKE),
         (replace(FULL, gan_weight=0.0), MMD | DMD | {"fake/denoising"}),
         (replace(FULL, mmd_weight=0.0, dmd_weight=0.0), GAN | FAKE),
-        (replace(MMD_ONLY, mmd_features="fake"), MMD | {"fake/denoising"}),
+        (replace(MMD_ONLY, mmd_features="fake"), MMD),
         (replace(MMD_ONLY, mmd_kernel="rbf", mmd_pooling="batch"), MMD),
         (replace(FULL, gradient_penalty=0.1), MMD | DMD | GAN | FAKE | {"fake/gradient_penalty"}),
     ],
@@ -109,7 +109,8 @@ def test_mmd_alone_builds_no_fake_and_no_head(build):
 def test_every_recipe_runs_and_reports_its_parts(build, recipe, parts):
     trainer = build(recipe)
     found = trainer.iterate(0)
-    assert set(found) - {"fake/norm", "fake/skips", "tflop"} == ALWAYS | parts
+    shares = {f"share_{name}" for name in ("dmd", "gan") if {"mmd", name} <= parts}
+    assert set(found) - {"fake/norm", "fake/skips", "tflop"} == ALWAYS | parts | shares
     assert all(math.isfinite(value) for value in found.values())
     if trainer.roles.fake is not None:
         assert type(trainer.fake_loss) is (FakeObjective if recipe.gan_weight else DenoisingObjective)
@@ -156,7 +157,7 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
         trainer = Trainer(config, open_cache(), roles, head)
         batch = _batch_of_stage(trainer, "later")
         batch = replace(batch, real=batch.real.double(), upscaled=batch.upscaled.double())
-        terms = trainer.student_terms(batch)
+        terms = trainer.student_terms(batch, 0)
         assert terms.total.dtype == torch.float64
         assert {"mmd", "dmd", "gan"} < set(terms.parts)
         terms.total.backward(inputs=trainer.student.parameters)
@@ -168,10 +169,37 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
         assert plain.abs().sum() > 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "kernel",
+    [{}, {"mmd_kernel": "rbf"}, {"mmd_kernel": "huber"}, {"mmd_pooling": "batch"}, {"mmd_features": "fake"},
+     {"mmd_noised": False}],
+)  # fmt: skip
+def test_gradients_stand_in_the_shares_of_the_recipe_sample_by_sample(build, kernel, dtype):
+    trainer = build(replace(PAPER, dmd_weight=0.3, gan_weight=0.2, gan_rise=4, fake_updates=1, **kernel), batch=4)
+    batch = Draw(0, 3, "student", range(4)).batch(trainer.cache, trainer.schedule, trainer.recipe)
+    if dtype == "float64":
+        for role in (trainer.roles.teacher, trainer.roles.student, trainer.roles.fake, trainer.head):
+            role.double()
+        batch = batch.changed(lambda tensor: tensor.double())
+        trainer.uncond = {key: value.double() for key, value in trainer.uncond.items()}
+    x0 = trainer.generate(batch).detach()
+    slopes = {name: trainer.slope(name, x0, batch)[0] for name in batch.sigma}
+    for step, beta in ((0, 0.05), (2, 0.15), (3, 0.2), (50, 0.2)):
+        balanced = trainer._balanced(slopes, step)
+        norms = {name: slope.flatten(1).double().square().sum(1).sqrt() for name, slope in balanced.items()}
+        torch.testing.assert_close(norms["dmd"], 0.3 * norms["mmd"], rtol=1e-6, atol=0)
+        torch.testing.assert_close(norms["gan"], beta * norms["mmd"], rtol=1e-6, atol=0)
+        parts = trainer.student_terms(batch, step).parts
+        assert float(parts["share_dmd"]) == pytest.approx(0.3, rel=1e-6)
+        assert float(parts["share_gan"]) == pytest.approx(beta, rel=1e-6)
+    assert torch.equal(balanced["mmd"], slopes["mmd"])
+
+
 def test_losses_one_by_one_have_the_gradient_of_their_weighted_sum(build):
     trainer = build(FULL)
     batch = _batch_of_stage(trainer, "later")
-    one_by_one = torch.autograd.grad(trainer.student_terms(batch).total, trainer.student.parameters)
+    one_by_one = torch.autograd.grad(trainer.student_terms(batch, 0).total, trainer.student.parameters)
     x0, cond, (sigma, noise) = trainer.generate(batch), batch.cond, (batch.sigma, batch.noise)
     total = 2 / 2 * trainer.mmd(x0, batch.real, cond, sigma["mmd"], noise["mmd"]).total
     uncond = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in trainer.cache.uncond.items()}

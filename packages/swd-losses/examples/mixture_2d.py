@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from swd_losses import PAPER, RELEASED, DMDObjective, FakeObjective, GANObjective, MMDObjective, Recipe
+from swd_losses import PAPER, RELEASED, DMDObjective, FakeObjective, GANObjective, MMDObjective, Recipe, balance
 
 POINTS = 32
 BATCH = 8
@@ -116,6 +116,15 @@ def train_teacher(num_steps: int, generator: torch.Generator) -> PointDenoiser:
     return teacher.requires_grad_(False)
 
 
+def weigh(slopes: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """Weigh the gradients to x0: as shares of MMD's, or each by itself."""
+    shares = {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight}
+    if recipe.balance:
+        return balance(slopes, shares)
+    weights = {"mmd": recipe.mmd_weight} | shares
+    return {name: weights[name] * slope for name, slope in slopes.items()}
+
+
 def distil(teacher: PointDenoiser, recipe: Recipe, num_steps: int, generator: torch.Generator) -> PointDenoiser:
     """Train a student that starts as the teacher."""
     process = FlowMatching()
@@ -150,13 +159,17 @@ def distil(teacher: PointDenoiser, recipe: Recipe, num_steps: int, generator: to
             fake_step(x0, x0_real, cond, *draw(recipe.fake_interval)).total.backward()
             fake_optimizer.step()
         x0, x0_real, cond = generate()
-        loss = (
-            recipe.mmd_weight * mmd(x0, x0_real, cond, *draw(recipe.mmd_interval)).total
-            + recipe.dmd_weight * dmd(x0, cond, None, *draw(recipe.dmd_interval)).total
-            + recipe.gan_weight * gan.generator(x0, cond, *draw(recipe.gan_interval)).total
-        )
+        leaf, noised = x0.detach().requires_grad_(), draw(recipe.dmd_interval)
+        losses = {
+            "mmd": mmd(leaf, x0_real, cond, *draw(recipe.mmd_interval)).total,
+            "dmd": dmd(leaf, cond, None, *noised).total,
+            "gan": gan.generator(
+                leaf, cond, *(noised if recipe.gan_sample == "dmd" else draw(recipe.gan_interval))
+            ).total,
+        }
+        slopes = weigh({name: torch.autograd.grad(loss, leaf)[0] for name, loss in losses.items()}, recipe)
         student_optimizer.zero_grad()
-        loss.backward(inputs=weights)
+        x0.backward(torch.stack(list(slopes.values())).sum(0), inputs=weights)
         student_optimizer.step()
         scheduler.step()
     return student

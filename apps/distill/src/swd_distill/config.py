@@ -162,9 +162,9 @@ class Config:
 
     @property
     def needs_fake(self) -> bool:
-        """Tell whether any loss asks for a fake model; MMD alone on the teacher's features does not."""
+        """Tell whether any loss trains a fake model; MMD alone does not, and takes the teacher's features."""
         recipe = self.recipe
-        return bool(recipe.dmd_weight or recipe.gan_weight or recipe.mmd_features == "fake")
+        return bool(recipe.dmd_weight or recipe.gan_weight)
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as JSON data, the schedule resolved."""
@@ -190,6 +190,25 @@ class Config:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"expected --seed of at least 0 and below 2^63, got {self.seed}")
 
+    def _check_losses(self) -> None:
+        """Raise ValueError for losses that cannot be together."""
+        recipe = self.recipe
+        if not (recipe.mmd_weight or recipe.dmd_weight or recipe.gan_weight):
+            raise ValueError("expected a loss with a weight, got none: pass --recipe.mmd-weight 1")
+        if recipe.gan_weight and not recipe.fake_updates:
+            raise ValueError(
+                "expected --recipe.fake-updates of at least 1 with a GAN, got 0: or pass --recipe.gan-weight 0"
+            )
+        if recipe.balance and not recipe.mmd_weight:
+            raise ValueError(
+                "expected --recipe.mmd-weight above 0, got 0: the other weights are shares of its gradient, unless "
+                "--recipe.no-balance is given"
+            )
+        if recipe.gan_sample == "dmd" and recipe.gan_weight and not recipe.dmd_weight:
+            raise ValueError("expected --recipe.dmd-weight above 0 with --recipe.gan-sample dmd, got 0: there is none")
+        if recipe.gan_rise < 0:
+            raise ValueError(f"expected --recipe.gan-rise of at least 0, got {recipe.gan_rise}")
+
     def check(self) -> None:
         """Raise ValueError for numbers and flags that cannot be, whatever the model."""
         positive = {
@@ -214,16 +233,11 @@ class Config:
             if value < 1:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
         self._check_floats()
-        if not (self.recipe.mmd_weight or self.recipe.dmd_weight or self.recipe.gan_weight):
-            raise ValueError("expected a loss with a weight, got none: pass --recipe.mmd-weight 1")
+        self._check_losses()
         if self.training.shard_base and self.training.compile:
             raise ValueError("expected --training.compile or --training.shard-base, got both: leave one out")
         if not 0 <= self.training.ema < 1:
             raise ValueError(f"expected --training.ema of at least 0 and below 1, got {self.training.ema:g}")
-        if self.recipe.gan_weight and not self.recipe.fake_updates:
-            raise ValueError(
-                "expected --recipe.fake-updates of at least 1 with a GAN, got 0: or pass --recipe.gan-weight 0"
-            )
         if self.data.on_the_fly and self.data.streaming:
             raise ValueError(
                 "expected samples in any order with --data.on-the-fly, got --data.streaming: leave one out"

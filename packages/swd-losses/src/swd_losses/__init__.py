@@ -1,5 +1,6 @@
 """Distribution matching losses for diffusion distillation: MMD on features, DMD2, GAN."""
 
+from swd_losses.balance import balance, sample_norms
 from swd_losses.diffusion import denoising_loss
 from swd_losses.dmd import dmd_gradient, dmd_loss, guided
 from swd_losses.gan import DiscriminatorHead, discriminator_loss, generator_loss, gradient_penalty
@@ -22,6 +23,7 @@ __all__ = [
     "NoiseProcess",
     "Prediction",
     "Recipe",
+    "balance",
     "denoising_loss",
     "discriminator_loss",
     "dmd_gradient",
@@ -32,4 +34,5 @@ __all__ = [
     "huber_mmd",
     "linear_mmd",
     "rbf_mmd",
+    "sample_norms",
 ]

@@ -68,7 +68,7 @@ class Draw:
     def batch(self, cache: Cache, schedule: ScaleSchedule, recipe: Recipe) -> Batch:
         """Draw bucket, stage, samples, noise and levels, and read the samples."""
         bucket, among = cache.buckets[self.bucket(cache)]
-        stage, key = self.stage(bucket.schedule(schedule)), (self.seed, self.step, self.update, "sample")
+        stage, key = self.stage(bucket.schedule(schedule), recipe), (self.seed, self.step, self.update, "sample")
         samples = [among[integer(len(among), *key, i)] for i in self.places]
         real, cond = cache.latents(samples, stage.target), cache.cond(samples)
         upscaled = None
@@ -81,6 +81,8 @@ class Draw:
         wanted = intervals(recipe, self.update)
         noise = {name: self.noise(name, batch.real) for name in ("input", *wanted)}
         sigma = {name: self.sigma(name, interval, recipe.levels) for name, interval in wanted.items()}
+        if recipe.gan_sample == "dmd" and "gan" in wanted:
+            noise["gan"], sigma["gan"] = noise["dmd"], sigma["dmd"]
         return replace(batch, noise=noise, sigma=sigma)
 
     def bucket(self, cache: Cache) -> int:
@@ -88,9 +90,11 @@ class Draw:
         sample = integer(len(cache), self.seed, self.step, self.update, "bucket")
         return next(index for index, (_, among) in enumerate(cache.buckets) if sample in among)
 
-    def stage(self, schedule: ScaleSchedule) -> Stage:
-        """Draw the stage, the same for all shares."""
+    def stage(self, schedule: ScaleSchedule, recipe: Recipe) -> Stage:
+        """Draw the stage, the same for all shares; or take that whose turn it is, the same for a whole iteration."""
         stages = schedule.stages
+        if recipe.stages == "cycle":
+            return stages[self.step % len(stages)]
         return stages[integer(len(stages), self.seed, self.step, self.update, "stage")]
 
     def noise(self, name: str, like: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from swd_losses import (
     GANObjective,
     LossTerms,
     MMDObjective,
+    balance,
+    sample_norms,
 )
 from swd_models import Roles
 from swd_models.adapters import adapter_parameters
@@ -49,13 +51,13 @@ class Trainer:
         self.loader = Loader(lambda draw: draw.batch(cache, self.schedule, recipe), self.device)
         # Eq. 2 is a sum over the batch, every other loss a mean: its shares add up.
         mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_kernel == "linear" else 1.0
-        self.weights = {
-            "mmd": recipe.mmd_weight * mmd_scale, "dmd": recipe.dmd_weight, "gan": recipe.gan_weight,
-        }  # fmt: skip
+        self.weights = {"mmd": recipe.mmd_weight * mmd_scale, "dmd": 1.0, "gan": 1.0}
+        if not recipe.balance:
+            self.weights |= {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight}
         scaled = any(parameter.dtype == torch.float16 for parameter in roles.teacher.parameters())
         self.student = Network(adapter_parameters(roles.student), training.lr, training, training.ema, scaled=scaled)
-        source = roles.fake if recipe.mmd_features == "fake" else roles.teacher
-        assert source is not None
+        # Where no loss trains a fake model, its features would be the teacher's.
+        source = roles.fake if recipe.mmd_features == "fake" and roles.fake is not None else roles.teacher
         self.mmd = MMDObjective(source, process, block, recipe.kernel(), recipe.mmd_noised)
         if roles.fake is None:
             return
@@ -109,7 +111,7 @@ class Trainer:
             read["skips"] = network.note(read["norm"], step)
             metrics |= {f"{prefix}{name}": value for name, value in read.items()}
         if STUDENT in found:
-            metrics["stage"] = self._draws(step, STUDENT)[0].stage(self.schedule).index
+            metrics["stage"] = self._draws(step, STUDENT)[0].stage(self.schedule, self.recipe).index
         return metrics
 
     def _descend(
@@ -118,7 +120,7 @@ class Trainer:
         """Update a network; count its FLOPs where none like it was counted before (compiled blocks do not tell)."""
         draws = self._draws(step, update)
         shares = [partial(terms, draw) for draw in draws]
-        like = update, draws[0].stage(self.schedule), draws[0].bucket(self.cache)
+        like = update, draws[0].stage(self.schedule, self.recipe), draws[0].bucket(self.cache)
         if like in self._flops or self.config.training.compile:
             found = network.descend(shares, step)
         else:
@@ -141,12 +143,12 @@ class Trainer:
         return self.fake_terms(batch, x0)
 
     def _draw_student_terms(self, draw: Draw) -> LossTerms:
-        return self.student_terms(self._take(draw))
+        return self.student_terms(self._take(draw), draw.step)
 
     def generate(self, batch: Batch) -> Tensor:
         """Return the student's x0 for the stage: from pure noise, or from the real previous scale, renoised."""
         noise = batch.noise["input"]
-        student, sigma = self.roles.student, torch.full((len(noise),), batch.stage.sigma, device=self.device)
+        student, sigma = self.roles.student, noise.new_full((len(noise),), batch.stage.sigma)
         # As the sampler: the first step starts from noise alone, whatever signal the process would leave at its sigma.
         x_t = noise if batch.upscaled is None else student.process.add_noise(batch.upscaled, noise, sigma)
         return student.denoise(x_t, sigma, batch.cond)
@@ -158,18 +160,30 @@ class Trainer:
             return self.fake_loss(x0, batch.real, batch.cond, sigma, noise)
         return self.fake_loss(x0, batch.cond, sigma, noise)
 
-    def student_terms(self, batch: Batch) -> LossTerms:
+    def student_terms(self, batch: Batch, step: int) -> LossTerms:
         """Return the student's loss; its graph is the student's alone.
 
         Each of the losses is differentiated to x0 at once, so that their graphs, through teacher and fake model, are
         never held together. What is returned has the gradient of their weighted sum, not its value.
         """
         x0 = self.generate(batch)
-        gradient, parts = torch.zeros_like(x0), drift(x0.detach(), batch.real)
+        slopes, parts = dict[str, Tensor](), drift(x0.detach(), batch.real)
         for name in batch.sigma:
-            slope, found = self.slope(name, x0, batch)
-            gradient, parts = gradient + slope, parts | found | {f"slope_{name}": slope.norm()}
-        return LossTerms((x0 * gradient).sum(), parts)
+            slopes[name], found = self.slope(name, x0, batch)
+            parts |= found | {f"slope_{name}": slopes[name].norm()}
+        slopes = self._balanced(slopes, step)
+        others = [name for name in slopes if name != "mmd" and "mmd" in slopes]  # in one order in all processes
+        for name in others:
+            parts[f"share_{name}"] = (sample_norms(slopes[name]) / sample_norms(slopes["mmd"])).mean()
+        return LossTerms((x0 * torch.stack(list(slopes.values())).sum(0)).sum(), parts)
+
+    def _balanced(self, slopes: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Let the gradients stand as the recipe says, the GAN's less at first."""
+        recipe, rise = self.recipe, min(1.0, (step + 1) / self.recipe.gan_rise) if self.recipe.gan_rise else 1.0
+        if recipe.balance:
+            shares = {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight * rise}
+            return balance(slopes, {name: share for name, share in shares.items() if name in slopes})
+        return {name: slope * rise if name == "gan" else slope for name, slope in slopes.items()}
 
     def slope(self, name: str, x0: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient to x0 of one of the student's losses with its weight, and its parts."""
