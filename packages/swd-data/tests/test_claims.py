@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+import swd_data.claims
 from swd_data import check_own, claim, own
 
 
@@ -82,3 +83,20 @@ def test_a_claim_takes_a_folder_that_is_empty_or_has_none_of_its_names(tmp_path)
     assert names(tmp_path / "images") == ["000000.png", "settings.json"]
     write(tmp_path / "images", "table.md")
     claim(tmp_path / "images" / "settings.json", {"a": 1}, "results", writes=["table.md"])  # its own now
+
+
+def test_a_claim_that_another_process_makes_in_between_is_compared(tmp_path, monkeypatch):
+    """All processes of a launch claim a folder at once."""
+    path = tmp_path / "cache" / "settings.json"
+    check = swd_data.claims._check_free
+
+    def later(folder, names):
+        write(folder, "shard-00000.safetensors")
+        path.write_text('{"a": 1}')
+        check(folder, names)
+
+    monkeypatch.setattr(swd_data.claims, "_check_free", later)
+    claim(path, {"a": 1}, "a cache")
+    path.unlink()
+    with pytest.raises(ValueError, match="made with a 2, got a 1"):
+        claim(path, {"a": 2}, "a cache")

@@ -57,8 +57,7 @@ def claim(
             would write and has not.
     """
     settings = json.loads(json.dumps(settings, default=str))
-    if not path.is_file():
-        _check_free(path.parent, writes)
+    if not path.is_file() and _is_free(path, writes):
         make_folder(path.parent)
         write_json(path, settings)
         return
@@ -71,6 +70,17 @@ def claim(
             f"expected {what} in {path.parent} made with {_short(name, wanted.get(name))}, got "
             f"{_short(name, found.get(name))}: choose another --out, or delete that folder to make it again"
         )
+
+
+def _is_free(path: Path, names: Iterable[str] | None) -> bool:
+    """Tell whether a folder may be claimed; if not, another process of this launch has done it just now."""
+    try:
+        _check_free(path.parent, names)
+    except ValueError:
+        if not path.is_file():
+            raise
+        return False
+    return True
 
 
 def _check_free(folder: Path, names: Iterable[str] | None) -> None:
