@@ -174,3 +174,41 @@ def test_files_that_are_not_a_runs_are_never_taken_for_its_own(
     assert "where it is not ours: choose another --out" in line
     found = snapshot(out)
     assert {name: found[name] for name in before} == before
+
+
+def test_saving_after_a_damaged_checkpoint_was_passed_by_keeps_what_is_saved(cli, argv, broken):
+    folder = broken / "checkpoints"
+    for step in (1, 2, 3):
+        shutil.rmtree(folder / f"step-00000{step}")
+    for step in (5, 6):
+        flip(folder / f"step-00000{step}" / "optimizers.pt", 100)
+    flags = [flag if flag != "9" else "1" for flag in TO_SIX]
+    cli(*argv("train", broken, *flags))
+    assert newest_whole(folder) == "step-000006"
+    assert (folder / "latest").read_text() == "step-000006\n"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"shards": 1}', '{"shards": [{}], "texts": []}'])
+def test_encode_makes_a_manifest_again_that_cannot_be_read(cli, argv, copied, text):
+    path = copied / "cache" / "manifest.json"
+    whole = path.read_bytes()
+    path.write_text(text)
+    cli(*argv("encode", copied))
+    assert path.read_bytes() == whole
+
+
+def test_a_run_of_before_does_not_go_on_under_another_loss(cli, refused, argv, copied):
+    """Its config says nothing of what came later, which was then as the recipe's defaults are."""
+    shutil.rmtree(copied / "checkpoints")
+    path, weights = copied / "config.json", ("--recipe.dmd-weight", "30", "--recipe.gan-weight", "1")
+    config = json.loads(path.read_text())
+    for name in ("balance", "gan_rise", "gan_sample", "stages"):
+        config["recipe"].pop(name)
+    config.pop("teacher_lora")
+    path.write_text(json.dumps(config))
+    assert "recipe.stages cycle" in refused(argv("train", copied, "--recipe.stages", "cycle"))
+    cli(*argv("train", copied))  # of MMD alone nothing has changed
+    shutil.rmtree(copied / "checkpoints")
+    config["recipe"] |= {"dmd_weight": 30.0, "gan_weight": 1.0}
+    path.write_text(json.dumps(config))
+    assert "recipe.balance True" in refused(argv("train", copied, *weights))

@@ -172,7 +172,7 @@ def test_a_folder_knows_what_it_was_made_with(tmp_path, refused):
     assert "train.lr 0.0002, got train.lr 0.0001" in line
     claim(path, other, "a cache", ignore={"train.lr"})
     refused(path.parent, claim, path, settings | {"new": 1}, "a cache")
-    claim(path, settings | {"new": 1}, "a cache", may_lack=True)
+    claim(path, settings | {"new": 1}, "a cache", before={})
     refused(path.parent, claim, path, {"model": "flux"}, "a cache")
     assert "other model" in refused(path.parent, claim, path, settings | {"model": "m" * 99}, "a cache", {"none"})
     path.write_text("{")

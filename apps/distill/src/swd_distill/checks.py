@@ -12,6 +12,11 @@ def check(config: Config) -> None:
     check_backends(config)
     background_of(config)
     check_levels(config.recipe)
+    if config.teacher_lora:
+        from swd_models.lora.loading import split_weight
+
+        for lora in config.teacher_lora:
+            split_weight(lora)
     if config.evaluation.metrics:
         from swd_distill.training.evaluation import check_evaluation
 

@@ -138,6 +138,8 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     out: Path = Path("runs")
     """The run folder; everything of the run is inside."""
+    teacher_lora: tuple[str, ...] = ()
+    """LoRA files or folders, PATH or PATH:WEIGHT, merged into the model: a teacher of one's own."""
     seed: int = 0
     """Source of all randomness."""
     device: str = "auto"

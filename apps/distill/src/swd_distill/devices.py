@@ -1,16 +1,19 @@
 """Where a run computes: one device a process."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed import all_reduce
 
 from swd_schedules.devices import check_dtype, default_dtype, find_device, use_device
 
+Result = TypeVar("Result")
 _chosen = "auto"
 
 
@@ -54,3 +57,24 @@ def sum_over_processes(tensors: Sequence[Tensor]) -> None:
     all_reduce(flat)
     for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(total.view_as(tensor))
+
+
+def in_all(call: Callable[[], Result]) -> Result:
+    """Call in each process, all of which call this; where it fails in one, all raise its line.
+
+    Raises:
+        ValueError: what another process could not do; else what `call` raises.
+    """
+    own, result = None, None
+    try:
+        result = call()
+    except (ValueError, OSError) as error:
+        own = error
+    lines = [own and str(own)]
+    if processes().num_processes > 1:
+        lines = gather_object(lines)
+    if own is not None:
+        raise own
+    if line := next(filter(None, lines), None):
+        raise ValueError(line)
+    return cast(Result, result)

@@ -32,7 +32,7 @@ def export(options: Export) -> str:
     """Convert, and return the line for the user."""
     from swd_models.loading import empty_denoiser
     from swd_models.lora.files import FILES, PEFT_CONFIG, read_lora, write_lora
-    from swd_sample.pipeline import model_of
+    from swd_sample.pipeline import base_loras_of, model_of
 
     is_run = (options.source / "config.json").is_file()
     if not is_run and options.model is None:
@@ -45,19 +45,20 @@ def export(options: Export) -> str:
     out = options.out or beside / "export" / options.to
     if options.to == "merged":
         check_replaceable(out, MARK)  # minutes before it is written
-        return f"merged model in {_merge(model, lora, out, options.dtype)}"
+        base_loras = base_loras_of(options.source) if is_run and options.model is None else ()
+        return f"merged model in {_merge(model, base_loras, lora, out, options.dtype)}"
     empty = empty_denoiser(model)
     own(out, [FILES[options.to], *([PEFT_CONFIG] if options.to == "peft" else [])])
     return f"LoRA for {options.to} in {write_lora(read_lora(lora, empty), empty, out, options.to)}"
 
 
-def _merge(model: str, lora: Path, out: Path, dtype: str) -> Path:
+def _merge(model: str, base_loras: tuple[str, ...], lora: Path, out: Path, dtype: str) -> Path:
     import torch
 
     from swd_models import load_denoiser, load_lora
     from swd_models.adapters import merge_adapters
 
-    denoiser = load_denoiser(model)
+    denoiser = load_denoiser(model, loras=base_loras)
     schedule = load_lora(denoiser, lora)
     merge_adapters(denoiser)
     keep = set(denoiser.backbone._keep_in_fp32_modules or ())

@@ -45,7 +45,7 @@ def _make(config: Config, picture: Path) -> None:
         generate(config)
     if not config.data.on_the_fly:
         encode(config)
-    train(config)
+    train(config, verify=config.data.on_the_fly)  # encoding has compared the cache with its checksums
     if processes().is_main_process:
         make_folder(picture.parent)
         save_image(compare(config), picture)
@@ -62,7 +62,8 @@ def compare(config: Config) -> Image.Image:
     student = SwDPipeline.from_run(config.out)
     rows[f"student, {few} scale-wise steps"] = _in_batches(config, partial(_sample, student), prompts)
     del student
-    undistilled = partial(_sample, SwDPipeline.from_pretrained(config.model, schedule=schedule), guidance=guidance)
+    base = SwDPipeline.from_pretrained(config.model, base_loras=config.teacher_lora, schedule=schedule)
+    undistilled = partial(_sample, base, guidance=guidance)
     rows[f"undistilled, same {few} steps, cfg {guidance:g}"] = _in_batches(config, undistilled, prompts)
     return grid(rows, prompts)
 
@@ -80,7 +81,7 @@ def _sample(pipe: SwDPipeline, prompts: list[str], seed: int, guidance: float = 
 
 def _teacher(config: Config) -> Sampler:
     device, dtype = device_and_dtype()
-    teacher = load_teacher(config.model, dtype=dtype)
+    teacher = load_teacher(config.model, loras=config.teacher_lora, dtype=dtype)
     teacher.pipe.to(device)
 
     def sample(prompts: list[str], seed: int) -> list[Media]:

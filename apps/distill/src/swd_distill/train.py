@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -27,7 +27,7 @@ from swd_distill.training.log import Log, peak_gib
 from swd_distill.training.network import Metrics
 from swd_distill.training.stopping import Stopping
 from swd_distill.training.trainer import Trainer, share_places
-from swd_losses import DiscriminatorHead
+from swd_losses import DiscriminatorHead, Recipe
 from swd_models import load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
 from swd_models.parts import Media
@@ -38,16 +38,22 @@ from swd_schedules import sample_scalewise
 
 WRITES = ("checkpoints", "comparison.png", "evaluation", "lora", "metrics.jsonl", "samples")
 
+# What runs of earlier versions were made with where their config.json does not say.
+BEFORE = {
+    "recipe": {each.name: each.default for each in fields(Recipe) if each.default is not MISSING},
+    "teacher_lora": [],
+}
 
-def train(config: Config) -> Path:
-    """Train to `config.training.iterations`; return the folder with the LoRA.
+
+def train(config: Config, *, verify: bool = True) -> Path:
+    """Train to `config.training.iterations`; return the folder with the LoRA. `verify` the cache if the config asks.
 
     Every process calls this; the main one writes. SIGTERM or SIGINT ends it after the step and a checkpoint.
     """
     state, training, total = processes(), config.training, config.training.iterations
     share_places(config)
     samples = state.is_main_process or training.shard_base  # no process can alone where the base is split
-    cache = Live(config) if config.data.on_the_fly else _open_cache(config)
+    cache = Live(config) if config.data.on_the_fly else _open_cache(config, verify=verify)
     with claimed(config):
         evaluator = Evaluator(config) if config.evaluation.metrics else None
         trainer = build_trainer(config, cache)
@@ -71,13 +77,16 @@ def train(config: Config) -> Path:
                     raise Stopped(step, total, stopping.signal or SIGTERM)
         if state.is_main_process:
             with trainer.student.averaged():
-                save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales)
+                notes = {"swd_model": config.model}
+                if config.teacher_lora:
+                    notes["swd_teacher_lora"] = " ".join(config.teacher_lora)
+                save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales, notes=notes)
         state.wait_for_everyone()
     return config.out / "lora"
 
 
-def _open_cache(config: Config) -> Cache:
-    return Cache.open(config.cache, fitting(config), verify=config.data.verify)
+def _open_cache(config: Config, *, verify: bool) -> Cache:
+    return Cache.open(config.cache, fitting(config), verify=verify and config.data.verify)
 
 
 def iterate(trainer: Trainer, step: int) -> Metrics:
@@ -119,11 +128,13 @@ def claimed(config: Config) -> Iterator[None]:
             "checkpointing",
         )
     }
+    if not config.needs_fake:  # then nothing is balanced
+        no_matter |= {"recipe.balance", "recipe.gan_rise", "recipe.gan_sample"}
     state = processes()
     with state.main_process_first():
         if _is_longer(config):
             no_matter.add("training.iterations")
-        claim(config.out / "config.json", config.to_json(), "a run", no_matter, may_lack=True, writes=WRITES)
+        claim(config.out / "config.json", config.to_json(), "a run", no_matter, before=BEFORE, writes=WRITES)
     with only_one(config.out) if state.is_main_process else nullcontext():
         if state.is_main_process and _is_longer(config):
             comparison_of(config).unlink(missing_ok=True)  # first: with it a run counts as done
@@ -154,7 +165,7 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     training = config.training
     if training.dtype != "auto":
         dtype = getattr(torch, training.dtype)
-    teacher = load_denoiser(config.model, dtype=dtype)
+    teacher = load_denoiser(config.model, loras=config.teacher_lora, dtype=dtype)
     if not training.shard_base:  # else its blocks go there one by one
         teacher.to(device)
     roles = share_base(teacher, training.rank, fake=config.needs_fake, seed=config.seed)

@@ -35,6 +35,8 @@ class Options:
     """Prompts of the file at a time."""
     lora: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """A LoRA file or folder, instead of the run's."""
+    base_lora: tuple[str, ...] = ()
+    """LoRA files or folders, PATH or PATH:WEIGHT, merged into the base before. Default: those of the run's teacher."""
     model: str | None = None
     """A base model instead of the run's, for example a fine-tune: a diffusers directory or hub id of the family."""
     schedule: str | None = None
@@ -110,7 +112,7 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
         seed=options.seed,
         batch=options.batch,
         names=names,
-        made_with={"model": model, "lora": checksum(find_lora(lora))},
+        made_with={"model": model, "lora": checksum(find_lora(lora)), "base_lora": _base_loras(options)},
     )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
@@ -135,6 +137,15 @@ def _where(options: Options) -> tuple[str, Path]:
     return options.model or own, Path(lora)
 
 
+def _base_loras(options: Options) -> tuple[str, ...]:
+    """Return those that were given, else the run's, unless another model takes its place."""
+    if options.base_lora or options.model or not (Path(options.source) / "config.json").is_file():
+        return options.base_lora
+    from swd_sample.pipeline import base_loras_of
+
+    return base_loras_of(options.source)
+
+
 def _load(options: Options, model: str, lora: Path) -> "SwDPipeline":
     from swd_models.loading import quiet
     from swd_sample.pipeline import SwDPipeline
@@ -146,6 +157,7 @@ def _load(options: Options, model: str, lora: Path) -> "SwDPipeline":
     pipe = SwDPipeline.from_pretrained(
         model,
         lora=lora,
+        base_loras=_base_loras(options),
         schedule=schedule,
         fallback=presets.resolve(preset.schedule) if preset else None,
         device=options.device,

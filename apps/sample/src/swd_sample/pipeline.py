@@ -33,6 +33,7 @@ class SwDPipeline:
         model: str,
         *,
         lora: Path | str | None = None,
+        base_loras: Sequence[str] = (),
         schedule: ScaleSchedule | None = None,
         fallback: ScaleSchedule | None = None,
         device: str | None = None,
@@ -41,12 +42,13 @@ class SwDPipeline:
         """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given, or else `fallback`.
 
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
-        it stays apart. `device` is the accelerator that torch finds, unless named.
+        it stays apart. `base_loras`, each PATH or PATH:WEIGHT, are merged into the base before. `device` is the
+        accelerator that torch finds, unless named.
         """
         place = find_device(device or "auto")
         use_device(place)
         options = {"dtype": default_dtype(place)}
-        denoiser = load_denoiser(model, **options).to(place)
+        denoiser = load_denoiser(model, loras=base_loras, **options).to(place)
         carried = load_lora(denoiser, lora, merge=merge) if lora else None
         chosen = schedule or carried or fallback
         if chosen is None:
@@ -60,7 +62,8 @@ class SwDPipeline:
     @classmethod
     def from_run(cls, run: Path | str, *, device: str | None = None, merge: bool = True) -> Self:
         """Load the student of a run folder."""
-        return cls.from_pretrained(model_of(run), lora=Path(run) / "lora", device=device, merge=merge)
+        loras = base_loras_of(run)
+        return cls.from_pretrained(model_of(run), lora=Path(run) / "lora", base_loras=loras, device=device, merge=merge)
 
     def compile(self, backend: str = "inductor") -> int:
         """Compile the blocks, each kind once for each size; return the most compilations that there will be."""
@@ -111,6 +114,14 @@ class SwDPipeline:
             device=device,
         )
         return to_media(self.latents.decode(x0))
+
+
+def base_loras_of(run: Path | str) -> tuple[str, ...]:
+    """Return the LoRA files that the teacher of a run has, PATH or PATH:WEIGHT."""
+    found = read_object(Path(run) / "config.json", "the config of a run").get("teacher_lora", [])
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"expected the config.json of a run in {run}, got teacher_lora {found!r:.40}")
+    return tuple(found)
 
 
 def model_of(run: Path | str) -> str:

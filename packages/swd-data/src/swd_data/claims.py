@@ -1,12 +1,12 @@
 """What a command may write in a folder: nothing in the place of a file that is not its own, nothing of two settings."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from swd_data.files import read_json, read_object, write_json
-from swd_data.whole import make_folder
+from swd_data.whole import make_folder, sweep
 
 LIST = ".swd-files.json"
 """In a folder: the names of what commands wrote there."""
@@ -44,27 +44,32 @@ def claim(
     what: str,
     ignore: Collection[str] = (),
     *,
-    may_lack: bool = False,
+    before: Mapping[str, Any] | None = None,
     writes: Iterable[str] | None = None,
 ) -> None:
     """Note what a folder is made with, or check that it was made with just that, but for the names to `ignore`.
 
-    With `may_lack`, settings that came with a later version are taken to have changed nothing. `writes` are the names
-    that the work will write; by default any.
+    With `before`, a folder may lack settings that came with a later version: what is in `before`, nested as settings
+    are, it was made with, and the others changed nothing. `writes` are the names that the work will write; by default
+    any.
 
     Raises:
         ValueError: the folder holds work of other settings, of which the first that differs is named, or files that it
             would write and has not.
     """
     settings = json.loads(json.dumps(settings, default=str))
+    for each in (path.parent, *path.parent.glob("[!.]*/")):  # a kill may have come after the last write to one
+        sweep(each)
     if not path.is_file() and _is_free(path, writes):
         make_folder(path.parent)
         write_json(path, settings)
         return
     found, wanted = _flat(read_object(path, f"settings of {what}")), _flat(settings)
-    names = wanted if may_lack else {**wanted, **found}
+    names = wanted if before is not None else {**wanted, **found}
+    if before is not None:
+        found = wanted | _flat(json.loads(json.dumps(before, default=str))) | found
     for name in names:
-        if name in ignore or found.get(name) == wanted.get(name) or (may_lack and name not in found):
+        if name in ignore or found.get(name) == wanted.get(name):
             continue
         raise ValueError(
             f"expected {what} in {path.parent} made with {_short(name, wanted.get(name))}, got "

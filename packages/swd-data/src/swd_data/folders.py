@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -75,7 +75,7 @@ def list_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
     """
     if not folder.is_dir():
         raise ValueError(f"expected a folder, got {folder}" + ("" if folder.exists() else ", which does not exist"))
-    found = folder.rglob("*") if deep else folder.iterdir()
+    found = _below(folder) if deep else folder.iterdir()
     names = {path.relative_to(folder).as_posix(): path for path in found if path.suffix.lower() in suffixes}
     listed = {
         check_text(name, f"the file names of {folder}"): names[name]
@@ -86,6 +86,13 @@ def list_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
         if path.is_symlink():
             check_inside(folder, path)
     return listed
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield all files; hidden folders are not entered, and may come and go meanwhile: something is written in them."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in files)
 
 
 def find_files(folder: Path, kind: Kind, *, deep: bool = True) -> dict[str, Path]:

@@ -5,6 +5,7 @@ Colour profiles are not applied: numbers are taken as sRGB, as every other train
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,13 @@ def _what(source: Path | bytes | Image.Image, name: str) -> str:
     return name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of the formats that this Pillow was built with."""
+    Image.init()
+    return tuple(form for form in FORMATS if form in Image.OPEN)
+
+
 @contextmanager
 def _opened(source: Path | bytes | Image.Image, name: str) -> Iterator[Image.Image]:
     """Open an image; turn what Pillow raises for broken ones into one line, there and inside the block."""
@@ -107,7 +115,7 @@ def _opened(source: Path | bytes | Image.Image, name: str) -> Iterator[Image.Ima
         if isinstance(source, Image.Image):
             yield source
             return
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             yield image
 
 

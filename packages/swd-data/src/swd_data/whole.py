@@ -1,5 +1,6 @@
 """Files and folders that are whole or absent: after an error, a kill or a power cut."""
 
+import errno
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ _NEW, _OLD = "swd-tmp", "swd-old"
 _NAME = re.compile(
     rf"\.(?P<of>.*)\.(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-[0-9a-f]{{8}}\.({_NEW}|(?P<old>{_OLD}))(\..*)?"
 )
+_NO_FLUSH = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 _STALE = 24 * 3600.0
 """Seconds after which what a process on another machine left is taken for dead."""
 _swept: set[tuple[int, Path]] = set()
@@ -38,7 +40,7 @@ def whole(path: Path, mode: int | None = None) -> Iterator[Path]:
     temporary = room / path.name
     try:
         with _writing(path):
-            _sweep(path.parent)
+            sweep(path.parent)
             room.mkdir(0o700)  # which takes no link that others put there
             yield temporary
             if mode is not None:
@@ -83,8 +85,9 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
     temporary, before = _temporary(path), _temporary(path, _OLD)
     try:
         with _writing(path):
-            _sweep(path.parent)
-            temporary.mkdir(parents=True)
+            make_folder(path.parent)
+            sweep(path.parent)
+            temporary.mkdir()
             yield temporary
             (temporary / mark).touch()
             for each in (*temporary.rglob("*"), temporary):
@@ -124,11 +127,15 @@ def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if sys.platform == "win32" and path.is_dir():  # which opens no folders
         return
-    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:  # some file systems flush no folders, and some folders may not be read
+        if error.errno not in _NO_FLUSH or not path.is_dir():
+            raise
 
 
 def _temporary(path: Path, kind: str = _NEW) -> Path:
@@ -139,7 +146,7 @@ def _temporary(path: Path, kind: str = _NEW) -> Path:
     return path.with_name(f".{name}.{unique}.{kind}")
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what dead processes left in a folder, once a process; put back an old folder that was to be replaced."""
     if (os.getpid(), folder) in _swept:
         return
@@ -164,7 +171,7 @@ def _sweep_one(path: Path) -> None:
 
 
 def _is_dead(path: Path, host: str, pid: int) -> bool:
-    if host != _host():
+    if host != _host() or sys.platform == "win32":  # where to ask for a process may end it
         with suppress(OSError):
             return time.time() - path.lstat().st_mtime > _STALE
         return False
@@ -181,8 +188,9 @@ def _is_dead(path: Path, host: str, pid: int) -> bool:
 def _host() -> str:
     """Name the machine, and the container in it: process numbers mean nothing outside."""
     name = socket.gethostname()
-    with suppress(OSError):
-        name += str(Path("/proc/self/ns/pid").readlink())
+    for told in ("/etc/machine-id", "/proc/self/ns/pid"):
+        with suppress(OSError):
+            name += str(Path(told).readlink()) if "ns" in told else Path(told).read_text(encoding="utf-8")
     return f"{zlib.crc32(name.encode()):08x}"
 
 

@@ -48,7 +48,7 @@ def balance(
     return found
 
 
-def sample_norms(gradient: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
+def sample_norms(gradient: Float[Tensor, "b *s"]) -> Float[Tensor, "b *ones"]:
     """Return the norm of each sample's gradient, of as many axes."""
     axes = tuple(range(1, gradient.ndim))
     norms: Tensor = torch.linalg.vector_norm(full_precision(gradient), dim=axes, keepdim=True)

@@ -103,10 +103,14 @@ def cond_shapes(model: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape[1:]) for name, tensor in load_text(model).uncond().items()}
 
 
-def load_denoiser(model: str, **options: Any) -> "Denoiser":
-    """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...)."""
+def load_denoiser(model: str, *, loras: Sequence[str] = (), **options: Any) -> "Denoiser":
+    """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...).
+
+    `loras`, each PATH or PATH:WEIGHT, are merged into it: a fine-tune of the model.
+    """
     with _loading(model):
-        return family_of(model).load_denoiser(resolve_model(model), **options)
+        denoiser = family_of(model).load_denoiser(resolve_model(model), **options)
+    return _merged(denoiser, loras)
 
 
 def load_latents(model: str, **options: Any) -> "Latents":
@@ -121,10 +125,22 @@ def load_text(model: str, **options: Any) -> "Text":
         return family_of(model).load_text(resolve_model(model), **options)
 
 
-def load_teacher(model: str, **options: Any) -> "Teacher":
-    """Load the whole pipeline with its own sampler."""
+def load_teacher(model: str, *, loras: Sequence[str] = (), **options: Any) -> "Teacher":
+    """Load the whole pipeline with its own sampler; `loras` as of `load_denoiser`."""
     with _loading(model):
-        return family_of(model).load_teacher(resolve_model(model), **options)
+        teacher = family_of(model).load_teacher(resolve_model(model), **options)
+    if loras:
+        assert teacher.denoiser is not None
+        _merged(teacher.denoiser, loras)
+    return teacher
+
+
+def _merged(denoiser: "Denoiser", loras: Sequence[str]) -> "Denoiser":
+    if loras:
+        from swd_models.lora.loading import merge_loras
+
+        merge_loras(denoiser, loras)
+    return denoiser
 
 
 def _loading(model: str) -> AbstractContextManager[None]:

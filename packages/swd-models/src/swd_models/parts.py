@@ -111,6 +111,9 @@ class Text:
 class Teacher:
     """The undistilled model with the pipeline's own sampler and guidance: makes the training data."""
 
+    denoiser: Any = None
+    """Ours around the pipeline's, where it was loaded by `load_teacher`."""
+
     def __init__(self, pipe: Any, latents: Latents, layers: Sequence[nn.Module], **options: Any) -> None:
         """Take a pipeline, as diffusers has them, and the blocks of its denoiser."""
         self.pipe, self.latents, self.layers, self.options = pipe, latents, layers, options

@@ -21,7 +21,7 @@ from swd_data.folders import inside
 from swd_distill.data.buckets import Bucket
 from swd_distill.data.fp8 import from_fp8, to_fp8
 from swd_distill.data.samples import Size
-from swd_distill.devices import processes
+from swd_distill.devices import in_all, processes
 
 FORMAT = 2  # 1 held the text of every sample beside its latents
 MANIFEST, UNCOND, INDEX = "manifest.json", "uncond.safetensors", "index.safetensors"
@@ -88,7 +88,7 @@ class Cache(ABC):
                 )
         try:
             if verify:
-                verify_files(folder, files_of(manifest))
+                in_all(lambda: verify_files(folder, files_of(manifest)))
             return _Stored(folder, manifest)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"expected the manifest of a cache in {path}, got another: {error!r}: {AGAIN}") from error

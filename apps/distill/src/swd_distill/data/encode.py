@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def encode(config: Config) -> Path:
     claim(folder / "settings.json", _settings(config) | {"images": source.digest}, "a cache")
     manifest, encoder = _read_manifest(folder), Encoder(config.model)
     state.wait_for_everyone()  # all have read the manifest, which goes where anything is made again
+    if not manifest and state.is_main_process:
+        (folder / MANIFEST).unlink(missing_ok=True)
     _encode_images(config, source, manifest, encoder)
     state.wait_for_everyone()
     captions = [notes["captions"] for notes in _read_notes(folder)]
@@ -188,9 +191,15 @@ def _is_unchanged(path: Path, sums: dict[str, str]) -> bool:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what a finished cache says of itself, else nothing."""
+    """Return what a finished cache says of itself, else nothing; also where it says it in no way that can be read."""
     path = folder / MANIFEST
-    return read_object(path, "the manifest of a cache") if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        manifest = read_object(path, "the manifest of a cache")
+        _sums(manifest)
+        return manifest
+    return {}
 
 
 def _read_notes(folder: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -34,7 +35,7 @@ def generate(config: Config) -> Path:
     captions = [prompts[i % len(prompts)] for i in range(config.data.num_images)]
     suffix = ".png" if len(sizes[0]) == 2 else ".mp4"
     files = [folder / f"{i:06d}{suffix}" for i in range(len(captions))]
-    made_with = {
+    made_with: dict[str, Any] = {
         "model": config.model,
         "size": sizes if config.data.buckets else sizes[0],
         "steps": config.data.teacher_steps,
@@ -42,6 +43,8 @@ def generate(config: Config) -> Path:
         "seed": config.seed,
         "prompts": prompts,
     }
+    if config.teacher_lora:
+        made_with["teacher_lora"] = config.teacher_lora
     claim(folder / "generation.json", made_with, "images")
     mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
     if mine:
@@ -78,7 +81,7 @@ def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[
 
 def _load(config: Config, num_sizes: int) -> Teacher:
     device, dtype = device_and_dtype()
-    teacher = load_teacher(config.model, dtype=dtype)
+    teacher = load_teacher(config.model, loras=config.teacher_lora, dtype=dtype)
     teacher.pipe.to(device)
     if config.data.compile:
         tqdm.write(compiling(config.data.compile, teacher.compile(config.data.compile, num_sizes)))

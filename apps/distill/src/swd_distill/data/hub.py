@@ -1,6 +1,7 @@
 """Images with captions from anything that Hugging Face `datasets` loads (extra `swd-distill[datasets]`)."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -136,19 +137,18 @@ class _Stream:
                 yield self._columns.sample(place, row[self._columns.text], partial(lambda cell: cell, cell))
 
 
-def _file(cell: dict[str, Any] | None, name: str, path: Path) -> bytes | Image.Image:
+def _file(cell: dict[str, Any] | None, name: str, path: Path) -> bytes:
     """Return what is in a cell: bytes, or else a path, which `datasets` opens where it is the data set's own."""
     if cell is None:
         raise ValueError(f"expected an image, got none in {name}")
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
-    import datasets
-
     if not _is_own(str(cell["path"]), path):
         raise ValueError(f"expected the bytes of an image in {name}, got the path {cell['path']!r:.200}")
-    with reading(name, "an image", Exception):
-        found: Image.Image = datasets.Image().decode_example(cell)
-    return found
+    from datasets.utils.file_utils import xopen  # files, archives and addresses of the hub alike
+
+    with reading(name, "an image", Exception), xopen(cell["path"], "rb") as file:
+        return bytes(file.read())  # for `open_image`: `datasets` would take it for anything that Pillow knows
 
 
 def _is_own(given: str, path: Path) -> bool:
@@ -159,6 +159,9 @@ def _is_own(given: str, path: Path) -> bool:
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    given = given.rpartition("::")[2]  # of a file in an archive, the archive
+    if os.environ.get("SWD_FOLLOW_LINKS") and "://" not in given:
+        return True
     if "://" in given:
         return given.startswith(f"hf://datasets/{path}@")
     roots = (path, Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from swd_data import checksum, make_folder, read_object, whole_folder, write_json, write_text
 from swd_data.errors import reason_of
 from swd_data.folders import inside
-from swd_distill.devices import processes
+from swd_distill.devices import in_all, processes
 from swd_distill.training.trainer import Trainer
 from swd_models.adapters import adapter_state, load_adapter_state
 
@@ -36,7 +36,8 @@ def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
     with whole_folder(final, STATE) as temporary:
         _write(temporary, trainer, step)
     write_text(folder / LATEST, f"{final.name}\n")
-    for old in _steps(folder)[: -trainer.config.training.keep]:
+    done = [path for path in _steps(folder) if _step_of(path) <= step]  # later ones are damaged, and were passed by
+    for old in done[: -trainer.config.training.keep]:
         shutil.rmtree(old)
     return final
 
@@ -60,7 +61,8 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> int:
     Raises:
         ValueError: none is whole, or the one that is has other adapters.
     """
-    state, chosen = processes(), [newest_whole(folder)] if processes().is_main_process else [None]
+    state = processes()
+    chosen = [in_all(lambda: newest_whole(folder) if state.is_main_process else None)]
     if state.num_processes > 1:
         broadcast_object_list(chosen)  # one looks for all: they go on from the same one
     if chosen[0] is None:
@@ -95,7 +97,11 @@ def newest_whole(folder: Path) -> str | None:
 def _steps(folder: Path) -> list[Path]:
     """Return the checkpoints in the order of their steps."""
     found = {path: _STEP.fullmatch(path.name) for path in folder.glob("step-*") if path.is_dir()}
-    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
+    return sorted((path for path, match in found.items() if match), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _check(folder: Path) -> None:

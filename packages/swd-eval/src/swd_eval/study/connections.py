@@ -46,7 +46,7 @@ class TimedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Begin to wait for the next request, unless a part of this one or of its answer is still on the way."""
         super().on_response_complete()
-        if self.conn.their_state is not h11.SEND_BODY and not self.transport.get_write_buffer_size():
+        if self.conn.their_state is h11.IDLE and not self.transport.get_write_buffer_size():
             self._within(REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -69,7 +69,9 @@ class Family:
         denoiser = self.load_denoiser(model, **options)  # with norms as training has them
         parts = {self.denoiser.subfolder: denoiser.backbone, "vae": self._load_vae(model, **options)}
         pipe = self._load_pipeline(model, parts, **options)
-        return Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe).options)
+        teacher = Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe).options)
+        teacher.denoiser = denoiser
+        return teacher
 
     def _load_vae(self, model: str, **options: Any) -> Any:
         dtype = {"dtype": self.vae_dtype} if self.vae_dtype else {}

@@ -38,7 +38,7 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
     """
     folder = Path(folder)
     make_folder(folder)
-    state, metadata = _named(lora, denoiser, form), {"format": "pt", FAMILY_KEY: denoiser.family}
+    state, metadata = _named(lora, denoiser, form), {"format": "pt", FAMILY_KEY: denoiser.family, **lora.notes}
     if lora.schedule is not None:
         metadata[SCHEDULE_KEY] = lora.schedule.to_json()
     if form == "diffusers":
@@ -64,7 +64,9 @@ def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:
     state, given, metadata = read_tensors(file, denoiser)
     schedule, ranks = _schedule(file, metadata), Lora(state, 1.0).ranks
     alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks)
-    return Lora.of(state, alphas, schedule, rslora)
+    told = {FAMILY_KEY, SCHEDULE_KEY}
+    notes = {key: value for key, value in metadata.items() if key.startswith("swd_") and key not in told}
+    return Lora.of(state, alphas, schedule, rslora, notes)
 
 
 def find_lora(path: Path) -> Path:

@@ -1,6 +1,9 @@
 """LoRA of a denoiser: which layers get adapters, saving, loading."""
 
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from peft import LoraConfig, set_peft_model_state_dict
 
@@ -17,30 +20,71 @@ def lora_config(denoiser: Denoiser, rank: int, alpha: int | None = None) -> Lora
 
 
 def save_lora(
-    denoiser: Denoiser, folder: Path | str, *, schedule: ScaleSchedule | None, form: Form = "diffusers"
+    denoiser: Denoiser,
+    folder: Path | str,
+    *,
+    schedule: ScaleSchedule | None,
+    form: Form = "diffusers",
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write the adapters of `denoiser` in one of the forms of `write_lora` and return the file.
+
+    `notes` go to the header, under names that begin with `swd_`.
 
     Raises:
         OSError: it cannot be written.
     """
     rslora = bool(denoiser.backbone.peft_config["default"].use_rslora)
-    lora = Lora.of(adapter_state(denoiser), adapter_alphas(denoiser), schedule, rslora)
+    lora = Lora.of(adapter_state(denoiser), adapter_alphas(denoiser), schedule, rslora, notes)
     return write_lora(lora, denoiser, folder, form)
 
 
-def load_lora(denoiser: Denoiser, path: Path | str, *, merge: bool = False) -> ScaleSchedule | None:
+def load_lora(
+    denoiser: Denoiser, path: Path | str, *, merge: bool = False, weight: float = 1.0
+) -> ScaleSchedule | None:
     """Put the adapters of a file or folder (any form) into `denoiser`; return the schedule that they carry.
 
-    With `merge` they are added to the weights, in float32, and cost nothing when the denoiser runs.
+    With `merge` they are added to the weights, in float32, and cost nothing when the denoiser runs. `weight` is how
+    much they count.
 
     Raises:
         ValueError: as `read_lora`.
     """
-    lora = read_lora(path, denoiser)
+    lora = read_lora(path, denoiser).weighted(weight)
     add_adapters(denoiser, lora.config())
     set_peft_model_state_dict(denoiser.backbone, lora.state)
     denoiser.requires_grad_(False)
     if merge:
         merge_adapters(denoiser)
     return lora.schedule
+
+
+def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
+    """Merge LoRA files or folders into a denoiser, each `PATH` or `PATH:WEIGHT`, one after the other.
+
+    Raises:
+        ValueError: as `read_lora` and `split_weight`.
+    """
+    for text in loras:
+        path, weight = split_weight(text)
+        load_lora(denoiser, path, merge=True, weight=weight)
+
+
+def split_weight(text: str) -> tuple[Path, float]:
+    """Return path and weight of `PATH` or `PATH:WEIGHT`.
+
+    Raises:
+        ValueError: there is no such path, or a weight that is no number, or 0.
+    """
+    if Path(text).exists():
+        return Path(text), 1.0
+    path, _, number = text.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not path or not Path(path).exists():
+        raise ValueError(f"expected a LoRA as PATH or PATH:WEIGHT, got {text!r}, where no such file is")
+    if not math.isfinite(weight) or weight == 0:
+        raise ValueError(f"expected a LoRA as PATH:WEIGHT, got {text!r}, whose weight is no number other than 0")
+    return Path(path), weight

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from peft import LoraConfig
@@ -28,14 +28,27 @@ class Lora:
     alphas: Mapping[str, float] = field(default_factory=dict)
     """Of the layers whose alpha is another one."""
     rslora: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What else its file says of itself, under names that begin with `swd_`: over which model it was made."""
 
     @classmethod
     def of(
-        cls, state: dict[str, Tensor], alphas: Mapping[str, float], schedule: ScaleSchedule | None, rslora: bool
+        cls,
+        state: dict[str, Tensor],
+        alphas: Mapping[str, float],
+        schedule: ScaleSchedule | None,
+        rslora: bool,
+        notes: Mapping[str, str],
     ) -> "Lora":
         """Build it from the alpha of every layer: the most common becomes the one that needs no mention."""
         common = _most_common(alphas)
-        return cls(state, common, schedule, {key: value for key, value in alphas.items() if value != common}, rslora)
+        others = {key: value for key, value in alphas.items() if value != common}
+        return cls(state, common, schedule, others, rslora, notes)
+
+    def weighted(self, weight: float) -> "Lora":
+        """Return one that counts `weight` times as much."""
+        alphas = {layer: weight * alpha for layer, alpha in self.alphas.items()}
+        return replace(self, alpha=weight * self.alpha, alphas=alphas)
 
     @property
     def layers(self) -> list[str]:
