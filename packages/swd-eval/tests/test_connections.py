@@ -17,6 +17,7 @@ from swd_eval.study.pairs import Key
 from swd_eval.study.server import _log_to
 
 SECONDS = 1.5
+ANSWER = {"pair": "none", "criterion": "relevance", "answer": 1}
 
 
 @pytest.fixture
@@ -87,6 +88,9 @@ def test_idle_connections_and_slow_senders_keep_no_rater_waiting_and_are_gone_in
 ):
     folder = make_study(3)
     with serving(folder) as server, ExitStack() as stack:
+        first = server.raters[1]  # what only the first request of a process has to do is done before
+        assert web.get(server.url, f"/?rater={first}")[0] == web.get(server.url, next(iter(server.files)))[0] == 200
+        assert web.post(server.url, {"id": "vote-0000", "rater": first} | ANSWER)[0] == 409
         idle = [stack.enter_context(connect(server.url)) for _ in range(60)]
         began = time.perf_counter()
         with slow_senders(server.url, 20) as ended:
