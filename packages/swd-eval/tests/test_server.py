@@ -1,12 +1,9 @@
 import http.client
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections import Counter
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
@@ -18,48 +15,6 @@ from swd_eval.study.app import MAX_BODY
 from swd_eval.study.build import build_study
 from swd_eval.study.criteria import CRITERIA
 from swd_eval.study.pairs import Key
-from swd_eval.study.votes import Votes
-
-
-def get(url, path, **headers):
-    """Return the status and body of a path sent as it is: urllib would tidy `..` away."""
-    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)) as connection:
-        connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-
-
-def post(url, vote):
-    body = vote if isinstance(vote, bytes) else json.dumps(vote).encode()
-    request = urllib.request.Request(f"{url}api/vote", body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def stand(url, rater):
-    return json.loads(get(url, f"/api/state?rater={rater}")[1])
-
-
-def votes_of(folder):
-    with closing(Votes(folder / "votes.sqlite", [pair.id for pair in Key.read(folder).pairs])) as votes:
-        return votes.answers()
-
-
-def rate(url, rater, acknowledged, answer=1):
-    """Vote on all that the server gives, each vote sent twice, until nothing is left."""
-    state = stand(url, rater)
-    while state["pair"] is not None or state["wait"]:
-        for criterion in CRITERIA if state["pair"] else ():
-            vote = {"id": f"{rater}-{state['pair']}-{criterion.id}", "rater": rater, "pair": state["pair"]}
-            vote |= {"criterion": criterion.id, "answer": answer}
-            for _ in range(2):
-                status, state_after = post(url, vote)
-                assert status == 200
-            acknowledged.append((rater, vote["pair"], criterion.id))
-        state = state_after if state["pair"] else stand(url, rater)
 
 
 def test_twenty_raters_at_once_lose_and_double_no_vote(web, make_study, serving):
