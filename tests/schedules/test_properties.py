@@ -16,7 +16,7 @@ def columns(draw: st.DrawFn) -> Columns:
     first = draw(st.floats(10, 1000))
     later = st.floats(1e-6, first, exclude_max=True)
     timesteps = [first, *draw(st.lists(later, min_size=num_steps - 1, max_size=num_steps - 1, unique=True))]
-    axis = st.lists(st.integers(1, 256), min_size=num_steps, max_size=num_steps).map(sorted)
+    axis = st.lists(st.integers(1, 160), min_size=num_steps, max_size=num_steps).map(sorted)
     axes = draw(st.lists(axis, min_size=2, max_size=3))
     return tuple(sorted(timesteps, reverse=True)), tuple(zip(*axes, strict=True))
 

@@ -174,3 +174,10 @@ def test_a_shape_on_its_side_is_the_shape_turned() -> None:
 def test_the_own_shape_of_a_schedule_is_itself() -> None:
     for schedule in (SCHEDULE, presets.SD35_MEDIUM_6, presets.TINY_VIDEO_4):
         assert schedule.reshaped(1.0, 2) == schedule
+
+
+@pytest.mark.parametrize("size", [(2048, 2049), (4096, 1025), (1025, 64, 64), (4096, 4096, 4096)])
+def test_sizes_that_no_model_has_memory_for_are_refused(size):
+    with pytest.raises(ValueError, match="expected at most 4194304 latent cells, got"):
+        ScaleSchedule((1000.0,), (size,))
+    assert ScaleSchedule((1000.0,), ((2048, 2048),)).sizes == ((2048, 2048),)

@@ -62,8 +62,8 @@ class SwDPipeline:
     @classmethod
     def from_run(cls, run: Path | str, *, device: str | None = None, merge: bool = True) -> Self:
         """Load the student of a run folder."""
-        loras = base_loras_of(run)
-        return cls.from_pretrained(model_of(run), lora=Path(run) / "lora", base_loras=loras, device=device, merge=merge)
+        model, loras = model_of(run), base_loras_of(run)
+        return cls.from_pretrained(model, lora=Path(run) / "lora", base_loras=loras, device=device, merge=merge)
 
     def compile(self, backend: str = "inductor") -> int:
         """Compile the blocks, each kind once for each size; return the most compilations that there will be."""
