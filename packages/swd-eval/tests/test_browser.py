@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -145,6 +146,29 @@ def test_answers_given_while_the_server_is_away_are_sent_later(make_study, servi
     assert [vote.answer for vote in votes_of(folder)] == [2, 1]
 
 
+def test_answers_that_the_disk_does_not_take_are_said_to_be_kept_and_sent_again(
+    make_study, serving, open_page, monkeypatch
+):
+    monkeypatch.setattr("swd_eval.study.app.RETRY_SECONDS", 1)
+    folder = make_study(2)
+    with serving(folder) as server:
+        page = open_page(f"{server.url}?rater={server.raters[0]}")
+        begin(page)
+
+        def fail(vote):
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(server.votes, "add", fail)
+            page.keyboard.press("2")
+            page.wait_for_selector("#notice:not([hidden])")
+            assert "cannot save just now. Your answers are kept" in page.text_content("#notice")
+        page.wait_for_selector("#notice", state="hidden")
+        page.reload()
+        ready(page)
+    assert [vote.answer for vote in votes_of(folder)] == [2]
+
+
 def test_an_image_is_enlarged_switched_and_closed(make_study, serving, open_page):
     folder = make_study(1)
     with serving(folder) as server:
@@ -222,7 +246,7 @@ def test_a_page_without_a_server_keeps_votes_and_saves_them_as_a_file(make_study
     download.value.save_as(tmp_path / "votes.jsonl")
     rows = [json.loads(line) for line in Path(tmp_path / "votes.jsonl").read_text().splitlines()]
     assert [row["answer"] for row in rows] == [number % 3 for number in range(12)]
-    assert import_votes(folder, [tmp_path / "votes.jsonl"]).startswith("12 new votes of 1 raters")
+    assert import_votes(folder, [tmp_path / "votes.jsonl"]).splitlines()[1].startswith("12 new votes of 1 raters")
     assert {vote.pair for vote in votes_of(folder)} == {pair.id for pair in Key.read(folder).pairs}
 
 
