@@ -90,6 +90,14 @@ def test_a_mode_holds_whatever_was_there(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are another matter there")
+def test_a_file_that_its_writer_kept_to_itself_is_as_any_other(tmp_path):
+    (tmp_path / "any").touch()
+    with whole(tmp_path / "a.safetensors") as temporary:
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path, sweep, dead):
     kept = [
         f".a.png.{HOST}-{os.getpid()}-00000000.swd-tmp",  # of this process

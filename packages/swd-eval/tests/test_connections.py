@@ -253,19 +253,6 @@ def test_the_log_has_a_line_a_request_and_no_token(web, make_study, serving, tmp
     assert "GET '/\\nforged' 404 - 0." in third
 
 
-def test_thirty_raters_at_once_lose_and_double_no_vote(web, make_study, serving):
-    folder, acknowledged = make_study(10, num_raters=30), []
-    with serving(folder) as server:
-        threads = [threading.Thread(target=web.rate, args=(server.url, r, acknowledged)) for r in server.raters]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=60)
-    found = sorted((answer.rater, answer.pair, answer.criterion) for answer in web.votes_of(folder))
-    assert found == sorted(acknowledged)
-    assert len(found) == len(set(found)) == 10 * 3 * len(CRITERIA)
-
-
 @pytest.mark.parametrize("since", ["Thu, 01 Jan 1970 00:00:00 GMT", '"of another file"', "nonsense"])
 def test_a_part_of_what_may_have_changed(web, make_study, serving, since):
     with serving(make_study(1)) as server:

@@ -17,8 +17,8 @@ from swd_eval.study.criteria import CRITERIA
 from swd_eval.study.pairs import Key
 
 
-def test_twenty_raters_at_once_lose_and_double_no_vote(web, make_study, serving):
-    folder = make_study(12, num_raters=20)
+def test_thirty_raters_at_once_lose_and_double_no_vote(web, make_study, serving):
+    folder = make_study(12, num_raters=30)
     acknowledged = []
     with serving(folder) as server:
         threads = [threading.Thread(target=web.rate, args=(server.url, r, acknowledged)) for r in server.raters]

@@ -31,7 +31,8 @@ def whole(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Give a name to write to, in a hidden folder beside `path`; what was written then takes the place of `path`.
 
     It is on the disk when it does. Nothing is left of it after an error; what a killed process left, libraries' own
-    temporaries too, is removed by the next one that writes to the folder. `mode` are permissions to set.
+    temporaries too, is removed by the next one that writes to the folder. `mode` are its permissions, by
+    default those of any new file.
 
     Raises:
         OSError: it could not be written, for example as the disk is full; the line names `path`.
@@ -43,8 +44,10 @@ def whole(path: Path, mode: int | None = None) -> Iterator[Path]:
             sweep(path.parent)
             room.mkdir(0o700)  # which takes no link that others put there
             yield temporary
-            if mode is not None:
-                temporary.chmod(mode)
+            if mode is None:  # what a new file has: safetensors writes for the owner alone
+                (room / ".new").touch()
+                mode = (room / ".new").stat().st_mode & 0o777
+            temporary.chmod(mode)
             flush(temporary)
             temporary.replace(path)
             flush(path.parent)
