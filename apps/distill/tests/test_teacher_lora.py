@@ -74,9 +74,11 @@ def test_a_run_samples_and_exports_over_its_own_teacher(both, cli):
 
 
 def test_the_header_says_over_what_a_lora_was_made(both, style):
+    with safe_open(both[1] / "lora" / "pytorch_lora_weights.safetensors", "pt") as file:
+        assert file.metadata()["swd_model"] == "model"  # a folder's name, not where it lies
     with safe_open(both[0] / "lora" / "pytorch_lora_weights.safetensors", "pt") as file:
         found = file.metadata()
-    assert (found["swd_model"], found["swd_teacher_lora"]) == ("embedded", f"{style}:0.5")
+    assert (found["swd_model"], found["swd_teacher_lora"]) == ("embedded", f"{style.name}:0.5")
 
 
 def test_images_of_another_teacher_are_refused(refused, argv, both, style):

@@ -45,7 +45,7 @@ def _make(config: Config, picture: Path) -> None:
         generate(config)
     if not config.data.on_the_fly:
         encode(config)
-    train(config, verify=config.data.on_the_fly)  # encoding has compared the cache with its checksums
+    train(config, verify=False)  # encoding has compared the cache with its checksums
     if processes().is_main_process:
         make_folder(picture.parent)
         save_image(compare(config), picture)

@@ -36,7 +36,7 @@ from swd_sample.grid import grid
 from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
 
-WRITES = ("checkpoints", "comparison.png", "evaluation", "lora", "metrics.jsonl", "samples")
+WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples")
 
 # What runs of earlier versions were made with where their config.json does not say.
 BEFORE = {
@@ -77,12 +77,16 @@ def train(config: Config, *, verify: bool = True) -> Path:
                     raise Stopped(step, total, stopping.signal or SIGTERM)
         if state.is_main_process:
             with trainer.student.averaged():
-                notes = {"swd_model": config.model}
-                if config.teacher_lora:
-                    notes["swd_teacher_lora"] = " ".join(config.teacher_lora)
-                save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales, notes=notes)
+                save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales, notes=_made_on(config))
         state.wait_for_everyone()
     return config.out / "lora"
+
+
+def _made_on(config: Config) -> dict[str, str]:
+    """Return what the LoRA's header says of its base: names, not where they lie on this machine."""
+    model = Path(config.model).name if Path(config.model).is_dir() else config.model
+    loras = {"swd_teacher_lora": " ".join(Path(lora).name for lora in config.teacher_lora)}
+    return {"swd_model": model} | (loras if config.teacher_lora else {})
 
 
 def _open_cache(config: Config, *, verify: bool) -> Cache:

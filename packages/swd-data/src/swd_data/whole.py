@@ -17,9 +17,7 @@ from pathlib import Path
 from swd_data.errors import is_expected, is_of_a_library
 
 _NEW, _OLD = "swd-tmp", "swd-old"
-_NAME = re.compile(
-    rf"\.(?P<of>.*)\.(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-[0-9a-f]{{8}}\.({_NEW}|(?P<old>{_OLD}))(\..*)?"
-)
+_NAME = re.compile(rf"\.(?P<of>.*)\.(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-[0-9a-f]{{8}}\.({_NEW}|(?P<old>{_OLD}))")
 _NO_FLUSH = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 _STALE = 24 * 3600.0
 """Seconds after which what a process on another machine left is taken for dead."""

@@ -172,9 +172,9 @@ class Trainer:
             slopes[name], found = self.slope(name, x0, batch)
             parts |= found | {f"slope_{name}": slopes[name].norm()}
         slopes = self._balanced(slopes, step)
-        others = [name for name in slopes if name != "mmd" and "mmd" in slopes]  # in one order in all processes
-        for name in others:
-            parts[f"share_{name}"] = (sample_norms(slopes[name]) / sample_norms(slopes["mmd"])).mean()
+        if "mmd" in slopes:
+            norms = {name: sample_norms(slope) for name, slope in slopes.items()}
+            parts |= {f"share_{name}": (norm / norms["mmd"]).mean() for name, norm in norms.items() if name != "mmd"}
         return LossTerms((x0 * torch.stack(list(slopes.values())).sum(0)).sum(), parts)
 
     def _balanced(self, slopes: dict[str, Tensor], step: int) -> dict[str, Tensor]:
