@@ -7,7 +7,7 @@ from typing import Any
 
 from swd_distill.config import Config, Data
 from swd_distill.presets import PRESETS
-from swd_losses import RELEASED
+from swd_losses import PAPER, RELEASED
 
 STUDENT = "student, "
 """Begins the name of a student's row."""
@@ -168,8 +168,58 @@ UPSCALERS = Study(
     ),
 )
 
+
+def _shares(base: Config, dmd: float, gan: float) -> Config:
+    return replace(base, recipe=replace(PAPER, guidance=3.0, fake_updates=2, dmd_weight=dmd, gan_weight=gan))
+
+
+# Shares of MMD's gradient against weights tuned by hand for a teacher: as long as tiny-long, then 350 iterations.
+BALANCE = Study(
+    "balance",
+    "Balance: shares against weights (in no table)",
+    {
+        "by hand, 30 and 1": LONG,
+        "shares .1 and .03": _shares(LONG, 0.1, 0.03),
+    },
+    (Claim("Shares are as good as weights tuned by hand", "shares .1 and .03", "by hand, 30 and 1", margin=0.02),),
+)
+SHARES = Study(
+    "shares",
+    "Shares of DMD and of GAN (in no table)",
+    {
+        "MMD alone": SHORT,
+        "by hand, 30 and 1": FULL,
+        **{
+            f"DMD {dmd:g}, GAN {gan:g}": _shares(FULL, dmd, gan)
+            for dmd, gan in ((0.1, 0.03), (0.3, 0.03), (1.0, 0.03), (0.1, 0.1), (0.1, 0.3), (0.1, 1.0))
+        },
+        "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=3.0, fake_updates=2)),
+    },
+)
+VIDEO = PRESETS["tiny-video"]
+SHORT_VIDEO = replace(VIDEO, training=replace(VIDEO.training, iterations=1000, sample_every=1000))
+
+
+def _by_hand(base: Config, dmd: float, gan: float) -> Config:
+    recipe = replace(PAPER, guidance=3.0, fake_updates=2, dmd_weight=dmd, gan_weight=gan, balance=False, gan_rise=0)
+    return replace(base, recipe=recipe)
+
+
+VIDEO_BALANCE = Study(
+    "video-balance",
+    "Balance on the video teacher: shares against weights (in no table)",
+    {
+        "MMD alone": SHORT_VIDEO,
+        **{f"by hand, {dmd} and 1": _by_hand(SHORT_VIDEO, dmd, 1.0) for dmd in (10, 30, 100)},
+        "shares .1 and .03": _shares(SHORT_VIDEO, 0.1, 0.03),
+    },
+)
+
 STUDIES = {
     "scenes": SCENES,
+    "balance": BALANCE,
+    "shares": SHARES,
+    "video-balance": VIDEO_BALANCE,
     "clips": CLIPS,
     "schedules": SCHEDULES,
     "losses": LOSSES,
