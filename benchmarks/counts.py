@@ -21,7 +21,7 @@ from swd_distill.planning.cost import count_forward
 from swd_distill.planning.counts import Counts, Size, key_of
 from swd_distill.planning.pieces import Piece
 from swd_distill.presets import PRESETS
-from swd_models.loading import empty_denoiser, family_of, quiet
+from swd_models.loading import cond_shapes, empty_denoiser, family_of, quiet
 
 FOLDER = Path("apps/distill/src/swd_distill/assets/counts")
 
@@ -52,7 +52,7 @@ def _around(config: Config) -> dict[str, tuple[int, dict[str, Piece]]]:
     """Return parameters and pieces of text encoders (bfloat16) and autoencoder (float32), for one sample."""
     family, empty = family_of(config.model), empty_denoiser(config.model)
     with torch.device("meta"):
-        text = RandomText(empty.family, empty.cond_shapes).to(torch.bfloat16)
+        text = RandomText(empty.family, cond_shapes(config.model, config.data.text_tokens)).to(torch.bfloat16)
         vae = empty_vae(empty)
     latents, sizes = family.latents(vae), sorted(set(config.scales.sizes), key=math.prod)
     pieces = {"text": count_forward(text, lambda: text(1))}

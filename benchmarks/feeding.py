@@ -55,7 +55,7 @@ def encoding(config: Config, images: Path, batches: int) -> dict[str, float]:
     ]
     (images / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     device = Device()
-    with device.holds_meta(), patch("swd_distill.data.encode.Encoder", lambda model: StandInEncoder(device)):
+    with device.holds_meta(), patch("swd_distill.data.encode.Encoder", lambda config: StandInEncoder(device)):
         encode(replace(config, data=replace(config.data, images=images)))
     return device.row(batches)
 

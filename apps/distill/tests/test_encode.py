@@ -14,6 +14,7 @@ from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.samples import to_pixels
+from swd_distill.presets import PRESETS
 from swd_models import load_latents
 
 SIZES = [(8, 8), (10, 10), (12, 12), (16, 16)]
@@ -214,7 +215,7 @@ def test_a_cache_without_its_index_gets_it_again(cli, argv, copied):
 
 def test_bytes_go_to_the_device_and_the_autoencoder_sees_the_same_numbers_in_float32(monkeypatch):
     monkeypatch.setattr("swd_distill.data.encoder.device_and_dtype", lambda: (torch.device("cpu"), torch.bfloat16))
-    encoder, images = Encoder("embedded"), [_noise(64, 64, seed) for seed in range(2)]
+    encoder, images = Encoder(PRESETS["tiny"]), [_noise(64, 64, seed) for seed in range(2)]
     pixels = encoder.stack([to_pixels([image], (64, 64), "noise") for image in images])
     assert (pixels.dtype, pixels.shape) == (torch.uint8, (2, 3, 64, 64))
     assert (encoder.dtype, encoder.latents.vae.dtype) == (torch.bfloat16, torch.float32)

@@ -125,9 +125,9 @@ def test_a_lora_of_another_family_is_one_line(refused, argv, tmp_path):
 
 
 def test_paths_may_hold_colons(style):
-    assert split_weight(str(style)) == (style, 1.0)
-    assert split_weight(f"{style}:2") == (style, 2.0)
-    assert split_weight(f"{style.parent}:-0.5") == (style.parent, -0.5)
+    assert split_weight(str(style)) == (str(style), 1.0)
+    assert split_weight(f"{style}:2") == (str(style), 2.0)
+    assert split_weight(f"{style.parent}:-0.5") == (str(style.parent), -0.5)
 
 
 def test_a_config_of_before_has_no_loras(finished, copied):

@@ -88,7 +88,6 @@ def test_the_layers_of_another_family_are_no_names_of_another_tool(tmp_path):
         ({f"{LAYER}.diff": torch.ones(32, 32)}, "whole weights"),
         ({"base_model.model.proj_out.modules_to_save.weight": A}, "whole weights"),
         ({"proj_out.weight": A, "proj_out.bias": torch.ones(4)}, "whole weights"),
-        ({"pos_embed.proj.lora_A.weight": torch.ones(4, 4, 2, 2)}, "a LoRA of convolutions"),
     ],
 )
 def test_other_kinds_are_called_by_their_own(tmp_path, sd3, more, kind):

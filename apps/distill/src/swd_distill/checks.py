@@ -1,5 +1,8 @@
 """What is checked of a config before any work, each where the knowledge is."""
 
+from pathlib import Path
+
+from swd_data import is_hub_id
 from swd_distill.config import Config
 
 
@@ -12,6 +15,8 @@ def check(config: Config) -> None:
     check_backends(config)
     background_of(config)
     check_levels(config.recipe)
+    if config.init_lora and not (Path(config.init_lora).exists() or is_hub_id(config.init_lora, ".safetensors")):
+        raise ValueError(f"expected --init-lora of a file, a folder or a hub id, got {config.init_lora}")
     if config.teacher_lora:
         from swd_models.lora.loading import split_weight
 
@@ -26,8 +31,9 @@ def check(config: Config) -> None:
 def check_model(config: Config) -> None:
     """Raise ValueError for sizes or a block that the model does not have."""
     from swd_distill.data.buckets import schedules_of
-    from swd_models.loading import check_fit
+    from swd_models.loading import check_fit, check_text
 
+    check_text(config.model, config.data.text_tokens)
     check_fit(config.model, config.scales.sizes, config.training.block)
     check_fit(config.model, [size for schedule in schedules_of(config) for size in schedule.sizes])
 

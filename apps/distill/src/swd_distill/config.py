@@ -3,15 +3,13 @@
 import dataclasses
 import json
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from swd_data import is_hub_id
 from swd_losses import Recipe
 from swd_schedules import ScaleSchedule, presets
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 TextDtype = Literal["model", "float8_e4m3fn"]
 
@@ -45,6 +43,9 @@ class Data:
     """What shows through transparent images: a name or #rrggbb."""
     buckets: tuple[str, ...] = ()
     """Shapes of images as WIDTH:HEIGHT, for example 1:1 4:3 3:4, each of the schedule's areas. Default: its own."""
+    text_tokens: int | None = None
+    """Tokens of T5, or its like, that prompts are cut or padded to, at most 512. Default: the pipeline's own, 256 of
+    SD3 and 512 of the others."""
     text_dtype: TextDtype = "model"
     """How the cache holds text: as the model's numbers, or in a byte each, with one scale a token."""
     on_the_fly: bool = False
@@ -139,7 +140,9 @@ class Config:
     out: Path = Path("runs")
     """The run folder; everything of the run is inside."""
     teacher_lora: tuple[str, ...] = ()
-    """LoRA files or folders, PATH or PATH:WEIGHT, merged into the model: a teacher of one's own."""
+    """LoRAs, PATH or PATH:WEIGHT, merged into the model: a teacher of one's own. A file, a folder or a hub id each."""
+    init_lora: str | None = None
+    """A LoRA that the student begins as: a file, a folder or a hub id. Default: the student begins as the teacher."""
     seed: int = 0
     """Source of all randomness."""
     device: str = "auto"
@@ -244,7 +247,7 @@ class Config:
             raise ValueError(
                 "expected samples in any order with --data.on-the-fly, got --data.streaming: leave one out"
             )
-        if self.data.images and not self.data.images.is_dir() and not _HUB_ID.fullmatch(str(self.data.images)):
+        if self.data.images and not self.data.images.is_dir() and not is_hub_id(self.data.images):
             raise ValueError(
                 f"expected a folder of images, got {self.data.images}: check --data.images, where OWNER/NAME is a data "
                 "set of the hub"

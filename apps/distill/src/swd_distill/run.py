@@ -11,13 +11,12 @@ from swd_data import make_folder, read_object, save_image
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import encode
-from swd_distill.data.generate import generate, prompts_of
+from swd_distill.data.generate import generate, prompts_of, teacher_of
 from swd_distill.data.sources import open_source
-from swd_distill.devices import device_and_dtype, processes
+from swd_distill.devices import processes
 from swd_distill.train import claimed, comparison_of, train
 from swd_distill.training.evaluation import SEED, unseen_prompts
 from swd_distill.training.trainer import share_places
-from swd_models.loading import load_teacher
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
@@ -62,7 +61,9 @@ def compare(config: Config) -> Image.Image:
     student = SwDPipeline.from_run(config.out)
     rows[f"student, {few} scale-wise steps"] = _in_batches(config, partial(_sample, student), prompts)
     del student
-    base = SwDPipeline.from_pretrained(config.model, base_loras=config.teacher_lora, schedule=schedule)
+    base = SwDPipeline.from_pretrained(
+        config.model, base_loras=config.teacher_lora, schedule=schedule, text_tokens=config.data.text_tokens
+    )
     undistilled = partial(_sample, base, guidance=guidance)
     rows[f"undistilled, same {few} steps, cfg {guidance:g}"] = _in_batches(config, undistilled, prompts)
     return grid(rows, prompts)
@@ -80,9 +81,7 @@ def _sample(pipe: SwDPipeline, prompts: list[str], seed: int, guidance: float = 
 
 
 def _teacher(config: Config) -> Sampler:
-    device, dtype = device_and_dtype()
-    teacher = load_teacher(config.model, loras=config.teacher_lora, dtype=dtype)
-    teacher.pipe.to(device)
+    teacher = teacher_of(config)
 
     def sample(prompts: list[str], seed: int) -> list[Media]:
         return teacher(

@@ -7,11 +7,12 @@ from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from swd_data import claim, read_object, write_json
+from swd_data import claim, is_hub_id, read_object, write_json
 from swd_distill.config import Config, Evaluation
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
@@ -30,6 +31,8 @@ from swd_distill.training.trainer import Trainer, share_places
 from swd_losses import DiscriminatorHead, Recipe
 from swd_models import load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
+from swd_models.lora.files import TOKENS_KEY
+from swd_models.lora.loading import start_from
 from swd_models.parts import Media
 from swd_models.roles import compile_blocks, shard_base
 from swd_sample.grid import grid
@@ -39,9 +42,11 @@ from swd_schedules import sample_scalewise
 WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples")
 
 # What runs of earlier versions were made with where their config.json does not say.
-BEFORE = {
+BEFORE: dict[str, Any] = {
     "recipe": {each.name: each.default for each in fields(Recipe) if each.default is not MISSING},
     "teacher_lora": [],
+    "init_lora": None,
+    "data": {"text_tokens": None},
 }
 
 
@@ -85,8 +90,18 @@ def train(config: Config, *, verify: bool = True) -> Path:
 def _made_on(config: Config) -> dict[str, str]:
     """Return what the LoRA's header says of its base: names, not where they lie on this machine."""
     model = Path(config.model).name if Path(config.model).is_dir() else config.model
-    loras = {"swd_teacher_lora": " ".join(Path(lora).name for lora in config.teacher_lora)}
-    return {"swd_model": model} | (loras if config.teacher_lora else {})
+    notes = {
+        "swd_model": model,
+        "swd_teacher_lora": " ".join(map(_name, config.teacher_lora)),
+        "swd_init_lora": _name(config.init_lora or ""),
+        TOKENS_KEY: str(config.data.text_tokens or ""),
+    }
+    return {name: value for name, value in notes.items() if value}
+
+
+def _name(lora: str) -> str:
+    """Return what a LoRA is called: a hub id, or the last of a path."""
+    return lora if is_hub_id(lora.rpartition(":")[0] or lora, ".safetensors") else Path(lora).name
 
 
 def _open_cache(config: Config, *, verify: bool) -> Cache:
@@ -173,6 +188,8 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     if not training.shard_base:  # else its blocks go there one by one
         teacher.to(device)
     roles = share_base(teacher, training.rank, fake=config.needs_fake, seed=config.seed)
+    if config.init_lora:
+        start_from(roles.student, config.init_lora)
     if training.shard_base:
         shard_base(roles, device)
     cond = {name: tuple(value.shape[1:]) for name, value in cache.uncond.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from swd_data import check_text, checksum, output_names, read_prompts, shell
+from swd_data import check_text, checksum, is_hub_id, output_names, read_prompts, shell
 from swd_sample.environment import prepare_torch
 from swd_sample.presets import SOURCES
 
@@ -34,13 +34,16 @@ class Options:
     batch: int = 8
     """Prompts of the file at a time."""
     lora: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """A LoRA file or folder, instead of the run's."""
+    """A LoRA instead of the run's: a file, a folder, or OWNER/NAME[/FILE] of the Hugging Face hub."""
     base_lora: tuple[str, ...] = ()
-    """LoRA files or folders, PATH or PATH:WEIGHT, merged into the base before. Default: those of the run's teacher."""
+    """LoRAs, PATH or PATH:WEIGHT, merged into the base before; a path as of --lora. Default: the run's teacher's."""
     model: str | None = None
     """A base model instead of the run's, for example a fine-tune: a diffusers directory or hub id of the family."""
     schedule: str | None = None
     """A schedule instead of the LoRA's: a preset's name, a JSON file, or 1000:64x64,896:80x80,..."""
+    text_tokens: int | None = None
+    """Tokens of T5, or its like, that prompts are cut or padded to, at most 512. Default: the LoRA's, else the model's.
+    """
     steps: int | None = None
     """Keep this many stages of the schedule, the first and the last among them."""
     merge: bool = True
@@ -112,12 +115,13 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
         seed=options.seed,
         batch=options.batch,
         names=names,
-        made_with={"model": model, "lora": checksum(find_lora(lora)), "base_lora": _base_loras(options)},
+        made_with={"model": model, "lora": checksum(find_lora(lora)), "base_lora": _base_loras(options)}
+        | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens}),
     )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 
-def _where(options: Options) -> tuple[str, Path]:
+def _where(options: Options) -> tuple[str, str]:
     """Return the base model and the LoRA of a run folder or a preset, or those that were given instead."""
     run = Path(options.source)
     if not (run / "config.json").is_file():
@@ -126,15 +130,17 @@ def _where(options: Options) -> tuple[str, Path]:
                 f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}"
             )
         run = Path("runs") / options.source
-    lora = options.lora or run / "lora"
-    if not Path(lora).exists():
+        from swd_sample.pipeline import model_of
+
+    lora = options.lora or str(run / "lora")
+    if not Path(lora).exists() and not (options.lora and is_hub_id(options.lora, ".safetensors")):
         raise ValueError(
             f"expected a LoRA, got no {lora}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
         )
     from swd_sample.pipeline import model_of
 
     own = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
-    return options.model or own, Path(lora)
+    return options.model or own, lora
 
 
 def _base_loras(options: Options) -> tuple[str, ...]:
@@ -146,7 +152,7 @@ def _base_loras(options: Options) -> tuple[str, ...]:
     return base_loras_of(options.source)
 
 
-def _load(options: Options, model: str, lora: Path) -> "SwDPipeline":
+def _load(options: Options, model: str, lora: str) -> "SwDPipeline":
     from swd_models.loading import quiet
     from swd_sample.pipeline import SwDPipeline
     from swd_schedules import presets
@@ -162,6 +168,7 @@ def _load(options: Options, model: str, lora: Path) -> "SwDPipeline":
         fallback=presets.resolve(preset.schedule) if preset else None,
         device=options.device,
         merge=options.merge,
+        text_tokens=options.text_tokens,
     )
     if options.compile:
         from swd_models.compiling import compiling

@@ -11,6 +11,7 @@ from swd_data import read_object
 from swd_models import Denoiser, load_denoiser, load_latents, load_lora, load_text
 from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
+from swd_models.lora.files import text_tokens_of
 from swd_models.parts import Latents, Media, Text
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
@@ -38,9 +39,11 @@ class SwDPipeline:
         fallback: ScaleSchedule | None = None,
         device: str | None = None,
         merge: bool = True,
+        text_tokens: int | None = None,
     ) -> Self:
         """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given, or else `fallback`.
 
+        So are `text_tokens`, to which `load_text` cuts or pads prompts, or else those of the model's own pipeline.
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
         it stays apart. `base_loras`, each PATH or PATH:WEIGHT, are merged into the base before. `device` is the
         accelerator that torch finds, unless named.
@@ -54,7 +57,8 @@ class SwDPipeline:
         if chosen is None:
             raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
         check_fit(model, chosen.sizes)
-        text, latents = load_text(model, **options), load_latents(model, **options)
+        tokens = text_tokens or (text_tokens_of(lora) if lora else None)
+        text, latents = load_text(model, tokens, **options), load_latents(model, **options)
         latents.vae.to(place)
         text.to(place)
         return cls(denoiser, text, latents, chosen)

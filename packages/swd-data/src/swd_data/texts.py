@@ -69,3 +69,15 @@ def check_text(text: str, where: str) -> str:
             f"expected Unicode text in {where}, got half a character, {text[error.start]!r}, at place {error.start}"
         ) from error
     return text
+
+
+def is_hub_id(text: Path | str, suffix: str = "") -> bool:
+    """Tell whether a text that is no path here may be OWNER/NAME of the Hugging Face hub.
+
+    With the suffix of files it may also be OWNER/NAME/FILE, and OWNER/NAME does not end so: that was meant for a path.
+    """
+    owner, *rest = str(text).split("/")
+    if not rest or not all(re.fullmatch(r"\w[\w.-]*", part) for part in (owner, *rest)) or Path(text).exists():
+        return False
+    is_file = bool(suffix) and rest[-1].endswith(suffix)
+    return is_file == (len(rest) > 1)

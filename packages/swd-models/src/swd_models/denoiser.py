@@ -24,7 +24,9 @@ class Denoiser(nn.Module):
     lora_targets: ClassVar[tuple[str, ...] | str]
     """Layers that get adapters (appendix A): suffixes, or a regular expression over whole names."""
     num_tokens: ClassVar[int] = 512
-    """Text tokens of a prompt in training, as the pipeline pads it by default."""
+    """Text tokens of a prompt, as the pipeline pads it by default."""
+    clip_tokens: ClassVar[int] = 0
+    """Those of them that are CLIP's, whose number is fixed."""
     fps: ClassVar[int | None] = None
     """Frames a second of the videos that the model knows; None: it makes images."""
     process: FlowMatching | VariancePreserving = FlowMatching()

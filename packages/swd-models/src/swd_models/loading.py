@@ -96,11 +96,18 @@ def empty_denoiser(model: str) -> "Denoiser":
     return family_of(model).build_empty(load_config(model))
 
 
-def cond_shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of one prompt's embeddings, without the batch; the paper's models need no weights for it."""
-    if _known(model):
-        return empty_denoiser(model).cond_shapes
-    return {name: tuple(tensor.shape[1:]) for name, tensor in load_text(model).uncond().items()}
+def cond_shapes(model: str, num_tokens: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of one prompt's embeddings, without the batch; the paper's models need no weights for it.
+
+    `num_tokens` of text as of `load_text`.
+    """
+    if not _known(model):
+        return {name: tuple(tensor.shape[1:]) for name, tensor in load_text(model, num_tokens).uncond().items()}
+    denoiser = empty_denoiser(model)
+    shapes = denoiser.cond_shapes
+    if num_tokens is not None:
+        shapes["prompt_embeds"] = (denoiser.clip_tokens + num_tokens, *shapes["prompt_embeds"][1:])
+    return shapes
 
 
 def load_denoiser(model: str, *, loras: Sequence[str] = (), **options: Any) -> "Denoiser":
@@ -119,16 +126,33 @@ def load_latents(model: str, **options: Any) -> "Latents":
         return family_of(model).load_latents(resolve_model(model), **options)
 
 
-def load_text(model: str, **options: Any) -> "Text":
-    """Load text encoders and tokenizers alone."""
+def load_text(model: str, num_tokens: int | None = None, **options: Any) -> "Text":
+    """Load text encoders and tokenizers alone.
+
+    A prompt is cut or padded to `num_tokens` of the language model (T5 or its like; at most 512), by default to as many
+    as the pipeline's own: SD3 256 beside CLIP's 77, the others 512.
+
+    Raises:
+        ValueError: another number, or a model that has CLIP alone.
+    """
+    check_text(model, num_tokens)
     with _loading(model):
-        return family_of(model).load_text(resolve_model(model), **options)
+        return family_of(model).load_text(resolve_model(model), num_tokens, **options)
 
 
-def load_teacher(model: str, *, loras: Sequence[str] = (), **options: Any) -> "Teacher":
-    """Load the whole pipeline with its own sampler; `loras` as of `load_denoiser`."""
+def check_text(model: str, num_tokens: int | None) -> None:
+    """Raise ValueError for a number of text tokens that the model's family does not take, reading no weights."""
+    if num_tokens is not None:
+        from swd_models.parts import check_tokens
+
+        check_tokens(num_tokens, family_of(model).text.tokenizer is not None)
+
+
+def load_teacher(model: str, *, loras: Sequence[str] = (), num_tokens: int | None = None, **options: Any) -> "Teacher":
+    """Load the whole pipeline with its own sampler; `loras` as of `load_denoiser`, `num_tokens` as of `load_text`."""
+    check_text(model, num_tokens)
     with _loading(model):
-        teacher = family_of(model).load_teacher(resolve_model(model), **options)
+        teacher = family_of(model).load_teacher(resolve_model(model), num_tokens, **options)
     if loras:
         assert teacher.denoiser is not None
         _merged(teacher.denoiser, loras)

@@ -64,14 +64,24 @@ class ImageLatents:
         return float(config.shift_factor or 0.0), float(config.scaling_factor)
 
 
+MAX_TOKENS = 512
+"""Beyond which diffusers encodes no text."""
+
+
 class Text:
-    """Prompts to `cond` through the pipeline's own `encode_prompt`; a family implements `encode`."""
+    """Prompts to `cond` through the pipeline's own `encode_prompt`; a family implements `encode`.
+
+    `num_tokens` of its language model are what a prompt is cut or padded to; default: as many as the pipeline's own.
+    """
 
     tokenizer: ClassVar[str | None] = None
-    """The pipeline's tokenizer that decides how long a text may be."""
+    """The pipeline's tokenizer whose texts may be of any length; None: there is none."""
+    default_tokens: ClassVar[int] = MAX_TOKENS
 
-    def __init__(self, pipe: DiffusionPipeline) -> None:
-        self.pipe = pipe
+    def __init__(self, pipe: DiffusionPipeline, num_tokens: int | None = None) -> None:
+        self.pipe, self.num_tokens = pipe, num_tokens
+        if num_tokens is not None:
+            check_tokens(num_tokens, self._tokenizer is not None)
 
     def to(self, device: torch.device | str) -> "Text":
         """Move the text encoders."""
@@ -96,16 +106,35 @@ class Text:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return what the pipeline must be told of a text's length: its default of 512, or what its tokenizer takes."""
-        if self.tokenizer is None:
+        """Return what the pipeline must be told of a text's length: what was asked for, else its default.
+
+        That is no more than its tokenizer takes.
+        """
+        tokenizer = self._tokenizer
+        if tokenizer is None:
             return {}
-        return {"max_sequence_length": min(512, int(getattr(self.pipe, self.tokenizer).model_max_length))}
+        return {"max_sequence_length": self.num_tokens or min(self.default_tokens, int(tokenizer.model_max_length))}
+
+    @property
+    def _tokenizer(self) -> Any:
+        return None if self.tokenizer is None else getattr(self.pipe, self.tokenizer)
 
     @property
     def device(self) -> torch.device:
         """Return where the text encoders are."""
         device: torch.device = self.pipe.text_encoder.device
         return device
+
+
+def check_tokens(num_tokens: int, any_length: bool) -> None:
+    """Raise ValueError for text of a length that diffusers does not encode, or a model whose texts have one length."""
+    if not any_length:
+        raise ValueError(
+            f"expected no number of text tokens for a model whose encoders have one of their own, got {num_tokens}: "
+            "leave it out"
+        )
+    if not 1 <= num_tokens <= MAX_TOKENS:
+        raise ValueError(f"expected 1 to {MAX_TOKENS} text tokens, got {num_tokens}")
 
 
 class Teacher:

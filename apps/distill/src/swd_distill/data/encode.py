@@ -42,7 +42,7 @@ def encode(config: Config) -> Path:
     """
     state, folder, source = processes(), config.cache, open_source(config)
     claim(folder / "settings.json", _settings(config) | {"images": source.digest}, "a cache")
-    manifest, encoder = _read_manifest(folder), Encoder(config.model)
+    manifest, encoder = _read_manifest(folder), Encoder(config)
     state.wait_for_everyone()  # all have read the manifest, which goes where anything is made again
     if not manifest and state.is_main_process:
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -65,7 +65,8 @@ def encode(config: Config) -> Path:
 def fitting(config: Config) -> dict[str, Any]:
     """Return the settings that a cache must have been made with to serve a run."""
     sizes = {size for schedule in schedules_of(config) for size in schedule.sizes}
-    return {
+    tokens = {} if config.data.text_tokens is None else {"text_tokens": config.data.text_tokens}
+    return tokens | {
         "format": FORMAT,
         "model": config.model,
         "sizes": [list(size) for size in sorted(sizes)],

@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from swd_distill.config import Config
 from swd_distill.data.samples import Size
 from swd_distill.devices import device_and_dtype
 from swd_models.loading import load_latents, load_text
@@ -17,8 +18,8 @@ from swd_schedules.devices import has_pinned_memory
 class Encoder:
     """A model's autoencoder and text encoders on the device, each loaded when it is first needed."""
 
-    def __init__(self, model: str) -> None:
-        self.model = model
+    def __init__(self, config: Config) -> None:
+        self.model, self.text_tokens = config.model, config.data.text_tokens
         self.device, self.dtype = device_and_dtype()
 
     @cached_property
@@ -31,7 +32,7 @@ class Encoder:
     @cached_property
     def text(self) -> Text:
         """Load the text encoders."""
-        return load_text(self.model, dtype=self.dtype).to(self.device)
+        return load_text(self.model, self.text_tokens, dtype=self.dtype).to(self.device)
 
     def stack(self, pixels: Sequence[Tensor]) -> Tensor:
         """Stack samples, in memory from which a device copies while it computes."""

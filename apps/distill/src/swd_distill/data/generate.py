@@ -43,8 +43,8 @@ def generate(config: Config) -> Path:
         "seed": config.seed,
         "prompts": prompts,
     }
-    if config.teacher_lora:
-        made_with["teacher_lora"] = config.teacher_lora
+    made_with |= {"teacher_lora": config.teacher_lora} if config.teacher_lora else {}
+    made_with |= {"text_tokens": config.data.text_tokens} if config.data.text_tokens else {}
     claim(folder / "generation.json", made_with, "images")
     mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
     if mine:
@@ -79,10 +79,17 @@ def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[
                 bar.update(len(chunk))
 
 
-def _load(config: Config, num_sizes: int) -> Teacher:
+def teacher_of(config: Config) -> Teacher:
+    """Load the teacher of a run, with the LoRAs merged into it, on the device."""
     device, dtype = device_and_dtype()
-    teacher = load_teacher(config.model, loras=config.teacher_lora, dtype=dtype)
+    tokens = config.data.text_tokens
+    teacher = load_teacher(config.model, loras=config.teacher_lora, num_tokens=tokens, dtype=dtype)
     teacher.pipe.to(device)
+    return teacher
+
+
+def _load(config: Config, num_sizes: int) -> Teacher:
+    teacher = teacher_of(config)
     if config.data.compile:
         tqdm.write(compiling(config.data.compile, teacher.compile(config.data.compile, num_sizes)))
     return teacher

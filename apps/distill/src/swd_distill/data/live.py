@@ -25,7 +25,7 @@ class Live(Cache):
 
     def __init__(self, config: Config) -> None:
         source = open_source(config)
-        self._encoder, self._lock = Encoder(config.model), Lock()
+        self._encoder, self._lock = Encoder(config), Lock()
         self._read: tuple[tuple[int, ...], Tensor] = (), torch.empty(0)
         schedules = schedules_of(config)
         self._pixels = [self._encoder.latents.pixels(schedule.sizes[-1]) for schedule in schedules]

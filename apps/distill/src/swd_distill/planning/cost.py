@@ -39,7 +39,7 @@ class Counted:
         """Take a config, and the shapes of a prompt's embeddings where they are known: else they may cost encoders."""
         self.config, self._mode = config, FakeTensorMode()
         self._norms = fused_norms if on_gpu else nullcontext
-        self._cond = cond or cond_shapes(config.model)
+        self._cond = cond or cond_shapes(config.model, config.data.text_tokens)
         teacher = empty_denoiser(config.model)
         with torch.device("meta"):
             teacher = _half(teacher) if on_gpu else teacher

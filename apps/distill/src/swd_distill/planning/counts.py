@@ -164,7 +164,7 @@ def key_of(config: Config) -> dict[str, Any]:
         "gradient_penalty": bool(recipe.gradient_penalty),
         "fake": config.needs_fake,
         "losses": list(intervals(recipe, STUDENT)),
-    }
+    } | ({} if config.data.text_tokens is None else {"text_tokens": config.data.text_tokens})
 
 
 def _serves(key: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

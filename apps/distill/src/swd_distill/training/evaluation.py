@@ -75,7 +75,7 @@ class Evaluator:
         self._config, self._folder = config, config.out / "evaluation"
         self._prompts = _prompts_of(config)
         fetch(weights_of(config.evaluation.metrics), config.evaluation.weights, offline=False)
-        self._text = _Encoded(Encoder(config.model).text, self._prompts)
+        self._text = _Encoded(Encoder(config).text, self._prompts)
 
     def measure(self, step: int, trainer: Trainer) -> Metrics:
         """Return the metrics of the student after a step, each `eval/NAME`; write them to evaluation/step-N."""

@@ -56,20 +56,20 @@ class Family:
         """Load the autoencoder alone."""
         return self.latents(self._load_vae(model, **options))
 
-    def load_text(self, model: str, **options: Any) -> Text:
-        """Load text encoders and tokenizers alone."""
+    def load_text(self, model: str, num_tokens: int | None = None, **options: Any) -> Text:
+        """Load text encoders and tokenizers alone; `num_tokens` as of `Text`."""
         denoiser = self.denoiser.subfolder
         pipe = self._load_pipeline(model, {"vae": None, denoiser: None}, **options)
         # SD3's `encode_prompt` reads the width of a left-out T5 from the transformer's config.
         pipe.register_modules(**{denoiser: self.build_empty(self.load_config(model)).backbone})
-        return self.text(pipe)
+        return self.text(pipe, num_tokens)
 
-    def load_teacher(self, model: str, **options: Any) -> Teacher:
-        """Load the whole pipeline."""
+    def load_teacher(self, model: str, num_tokens: int | None = None, **options: Any) -> Teacher:
+        """Load the whole pipeline; `num_tokens` as of `Text`."""
         denoiser = self.load_denoiser(model, **options)  # with norms as training has them
         parts = {self.denoiser.subfolder: denoiser.backbone, "vae": self._load_vae(model, **options)}
         pipe = self._load_pipeline(model, parts, **options)
-        teacher = Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe).options)
+        teacher = Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe, num_tokens).options)
         teacher.denoiser = denoiser
         return teacher
 

@@ -24,7 +24,7 @@ class SD3Denoiser(Denoiser):
     # attention projections `add_*` stay frozen.
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
 
-    num_tokens = 77 + 256  # CLIP's and T5's
+    clip_tokens, num_tokens = 77, 77 + 256  # CLIP's, and with T5's
 
     def __init__(self, backbone: SD3Transformer2DModel) -> None:
         config = backbone.config
@@ -93,12 +93,21 @@ def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
 
 
 class SD3Text(Text):
-    """CLIP's two embeddings side by side, padded to T5's width, with T5's tokens behind."""
+    """CLIP's two embeddings side by side, padded to T5's width, with T5's tokens behind: 256, or as many as asked for.
+
+    The authors' code takes 512.
+    """
+
+    tokenizer, default_tokens = "tokenizer_3", 256
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return T5's length: 256, the pipeline's default, or 0 where it is left out (diffusers would append zeros)."""
-        return {"max_sequence_length": 0 if self.pipe.text_encoder_3 is None else 256}
+        """Return T5's length; 0 where it is left out (diffusers would append zeros)."""
+        return super().options or {"max_sequence_length": 0}
+
+    @property
+    def _tokenizer(self) -> Any:
+        return None if self.pipe.text_encoder_3 is None else super()._tokenizer
 
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""

@@ -1,15 +1,18 @@
 """LoRA files in the forms that people use; the schedule travels in the metadata."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from swd_data import make_folder, whole, write_json
+from swd_data import is_hub_id, make_folder, reading, whole, write_json
 from swd_models.denoiser import Denoiser
+from swd_models.lora.hub import download
 from swd_models.lora.names import PEFT_PREFIX, shown
 from swd_models.lora.scales import CONFIG_KEY, PEFT_CONFIG, alphas_of
 from swd_models.lora.state import Lora
@@ -23,7 +26,7 @@ FILES: dict[Form, str] = {
     "peft": "adapter_model.safetensors",
     "comfyui": "comfyui_lora.safetensors",
 }
-SCHEDULE_KEY = "swd_schedule"
+SCHEDULE_KEY, TOKENS_KEY = "swd_schedule", "swd_text_tokens"
 
 
 def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = "diffusers") -> Path:
@@ -53,14 +56,14 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
 
 
 def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:
-    """Read adapters in any of the forms, from a file or the folder that holds it.
+    """Read adapters in any of the forms, from a file, the folder that holds it, or the hub: see `find_lora`.
 
     What is no plain LoRA of this family is refused by what it is; a line on stderr says what is left out or assumed.
 
     Raises:
         ValueError: no or a broken file, other names or another model, adapters that are incomplete or no plain LoRA.
     """
-    file = find_lora(Path(path))
+    file = find_lora(path)
     state, given, metadata = read_tensors(file, denoiser)
     schedule, ranks = _schedule(file, metadata), Lora(state, 1.0).ranks
     alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks)
@@ -69,12 +72,29 @@ def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:
     return Lora.of(state, alphas, schedule, rslora, notes)
 
 
-def find_lora(path: Path) -> Path:
-    """Return the LoRA file of a path: itself, or the one in the folder.
+def text_tokens_of(path: Path | str) -> int | None:
+    """Return the text tokens that a LoRA was trained with, where its header tells.
+
+    Raises:
+        ValueError: no LoRA, or no number.
+    """
+    file = find_lora(path)
+    with reading(file, "a safetensors LoRA"), safe_open(file, framework="pt") as handle:
+        told = (handle.metadata() or {}).get(TOKENS_KEY)
+    if told is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,5}", told):
+        raise ValueError(f"expected a number as {TOKENS_KEY} of {file}, got {shown(told)!r:.40}: save the LoRA again")
+    return int(told)
+
+
+def find_lora(path: Path | str) -> Path:
+    """Return the LoRA file of a path: itself, or the one in the folder; OWNER/NAME of the hub is downloaded.
 
     Raises:
         ValueError: there is none, or several of which none has a usual name.
     """
+    path = download(str(path), (*FILES.values(), PEFT_CONFIG)) if is_hub_id(path, ".safetensors") else Path(path)
     if path.is_file():
         return path
     found = [path / name for name in FILES.values() if (path / name).is_file()]

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from peft import LoraConfig, set_peft_model_state_dict
 
-from swd_models.adapters import adapter_alphas, adapter_state, add_adapters, merge_adapters
+from swd_data import is_hub_id
+from swd_models.adapters import adapter_alphas, adapter_state, add_adapters, load_adapter_state, merge_adapters
 from swd_models.denoiser import Denoiser
 from swd_models.lora.files import Form, Lora, read_lora, write_lora
 from swd_schedules import ScaleSchedule
@@ -34,8 +36,7 @@ def save_lora(
     Raises:
         OSError: it cannot be written.
     """
-    rslora = bool(denoiser.backbone.peft_config["default"].use_rslora)
-    lora = Lora.of(adapter_state(denoiser), adapter_alphas(denoiser), schedule, rslora, notes)
+    lora = Lora.of(adapter_state(denoiser), adapter_alphas(denoiser), schedule, _is_rslora(denoiser), notes)
     return write_lora(lora, denoiser, folder, form)
 
 
@@ -60,7 +61,7 @@ def load_lora(
 
 
 def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
-    """Merge LoRA files or folders into a denoiser, each `PATH` or `PATH:WEIGHT`, one after the other.
+    """Merge LoRAs into a denoiser, each `PATH` or `PATH:WEIGHT` of a file, a folder or a hub id, one after the other.
 
     Raises:
         ValueError: as `read_lora` and `split_weight`.
@@ -70,21 +71,49 @@ def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
         load_lora(denoiser, path, merge=True, weight=weight)
 
 
-def split_weight(text: str) -> tuple[Path, float]:
-    """Return path and weight of `PATH` or `PATH:WEIGHT`.
+def start_from(denoiser: Denoiser, path: Path | str) -> None:
+    """Let the adapters of `denoiser` begin as those of a file or folder (any form): it computes what they compute.
+
+    The file may have a smaller rank and fewer layers: the rest begins as it is, and adds nothing.
+
+    Raises:
+        ValueError: as `read_lora`; layers that have no adapters here, or a larger rank.
+    """
+    lora, own = read_lora(path, denoiser), adapter_state(denoiser)
+    scales = Lora.of(own, adapter_alphas(denoiser), None, _is_rslora(denoiser), {}).scales
+    state = {key: torch.zeros_like(value) if ".lora_B." in key else value.clone() for key, value in own.items()}
+    for layer, rank in lora.ranks.items():
+        if layer not in scales:
+            raise ValueError(f"expected adapters of the layers that are trained, got some of {layer} too in {path}")
+        down, up = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
+        if rank > len(state[down]):
+            raise ValueError(
+                f"expected a LoRA of rank at most {len(state[down])}, got {rank} in {path}: pass --training.rank {rank}"
+            )
+        state[down][:rank] = lora.state[down]
+        state[up][:, :rank] = lora.state[up].to(state[up]) * (lora.scales[layer] / scales[layer])
+    load_adapter_state(denoiser, state)
+
+
+def split_weight(text: str) -> tuple[str, float]:
+    """Return path, or hub id, and weight of `PATH` or `PATH:WEIGHT`.
 
     Raises:
         ValueError: there is no such path, or a weight that is no number, or 0.
     """
-    if Path(text).exists():
-        return Path(text), 1.0
+    if Path(text).exists() or is_hub_id(text, ".safetensors"):
+        return text, 1.0
     path, _, number = text.rpartition(":")
     try:
         weight = float(number)
     except ValueError:
         weight = math.nan
-    if not path or not Path(path).exists():
+    if not path or not (Path(path).exists() or is_hub_id(path, ".safetensors")):
         raise ValueError(f"expected a LoRA as PATH or PATH:WEIGHT, got {text!r}, where no such file is")
     if not math.isfinite(weight) or weight == 0:
         raise ValueError(f"expected a LoRA as PATH:WEIGHT, got {text!r}, whose weight is no number other than 0")
-    return Path(path), weight
+    return path, weight
+
+
+def _is_rslora(denoiser: Denoiser) -> bool:
+    return bool(denoiser.backbone.peft_config["default"].use_rslora)

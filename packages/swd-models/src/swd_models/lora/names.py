@@ -39,16 +39,14 @@ class Place(NamedTuple):
     kind: str
 
 
-def places_of(
-    shapes: Mapping[str, tuple[int, ...]], layers: Iterable[str], denoiser: Denoiser, file: Path
-) -> dict[str, Place]:
+def places_of(all_keys: list[str], layers: Iterable[str], denoiser: Denoiser, file: Path) -> dict[str, Place]:
     """Return the place among `layers` of each key of a file, but for the keys of text encoders.
 
     Raises:
         ValueError: other names, no plain LoRA, no layer of the model, or two tensors for one place.
     """
-    keys = _without_text(list(shapes), file)
-    _check_kind({key: shapes[key] for key in keys}, file)
+    keys = _without_text(all_keys, file)
+    _check_kind(keys, file)
     known = {name: layer for layer in layers for name in _names(layer, denoiser)}
     places: dict[Place, str] = {}
     for key in keys:
@@ -86,13 +84,12 @@ def _without_text(keys: list[str], file: Path) -> list[str]:
     return rest
 
 
-def _check_kind(shapes: Mapping[str, tuple[int, ...]], file: Path) -> None:
-    found = {kind: [key for key in shapes if re.fullmatch(e, key, re.DOTALL)] for kind, e in _KINDS.items()}
-    found["a LoRA of convolutions"] = [key for key, shape in shapes.items() if len(shape) > 2 and ".lora_" in key]
+def _check_kind(all_keys: list[str], file: Path) -> None:
+    found = {kind: [key for key in all_keys if re.fullmatch(e, key, re.DOTALL)] for kind, e in _KINDS.items()}
     for kind, keys in found.items():
         if keys:
             raise ValueError(
-                f"expected a plain LoRA of linear layers, got {kind} ({shown(keys[0])}) in {file}, which is not "
+                f"expected a plain LoRA, got {kind} ({shown(keys[0])}) in {file}, which is not "
                 "supported: merge it into its model with the tool that made it, and pass that model"
             )
 

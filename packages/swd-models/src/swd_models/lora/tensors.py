@@ -2,19 +2,20 @@
 
 import math
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser
 from swd_models.lora.names import Place, places_of, shown
 
 FAMILY_KEY = "swd_family"
 MAX_RANK = 4096
+_KINDS = nn.Linear | nn.Conv2d | nn.Conv3d
+"""Of layers that may have adapters."""
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 _WHOLE = {"I8", "I16", "I32", "I64", "U8"}
 
@@ -27,13 +28,14 @@ def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dic
     Raises:
         ValueError: no safetensors file, another family or width, no plain or whole LoRA, or numbers that are none.
     """
+    layers = _layers(denoiser)
     try:
         with safe_open(file, framework="pt") as handle:
             metadata: dict[str, str] = handle.metadata() or {}
             named = metadata.get(FAMILY_KEY, denoiser.family)
             if named != denoiser.family:
                 raise ValueError(f"expected a LoRA for {denoiser.family}, got one for {shown(named)} in {file}")
-            places = _check(handle, denoiser, file)
+            places = _check(handle, layers, denoiser, file)
             tensors = {place: handle.get_tensor(key) for key, place in places.items()}
             num_left = len(handle.keys()) - len(places)
     except (SafetensorError, OSError) as error:
@@ -49,18 +51,27 @@ def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dic
             raise ValueError(
                 f"expected finite numbers, got nan or inf in lora_{kind} of {layer} in {file}: train again"
             )
-        state[f"{layer}.lora_{kind}.weight"] = tensor
+        _, kernel = _sides(layers[layer], kind)
+        state[f"{layer}.lora_{kind}.weight"] = tensor.reshape(*tensor.shape[:2], *kernel)
     if num_left:
         print(f"left out {num_left} tensors of text encoders in {file}: they stay as they are", file=sys.stderr)
     return state, alphas, metadata
 
 
-def _check(handle: Any, denoiser: Denoiser, file: Path) -> dict[str, Place]:
+def _layers(denoiser: Denoiser) -> dict[str, nn.Module]:
+    """Return the layers that may have adapters, whether they have some already or not."""
+    return {
+        name.removesuffix(".base_layer"): layer
+        for name, layer in denoiser.backbone.named_modules()
+        if isinstance(layer, _KINDS) and ".lora_" not in name
+    }
+
+
+def _check(handle: Any, layers: Mapping[str, nn.Module], denoiser: Denoiser, file: Path) -> dict[str, Place]:
     """Return the places of the keys; what the header tells is checked before any tensor is read."""
-    layers = {name: layer for name, layer in denoiser.backbone.named_modules() if isinstance(layer, torch.nn.Linear)}
     slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (no mapping)
     shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
-    places = places_of(shapes, layers, denoiser, file)
+    places = places_of(list(shapes), layers, denoiser, file)
     for key, place in places.items():
         dtype, allowed = slices[key].get_dtype(), _FLOATS | (_WHOLE if place.kind == "alpha" else set())
         if dtype not in allowed:
@@ -85,16 +96,35 @@ def _check_whole(layer: str, found: Collection[Place], file: Path) -> None:
             )
 
 
-def _check_shape(place: Place, shape: tuple[int, ...], layer: torch.nn.Linear, file: Path) -> None:
+def _check_shape(place: Place, shape: tuple[int, ...], layer: nn.Module, file: Path) -> None:
     name = f"{place.kind if place.kind == 'alpha' else f'lora_{place.kind}'} of {place.layer}"
     if place.kind == "alpha":
         if math.prod(shape) != 1:
             raise ValueError(f"expected one number as {name}, got shape {shape} in {file}: train or convert it again")
         return
-    if len(shape) != 2:
-        raise ValueError(f"expected a matrix as {name}, got shape {shape} in {file}: train or convert it again")
-    (rank, width), expected = (shape, layer.in_features) if place.kind == "A" else (shape[::-1], layer.out_features)
+    expected, kernel = _sides(layer, place.kind)
+    if len(shape) < 2 or _without_ones(shape[2:]) != _without_ones(kernel):
+        what = f"a kernel of {'x'.join(map(str, kernel))}" if kernel else "a matrix"
+        raise ValueError(f"expected {what} as {name}, got shape {shape} in {file}: train or convert it again")
+    rank, width = shape[:2] if place.kind == "A" else shape[1::-1]
     if width != expected:
         raise ValueError(f"expected width {expected} in {name}, got {width}: {file} belongs to another model")
     if not 1 <= rank <= MAX_RANK:
         raise ValueError(f"expected a rank in 1..{MAX_RANK}, got {rank} in {name} in {file}: train or convert it again")
+
+
+def _sides(layer: nn.Module, kind: str) -> tuple[int, tuple[int, ...]]:
+    """Return the width and the kernel that a factor of a layer must have; a matrix has no kernel."""
+    if isinstance(layer, nn.Linear):
+        return (layer.in_features if kind == "A" else layer.out_features), ()
+    assert isinstance(layer, nn.Conv2d | nn.Conv3d)
+    if kind == "A":
+        return layer.in_channels, layer.kernel_size
+    return layer.out_channels, (1,) * len(layer.kernel_size)
+
+
+def _without_ones(kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Drop sides of 1 at the end: tools write a matrix as a kernel of 1x1, and the other way round."""
+    while kernel and kernel[-1] == 1:
+        kernel = kernel[:-1]
+    return kernel
