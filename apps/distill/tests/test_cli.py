@@ -149,6 +149,7 @@ def test_plan_prints_a_page_without_a_run_folder(cli, tmp_path):
     page = cli("plan", "tiny", *flags)
     assert page.startswith("tiny: 1000@8x8")
     assert "batch 16 on 2 x a100, 8 at a time" in page
+    assert "recipe: 1 MMD alone, without a fake model\n" in page
     assert "0 of 6 blocks recomputed: " in page
     assert ": fits; this one is taken" in page
     assert "Reckoned, not measured: NVIDIA A100 80GB SXM data sheet" in page
@@ -162,6 +163,16 @@ def test_a_shipped_preset_is_planned_without_counting(cli, monkeypatch):
         page = cli("plan", preset, "--gpus", "8")
         for stage in ("generate", "encode", "train"):
             assert re.search(rf"^{stage} [\d,.]+ h", page, re.MULTILINE), (preset, stage)
+
+
+def test_a_plan_says_what_the_recipe_is_and_on_what_it_spends(cli):
+    page = cli("plan", "sd35-medium")
+    assert "recipe: 1 MMD + 0.1 DMD + 0.03 GAN (shares of MMD's gradient), 5 fake updates an update\n" in page
+    spent = re.search(r"^spent on: (.*)$", page, re.MULTILINE)[1].split(", ")
+    parts = {part.rpartition(" ")[0]: int(part.rpartition(" ")[2].rstrip("%")) for part in spent}
+    assert parts.keys() == {"5 x fake", "5 x rollout", "dmd", "student", "mmd", "gan"}
+    assert sum(parts.values()) == pytest.approx(100, abs=len(parts) / 2)
+    assert "weights, which hold for one model" in cli("plan", "sd35-medium-released")
 
 
 def test_a_plan_says_what_does_not_fit_and_what_would(cli):

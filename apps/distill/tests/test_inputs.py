@@ -270,8 +270,13 @@ def test_a_finished_run_is_trained_longer_as_one_that_was_planned_so(cli, refuse
     assert "iterations 3, got training.iterations 4" in refused(
         argv("train", longer, *flags, "--training.iterations", "3")
     )
-    decayed = refused(argv("train", longer, *flags[1:], "--training.decay", "--training.iterations", "6"))
-    assert "expected a run in" in decayed
+
+
+def test_a_run_whose_rate_has_fallen_is_not_trained_longer_but_another_begins_as_its_lora(cli, refused, argv, encoded):
+    cli(*argv("train", encoded, "--training.decay"))
+    line = refused(argv("train", encoded, "--training.decay", "--training.iterations", "6"))
+    assert "expected --training.iterations 3 for the run in" in line
+    assert f"start another from its LoRA, with --init-lora {encoded / 'lora'} and another --out" in line
 
 
 def test_a_mended_sample_comes_back_and_no_caption_is_shifted(encoded_of, hundred, tmp_path):

@@ -170,12 +170,25 @@ def comparison_of(config: Config) -> Path:
 
 
 def _is_longer(config: Config) -> bool:
-    """Tell whether a run folder is there, of fewer iterations than are asked for, that can be gone on with."""
+    """Tell whether a run folder is there, of fewer iterations than are asked for, that can be gone on with.
+
+    Raises:
+        ValueError: it cannot, for its learning rate has fallen over those that were planned.
+    """
     path = config.out / "config.json"
-    if not path.is_file() or config.training.decay:
+    if not path.is_file():
         return False
-    before = read_object(path, "the config of a run").get("training", {}).get("iterations")
-    return isinstance(before, int) and before < config.training.iterations
+    planned = read_object(path, "the config of a run").get("training", {})
+    before, asked = planned.get("iterations"), config.training.iterations
+    if not isinstance(before, int) or before >= asked:
+        return False
+    if planned.get("decay") is True:
+        raise ValueError(
+            f"expected --training.iterations {before} for the run in {config.out}, whose learning rate falls to zero "
+            f"over them (--training.decay), got {asked}: start another from its LoRA, with --init-lora "
+            f"{config.out / 'lora'} and another --out"
+        )
+    return True
 
 
 def build_trainer(config: Config, cache: Cache) -> Trainer:

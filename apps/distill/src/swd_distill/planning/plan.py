@@ -62,6 +62,7 @@ def plan(options: Plan) -> str:
     lines = [
         f"{options.name}: {options.scales}",
         f"batch {training.batch} on {options.gpus} x {options.gpu}, {share} at a time",
+        _recipe(options),
         *_flops(found),
         *_memory(found, gib, options.gpus),
         *_disk(found),
@@ -72,6 +73,17 @@ def plan(options: Plan) -> str:
         *_stages(found, gpu, gib, options.gpus),
     ]
     return "\n".join(lines)
+
+
+def _recipe(config: Config) -> str:
+    """Say which losses a run has, and how they weigh."""
+    recipe = config.recipe
+    weights = {"MMD": recipe.mmd_weight, "DMD": recipe.dmd_weight, "GAN": recipe.gan_weight}
+    losses = " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)
+    if not config.needs_fake:
+        return f"recipe: {losses} alone, without a fake model"
+    how = "shares of MMD's gradient" if recipe.balance else "weights, which hold for one model"
+    return f"recipe: {losses} ({how}), {recipe.fake_updates} fake updates an update"
 
 
 def _flops(found: "Estimate") -> list[str]:
@@ -86,12 +98,23 @@ def _flops(found: "Estimate") -> list[str]:
     roles = ", ".join(f"{role} {count:.2f}" for role, count in passes.items() if count)
     lines += [
         f"passes through all blocks an iteration: {roles}; {sum(passes.values()):.2f} in all",
+        f"spent on: {_spent(found)}",
         f"sampling: {found.sampling_ratio():.3f} of {len(sizes)} steps at full scale",
         f"training: {found.scale_ratio():.3f} of full scale at every step",
     ]
     if config.needs_fake and config.recipe.mmd_weight:
         lines.append(f"training: {found.loss_ratio():.2f} times MMD alone")
     return lines
+
+
+def _spent(found: "Estimate") -> str:
+    """Return what share of an iteration's FLOPs each of its parts takes, over all steps."""
+    spent: Counter[str] = Counter()
+    for size in found.config.scales.sizes:
+        cost = found.counts.plain[size]
+        for name, count in cost.times(found.config).items():
+            spent[name if count == 1 else f"{count} x {name}"] += count * cost.pieces[name].flops
+    return ", ".join(f"{name} {flops / spent.total():.0%}" for name, flops in spent.most_common())
 
 
 def _memory(found: "Estimate", gib: float, gpus: int) -> list[str]:

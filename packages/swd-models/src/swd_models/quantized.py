@@ -1,0 +1,170 @@
+"""A frozen base in fewer bits: int8 and fp8 by torchao, nf4 by bitsandbytes (extra `swd-models[quantized]`).
+
+The libraries hold the weights, and turn them back into numbers; diffusers quantises layer by layer as it loads. What is
+computed is ours: one product with the weights as they were, of which nothing is kept for backward. torchao's own would
+keep a bfloat16 copy of each, and bitsandbytes' repacks weights on some CPUs, under the other views of the base.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import linear
+
+from swd_models.denoiser import Denoiser
+
+Base = Literal["bf16", "int8", "fp8", "nf4"]
+"""How the frozen base is held: in the model's dtype, or its blocks' linear layers in 8 or 4 bits."""
+BYTES: Mapping[Base, float] = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""Of a parameter in a quantised layer; nf4 has a scale in a byte for each 64, and one in four for 256 of those."""
+_PACKAGES = {"int8": "torchao", "fp8": "torchao", "nf4": "bitsandbytes"}
+
+
+def check_base(base: str) -> None:
+    """Raise ValueError for a base that is none, or whose library is not installed."""
+    if base not in get_args(Base):
+        raise ValueError(f"expected a base of {', '.join(get_args(Base))}, got {base!r}")
+    missing = [name for name in (_PACKAGES.get(base), "accelerate") if name and base != "bf16" and not find_spec(name)]
+    if missing:
+        raise ValueError(f"expected {missing[0]} for a base in {base}, got none: pip install 'swd-models[quantized]'")
+
+
+def quantised_layers(denoiser: Denoiser) -> list[str]:
+    """Return the names of the linear layers that a smaller base quantises: those of the blocks.
+
+    Embeddings, the last norm and the output stay as they are: they are small, and all goes through them.
+    """
+    blocks = set(denoiser.layers)
+    named = dict(denoiser.backbone.named_modules())
+    inside = [name for name, module in named.items() if module in blocks]
+    return [
+        name
+        for name, module in named.items()
+        if isinstance(module, nn.Linear) and any(name.startswith(f"{block}.") for block in inside)
+    ]
+
+
+def loading_options(empty: Denoiser, base: Base, dtype: torch.dtype | None, device: torch.device) -> dict[str, Any]:
+    """Return what tells `from_pretrained` of diffusers to quantise the layers of such a denoiser while it loads them.
+
+    Raises:
+        ValueError: as `check_base`.
+    """
+    check_base(base)
+    names = quantised_layers(empty)
+    if base == "nf4":
+        from diffusers import BitsAndBytesConfig
+
+        rest = [name for name, module in empty.backbone.named_modules() if isinstance(module, nn.Linear)]
+        config: Any = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=[name for name in rest if name not in set(names)],
+        )
+    else:
+        from diffusers import TorchAoConfig
+        from torchao.quantization import FqnToConfig
+
+        config = TorchAoConfig(FqnToConfig({f"re:{'|'.join(map(re.escape, names))}": _of_torchao(base)}))
+    return {"quantization_config": config, "device_map": {"": str(device)}}
+
+
+def quantise(denoiser: Denoiser, base: Base) -> Denoiser:
+    """Quantise a denoiser that is loaded already, in place: one with a LoRA merged into it, for example.
+
+    Raises:
+        ValueError: as `check_base`.
+    """
+    check_base(base)
+    for name in quantised_layers(denoiser) if base != "bf16" else ():
+        layer = denoiser.backbone.get_submodule(name)
+        if base == "nf4":
+            from bitsandbytes.nn import Params4bit
+
+            whole = layer.weight
+            layer.weight = Params4bit(
+                whole.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+            ).to(whole.device)
+            if whole.device.type == "cpu":
+                layer.weight = layer.weight._quantize("cpu")
+        else:
+            from torchao.quantization import quantize_
+
+            quantize_(layer, _of_torchao(base))
+    return freeze(denoiser)
+
+
+def freeze(denoiser: Denoiser) -> Denoiser:
+    """Let the quantised layers of a denoiser compute as `FrozenLinear` does."""
+    for module in denoiser.backbone.modules():
+        if isinstance(module, nn.Linear) and type(module) is not FrozenLinear and is_quantised(module.weight):
+            module.__class__ = FrozenLinear
+    return denoiser
+
+
+class FrozenLinear(nn.Linear):
+    """A linear layer over quantised weights, which are turned back for each product: forward and again backward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `W x + b` of x (..., in), in its dtype."""
+        product: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """`W x + b` that keeps the quantised weights alone for its backward, which is to x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return linear(x, dequantised(weight).to(x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient @ dequantised(ctx.weight).to(gradient.dtype), None, None
+
+
+def is_quantised(weight: Tensor) -> bool:
+    """Tell whether one of the libraries holds a weight in fewer bits."""
+    return getattr(weight, "quant_state", None) is not None or hasattr(weight, "qdata")
+
+
+def dequantised(weight: Tensor) -> Tensor:
+    """Return the numbers of a quantised weight (out, in)."""
+    if hasattr(weight, "quant_state"):
+        from bitsandbytes.functional import dequantize_4bit
+
+        whole: Tensor = dequantize_4bit(weight.data, weight.quant_state)
+        return whole
+    return weight.dequantize()
+
+
+@contextmanager
+def on_any_device() -> Iterator[None]:
+    """Let diffusers quantise by bitsandbytes on the CPU too, for which it asks for a GPU in vain."""
+    if not find_spec("bitsandbytes"):
+        yield
+        return
+    from diffusers.quantizers import auto
+    from diffusers.quantizers.bitsandbytes.bnb_quantizer import BnB4BitDiffusersQuantizer
+
+    class OnAnyDevice(BnB4BitDiffusersQuantizer):  # type: ignore[misc]
+        def validate_environment(self, *args: Any, **options: Any) -> None:
+            """Accept it."""
+
+    with patch.dict(auto.AUTO_QUANTIZER_MAPPING, {"bitsandbytes_4bit": OnAnyDevice}):
+        yield
+
+
+def _of_torchao(base: Base) -> Any:
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+    return Int8WeightOnlyConfig() if base == "int8" else Float8WeightOnlyConfig()
