@@ -15,6 +15,10 @@ def check(config: Config) -> None:
     check_backends(config)
     background_of(config)
     check_levels(config.recipe)
+    if config.training.base != "bf16":
+        from swd_models.quantized import check_base
+
+        check_base(config.training.base)
     if config.init_lora and not (Path(config.init_lora).exists() or is_hub_id(config.init_lora, ".safetensors")):
         raise ValueError(f"expected --init-lora of a file, a folder or a hub id, got {config.init_lora}")
     if config.teacher_lora:

@@ -11,6 +11,7 @@ from swd_data import is_hub_id
 from swd_losses import Recipe
 from swd_schedules import ScaleSchedule, presets
 
+Base = Literal["bf16", "int8", "fp8", "nf4"]
 TextDtype = Literal["model", "float8_e4m3fn"]
 
 
@@ -84,6 +85,9 @@ class Training:
     """Approximate: all fake updates of an iteration see the same samples of the student; saves a forward each."""
     shard_base: bool = False
     """Split the frozen base over the processes: for one that does not fit a GPU; slower."""
+    base: Base = "bf16"
+    """How the frozen base is held, in all stages: bf16 is --training.dtype; int8, fp8 and nf4 hold the blocks' linear
+    layers in a byte or half of one (extra `quantized`), for cards of 24 GB and less. Adapters stay as they are."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Of the frozen base; auto: bfloat16 on a GPU (float16 where it has none), float32 on the CPU. What is trained is
     float32."""
@@ -239,6 +243,11 @@ class Config:
                 raise ValueError(f"expected --{name} of at least 1, got {value}")
         self._check_floats()
         self._check_losses()
+        if self.training.base != "bf16" and self.training.shard_base:
+            raise ValueError(
+                f"expected --training.base bf16 with --training.shard-base, got {self.training.base}: a quantised base "
+                "is held whole by each process"
+            )
         if self.training.shard_base and self.training.compile:
             raise ValueError("expected --training.compile or --training.shard-base, got both: leave one out")
         if not 0 <= self.training.ema < 1:

@@ -62,7 +62,11 @@ def compare(config: Config) -> Image.Image:
     rows[f"student, {few} scale-wise steps"] = _in_batches(config, partial(_sample, student), prompts)
     del student
     base = SwDPipeline.from_pretrained(
-        config.model, base_loras=config.teacher_lora, schedule=schedule, text_tokens=config.data.text_tokens
+        config.model,
+        base_loras=config.teacher_lora,
+        base=config.training.base,
+        schedule=schedule,
+        text_tokens=config.data.text_tokens,
     )
     undistilled = partial(_sample, base, guidance=guidance)
     rows[f"undistilled, same {few} steps, cfg {guidance:g}"] = _in_batches(config, undistilled, prompts)

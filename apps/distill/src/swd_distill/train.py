@@ -47,6 +47,7 @@ BEFORE: dict[str, Any] = {
     "teacher_lora": [],
     "init_lora": None,
     "data": {"text_tokens": None},
+    "training": {"base": "bf16"},
 }
 
 
@@ -94,6 +95,7 @@ def _made_on(config: Config) -> dict[str, str]:
         "swd_model": model,
         "swd_teacher_lora": " ".join(map(_name, config.teacher_lora)),
         "swd_init_lora": _name(config.init_lora or ""),
+        "swd_base": config.training.base if config.training.base != "bf16" else "",
         TOKENS_KEY: str(config.data.text_tokens or ""),
     }
     return {name: value for name, value in notes.items() if value}
@@ -197,9 +199,8 @@ def build_trainer(config: Config, cache: Cache) -> Trainer:
     training = config.training
     if training.dtype != "auto":
         dtype = getattr(torch, training.dtype)
-    teacher = load_denoiser(config.model, loras=config.teacher_lora, dtype=dtype)
-    if not training.shard_base:  # else its blocks go there one by one
-        teacher.to(device)
+    place = "cpu" if training.shard_base else device  # whose blocks go there one by one
+    teacher = load_denoiser(config.model, loras=config.teacher_lora, base=training.base, device=place, dtype=dtype)
     roles = share_base(teacher, training.rank, fake=config.needs_fake, seed=config.seed)
     if config.init_lora:
         start_from(roles.student, config.init_lora)

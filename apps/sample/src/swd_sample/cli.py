@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -37,6 +37,8 @@ class Options:
     """A LoRA instead of the run's: a file, a folder, or OWNER/NAME[/FILE] of the Hugging Face hub."""
     base_lora: tuple[str, ...] = ()
     """LoRAs, PATH or PATH:WEIGHT, merged into the base before; a path as of --lora. Default: the run's teacher's."""
+    base: Literal["bf16", "int8", "fp8", "nf4"] | None = None
+    """Hold the base in fewer bits (extra `quantized` of swd-models), with the LoRA apart. Default: as the run did."""
     model: str | None = None
     """A base model instead of the run's, for example a fine-tune: a diffusers directory or hub id of the family."""
     schedule: str | None = None
@@ -116,6 +118,7 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
         batch=options.batch,
         names=names,
         made_with={"model": model, "lora": checksum(find_lora(lora)), "base_lora": _base_loras(options)}
+        | ({} if _base(options) == "bf16" else {"base": _base(options)})
         | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens}),
     )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
@@ -152,6 +155,15 @@ def _base_loras(options: Options) -> tuple[str, ...]:
     return base_loras_of(options.source)
 
 
+def _base(options: Options) -> Literal["bf16", "int8", "fp8", "nf4"]:
+    """Return the base that was given, else the run's, unless another model takes its place."""
+    if options.base or options.model or not (Path(options.source) / "config.json").is_file():
+        return options.base or "bf16"
+    from swd_sample.pipeline import base_of
+
+    return base_of(options.source)
+
+
 def _load(options: Options, model: str, lora: str) -> "SwDPipeline":
     from swd_models.loading import quiet
     from swd_sample.pipeline import SwDPipeline
@@ -169,6 +181,7 @@ def _load(options: Options, model: str, lora: str) -> "SwDPipeline":
         device=options.device,
         merge=options.merge,
         text_tokens=options.text_tokens,
+        base=_base(options),
     )
     if options.compile:
         from swd_models.compiling import compiling

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
 from swd_models.lora.files import text_tokens_of
 from swd_models.parts import Latents, Media, Text
+from swd_models.quantized import Base, check_base
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
 from swd_schedules.devices import default_dtype, find_device, use_device
@@ -38,6 +39,7 @@ class SwDPipeline:
         schedule: ScaleSchedule | None = None,
         fallback: ScaleSchedule | None = None,
         device: str | None = None,
+        base: Base = "bf16",
         merge: bool = True,
         text_tokens: int | None = None,
     ) -> Self:
@@ -45,14 +47,15 @@ class SwDPipeline:
 
         So are `text_tokens`, to which `load_text` cuts or pads prompts, or else those of the model's own pipeline.
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
-        it stays apart. `base_loras`, each PATH or PATH:WEIGHT, are merged into the base before. `device` is the
-        accelerator that torch finds, unless named.
+        it stays apart, as it does over a quantised `base` (int8, fp8 or nf4: see `load_denoiser`). `base_loras`, each
+        PATH or PATH:WEIGHT, are merged into the base before. `device` is the accelerator that torch finds, unless
+        named.
         """
         place = find_device(device or "auto")
         use_device(place)
         options = {"dtype": default_dtype(place)}
-        denoiser = load_denoiser(model, loras=base_loras, **options).to(place)
-        carried = load_lora(denoiser, lora, merge=merge) if lora else None
+        denoiser = load_denoiser(model, loras=base_loras, base=base, device=place, **options)
+        carried = load_lora(denoiser, lora, merge=merge and base == "bf16") if lora else None
         chosen = schedule or carried or fallback
         if chosen is None:
             raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
@@ -64,10 +67,18 @@ class SwDPipeline:
         return cls(denoiser, text, latents, chosen)
 
     @classmethod
-    def from_run(cls, run: Path | str, *, device: str | None = None, merge: bool = True) -> Self:
-        """Load the student of a run folder."""
-        model, loras = model_of(run), base_loras_of(run)
-        return cls.from_pretrained(model, lora=Path(run) / "lora", base_loras=loras, device=device, merge=merge)
+    def from_run(
+        cls, run: Path | str, *, base: Base | None = None, device: str | None = None, merge: bool = True
+    ) -> Self:
+        """Load the student of a run folder, over the base that it was trained over unless another is given."""
+        return cls.from_pretrained(
+            model_of(run),
+            lora=Path(run) / "lora",
+            base_loras=base_loras_of(run),
+            base=base or base_of(run),
+            device=device,
+            merge=merge,
+        )
 
     def compile(self, backend: str = "inductor") -> int:
         """Compile the blocks, each kind once for each size; return the most compilations that there will be."""
@@ -126,6 +137,14 @@ def base_loras_of(run: Path | str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise ValueError(f"expected the config.json of a run in {run}, got teacher_lora {found!r:.40}")
     return tuple(found)
+
+
+def base_of(run: Path | str) -> Base:
+    """Return how a run held its base; those of before held it whole."""
+    training = read_object(Path(run) / "config.json", "the config of a run").get("training", {})
+    found = training.get("base", "bf16") if isinstance(training, dict) else None
+    check_base(str(found))
+    return cast(Base, found)
 
 
 def model_of(run: Path | str) -> str:

@@ -81,5 +81,6 @@ RELEASED = Recipe(
     stages="cycle",  # step mod N, for the fake model's updates and the student's alike
 )
 """Left out of the authors' code: they sample the autoencoder's posterior anew at each update (ours encodes its mode,
-once: .03 in relative L2 from a sample, with the embedded autoencoder), and take the previous scale from the already downscaled picture of the stage (ours from the full picture: .19 to
-.26 in relative L2 from theirs). With MMD alone their fake model is never trained: its features are the teacher's."""
+once: .03 in relative L2 from a sample, with the embedded autoencoder), and take the previous scale from the already
+downscaled picture of the stage (ours from the full picture: .19 to .26 in relative L2 from theirs). With MMD alone
+their fake model is never trained: its features are the teacher's."""

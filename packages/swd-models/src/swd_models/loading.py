@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from swd_data import read_object, reading
 
 if TYPE_CHECKING:
+    import torch
+
     from swd_models.denoiser import Denoiser
     from swd_models.families.family import Family
     from swd_models.parts import Latents, Teacher, Text
+    from swd_models.quantized import Base
 
 EMBEDDED, EMBEDDED_VIDEO, RANDOM = "embedded", "embedded-video", "random-"
 _ASSETS = {EMBEDDED: "teacher", EMBEDDED_VIDEO: "video_teacher"}
@@ -110,14 +113,35 @@ def cond_shapes(model: str, num_tokens: int | None = None) -> dict[str, tuple[in
     return shapes
 
 
-def load_denoiser(model: str, *, loras: Sequence[str] = (), **options: Any) -> "Denoiser":
-    """Load the denoiser alone; `options` go to `from_pretrained` (dtype, revision, ...).
+def load_denoiser(
+    model: str,
+    *,
+    loras: Sequence[str] = (),
+    base: "Base" = "bf16",
+    device: "torch.device | str" = "cpu",
+    **options: Any,
+) -> "Denoiser":
+    """Load the denoiser alone onto a device; `options` go to `from_pretrained` (dtype, revision, ...).
 
-    `loras`, each PATH or PATH:WEIGHT, are merged into it: a fine-tune of the model.
+    `loras`, each PATH or PATH:WEIGHT, are merged into it: a fine-tune of the model. `base` int8, fp8 or nf4 holds the
+    blocks' linear layers in fewer bits, quantised one by one as they are loaded; with LoRAs, which are merged before,
+    all of the model is in the host's memory once.
+
+    Raises:
+        ValueError: no such model, or a base whose library is not installed.
     """
+    from swd_models.quantized import check_base, quantise
+
+    check_base(base)
     with _loading(model):
-        denoiser = family_of(model).load_denoiser(resolve_model(model), **options)
-    return _merged(denoiser, loras)
+        straight: Base = "bf16" if loras else base
+        denoiser = family_of(model).load_denoiser(resolve_model(model), base=straight, device=device, **options)
+    if loras:
+        from swd_models.lora.loading import merge_loras
+
+        merge_loras(denoiser, loras)
+        quantise(denoiser, base)
+    return denoiser.to(device)
 
 
 def load_latents(model: str, **options: Any) -> "Latents":
@@ -148,23 +172,23 @@ def check_text(model: str, num_tokens: int | None) -> None:
         check_tokens(num_tokens, family_of(model).text.tokenizer is not None)
 
 
-def load_teacher(model: str, *, loras: Sequence[str] = (), num_tokens: int | None = None, **options: Any) -> "Teacher":
-    """Load the whole pipeline with its own sampler; `loras` as of `load_denoiser`, `num_tokens` as of `load_text`."""
+def load_teacher(
+    model: str,
+    *,
+    loras: Sequence[str] = (),
+    base: "Base" = "bf16",
+    num_tokens: int | None = None,
+    device: "torch.device | str" = "cpu",
+    **options: Any,
+) -> "Teacher":
+    """Load the whole pipeline with its own sampler.
+
+    `loras`, `base` and `device` are of `load_denoiser`, `num_tokens` of `load_text`; the rest stays on the host.
+    """
     check_text(model, num_tokens)
+    denoiser = load_denoiser(model, loras=loras, base=base, device=device, **options)  # with norms as in training
     with _loading(model):
-        teacher = family_of(model).load_teacher(resolve_model(model), num_tokens, **options)
-    if loras:
-        assert teacher.denoiser is not None
-        _merged(teacher.denoiser, loras)
-    return teacher
-
-
-def _merged(denoiser: "Denoiser", loras: Sequence[str]) -> "Denoiser":
-    if loras:
-        from swd_models.lora.loading import merge_loras
-
-        merge_loras(denoiser, loras)
-    return denoiser
+        return family_of(model).load_teacher(resolve_model(model), denoiser, num_tokens, **options)
 
 
 def _loading(model: str) -> AbstractContextManager[None]:

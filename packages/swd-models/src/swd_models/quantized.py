@@ -6,7 +6,7 @@ keep a bfloat16 copy of each, and bitsandbytes' repacks weights on some CPUs, un
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -14,7 +14,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
 
 from swd_models.denoiser import Denoiser
@@ -50,31 +49,30 @@ def quantised_layers(denoiser: Denoiser) -> list[str]:
     ]
 
 
-def loading_options(empty: Denoiser, base: Base, dtype: torch.dtype | None, device: torch.device) -> dict[str, Any]:
-    """Return what tells `from_pretrained` of diffusers to quantise the layers of such a denoiser while it loads them.
+@contextmanager
+def loading(empty: Denoiser, base: Base, dtype: torch.dtype, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Give what tells `from_pretrained` of diffusers to quantise the layers of such a denoiser while it loads them.
 
     Raises:
         ValueError: as `check_base`.
     """
     check_base(base)
-    names = quantised_layers(empty)
-    if base == "nf4":
+    names, place = quantised_layers(empty), {"device_map": {"": str(device)}}
+    if base == "bf16":
+        yield {}
+    elif base == "nf4":
         from diffusers import BitsAndBytesConfig
 
-        rest = [name for name, module in empty.backbone.named_modules() if isinstance(module, nn.Linear)]
-        config: Any = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=[name for name in rest if name not in set(names)],
-        )
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+        with _bitsandbytes_for(names):
+            yield {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **nf4), **place}
     else:
         from diffusers import TorchAoConfig
         from torchao.quantization import FqnToConfig
 
-        config = TorchAoConfig(FqnToConfig({f"re:{'|'.join(map(re.escape, names))}": _of_torchao(base)}))
-    return {"quantization_config": config, "device_map": {"": str(device)}}
+        config = FqnToConfig({f"re:{'|'.join(map(re.escape, names))}": _of_torchao(base)})
+        # To diffusers the CPU in a map is a place for what does not fit, and stays as it is.
+        yield {"quantization_config": TorchAoConfig(config), **({} if device.type == "cpu" else place)}
 
 
 def quantise(denoiser: Denoiser, base: Base) -> Denoiser:
@@ -87,14 +85,11 @@ def quantise(denoiser: Denoiser, base: Base) -> Denoiser:
     for name in quantised_layers(denoiser) if base != "bf16" else ():
         layer = denoiser.backbone.get_submodule(name)
         if base == "nf4":
-            from bitsandbytes.nn import Params4bit
+            from bitsandbytes.nn.modules import Params4bit
 
             whole = layer.weight
-            layer.weight = Params4bit(
-                whole.data, requires_grad=False, quant_type="nf4", compress_statistics=True
-            ).to(whole.device)
-            if whole.device.type == "cpu":
-                layer.weight = layer.weight._quantize("cpu")
+            weight: Any = Params4bit(whole.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
+            layer.weight = weight.to(whole.device)
         else:
             from torchao.quantization import quantize_
 
@@ -110,12 +105,21 @@ def freeze(denoiser: Denoiser) -> Denoiser:
     return denoiser
 
 
+def check_whole(denoiser: Denoiser) -> None:
+    """Raise ValueError for a quantised base: what is merged into it would be rounded once more."""
+    if any(isinstance(module, FrozenLinear) for module in denoiser.backbone.modules()):
+        raise ValueError(
+            "expected a base that is not quantised to merge a LoRA into, got one: merge it while the base is loaded "
+            "(`loras` of load_denoiser), or keep it apart"
+        )
+
+
 class FrozenLinear(nn.Linear):
     """A linear layer over quantised weights, which are turned back for each product: forward and again backward."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `W x + b` of x (..., in), in its dtype."""
-        product: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        product: Tensor = _Product.apply(x, self.weight, self.bias)
         return product
 
 
@@ -148,19 +152,26 @@ def dequantised(weight: Tensor) -> Tensor:
 
 
 @contextmanager
-def on_any_device() -> Iterator[None]:
-    """Let diffusers quantise by bitsandbytes on the CPU too, for which it asks for a GPU in vain."""
-    if not find_spec("bitsandbytes"):
-        yield
-        return
+def _bitsandbytes_for(names: Collection[str]) -> Iterator[None]:
+    """Let diffusers quantise these layers by bitsandbytes, on the CPU too, for which it asks for a GPU in vain.
+
+    Its list of what to leave out is of names' ends: FLUX's last `proj_out` would leave out those of all blocks.
+    """
     from diffusers.quantizers import auto
     from diffusers.quantizers.bitsandbytes.bnb_quantizer import BnB4BitDiffusersQuantizer
 
-    class OnAnyDevice(BnB4BitDiffusersQuantizer):  # type: ignore[misc]
+    class Quantizer(BnB4BitDiffusersQuantizer):
         def validate_environment(self, *args: Any, **options: Any) -> None:
-            """Accept it."""
+            """Accept any device."""
 
-    with patch.dict(auto.AUTO_QUANTIZER_MAPPING, {"bitsandbytes_4bit": OnAnyDevice}):
+        def _process_model_before_weight_loading(self, model: nn.Module, *args: Any, **options: Any) -> None:
+            before = dict(model.named_modules())
+            super()._process_model_before_weight_loading(model, *args, **options)
+            for name, module in before.items():
+                if isinstance(module, nn.Linear) and name not in names:
+                    model.set_submodule(name, module)
+
+    with patch.dict(auto.AUTO_QUANTIZER_MAPPING, {"bitsandbytes_4bit": Quantizer}):
         yield
 
 

@@ -44,6 +44,7 @@ def generate(config: Config) -> Path:
         "prompts": prompts,
     }
     made_with |= {"teacher_lora": config.teacher_lora} if config.teacher_lora else {}
+    made_with |= {"base": config.training.base} if config.training.base != "bf16" else {}
     made_with |= {"text_tokens": config.data.text_tokens} if config.data.text_tokens else {}
     claim(folder / "generation.json", made_with, "images")
     mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
@@ -83,7 +84,14 @@ def teacher_of(config: Config) -> Teacher:
     """Load the teacher of a run, with the LoRAs merged into it, on the device."""
     device, dtype = device_and_dtype()
     tokens = config.data.text_tokens
-    teacher = load_teacher(config.model, loras=config.teacher_lora, num_tokens=tokens, dtype=dtype)
+    teacher = load_teacher(
+        config.model,
+        loras=config.teacher_lora,
+        base=config.training.base,
+        num_tokens=tokens,
+        device=device,
+        dtype=dtype,
+    )
     teacher.pipe.to(device)
     return teacher
 

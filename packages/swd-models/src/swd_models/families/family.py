@@ -8,6 +8,7 @@ import torch
 
 from swd_models.denoiser import Denoiser
 from swd_models.parts import Latents, Teacher, Text
+from swd_models.quantized import Base, freeze, loading
 
 Config = Mapping[str, Any]
 
@@ -48,9 +49,15 @@ class Family:
         with torch.device("meta"):
             return self._wrap(self.backbone.from_config(config))
 
-    def load_denoiser(self, model: str, **options: Any) -> Denoiser:
-        """Load the denoiser alone."""
-        return self._wrap(_load_whole(self.backbone, model, self.denoiser.subfolder, **options).eval())
+    def load_denoiser(
+        self, model: str, *, base: Base = "bf16", device: torch.device | str = "cpu", **options: Any
+    ) -> Denoiser:
+        """Load the denoiser alone; a quantised one layer by layer onto the device."""
+        options = {"dtype": torch.float32} | options
+        empty = self.build_empty(self.load_config(model))
+        with loading(empty, base, options["dtype"], torch.device(device)) as quantised:
+            backbone = _load_whole(self.backbone, model, self.denoiser.subfolder, **options, **quantised).eval()
+        return freeze(self._wrap(backbone))
 
     def load_latents(self, model: str, **options: Any) -> Latents:
         """Load the autoencoder alone."""
@@ -64,9 +71,8 @@ class Family:
         pipe.register_modules(**{denoiser: self.build_empty(self.load_config(model)).backbone})
         return self.text(pipe, num_tokens)
 
-    def load_teacher(self, model: str, num_tokens: int | None = None, **options: Any) -> Teacher:
-        """Load the whole pipeline; `num_tokens` as of `Text`."""
-        denoiser = self.load_denoiser(model, **options)  # with norms as training has them
+    def load_teacher(self, model: str, denoiser: Denoiser, num_tokens: int | None = None, **options: Any) -> Teacher:
+        """Load the whole pipeline around its denoiser; `num_tokens` as of `Text`."""
         parts = {self.denoiser.subfolder: denoiser.backbone, "vae": self._load_vae(model, **options)}
         pipe = self._load_pipeline(model, parts, **options)
         teacher = Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe, num_tokens).options)

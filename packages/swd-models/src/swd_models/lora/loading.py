@@ -12,6 +12,7 @@ from swd_data import is_hub_id
 from swd_models.adapters import adapter_alphas, adapter_state, add_adapters, load_adapter_state, merge_adapters
 from swd_models.denoiser import Denoiser
 from swd_models.lora.files import Form, Lora, read_lora, write_lora
+from swd_models.quantized import check_whole
 from swd_schedules import ScaleSchedule
 
 
@@ -51,6 +52,8 @@ def load_lora(
     Raises:
         ValueError: as `read_lora`.
     """
+    if merge:
+        check_whole(denoiser)
     lora = read_lora(path, denoiser).weighted(weight)
     add_adapters(denoiser, lora.config())
     set_peft_model_state_dict(denoiser.backbone, lora.state)
