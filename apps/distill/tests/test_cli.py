@@ -9,7 +9,9 @@ import torch
 
 import swd_distill.cli as cli_module
 from swd_distill.cli import COMMANDS
+from swd_distill.planning.cards import ways
 from swd_distill.planning.counts import Counts
+from swd_distill.planning.roofline import GPUS
 from swd_distill.presets import PRESETS
 from swd_sample.presets import SOURCES
 from swd_schedules import devices
@@ -185,6 +187,42 @@ def test_a_plan_says_what_does_not_fit_and_what_would(cli):
     assert "this one is taken" in page
 
 
+def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli):
+    page = cli("plan", "flux", "--memory", "24")
+    assert "batch 24 on a card of 24 GiB, as fast as rtx4090" in page
+    rows = {tuple(line.split()[:2]): line for line in page.splitlines() if re.match(r"(bf16|int8|fp8|nf4) ", line)}
+    assert rows.keys() == {(base, loss) for base in ("bf16", "int8", "fp8", "nf4") for loss in ("full", "MMD")}
+    assert "does not fit" in rows["bf16", "MMD"]
+    assert "does not fit" not in rows["nf4", "full"] + rows["int8", "MMD"]
+    command = re.search(r"^swd-distill run (.*)$", page, re.MULTILINE)[1].split()
+    assert command[:3] == ["flux", "--training.base", "int8"]
+    assert cli("plan", *command, "--gpus", "1", "--memory", "24").count("this one is taken") == 1
+    alone = cli("plan", "flux", "--memory", "14")
+    assert re.search(r"^swd-distill run flux --training.base nf4 .* --recipe.gan-weight 0$", alone, re.MULTILINE)
+    assert re.search(
+        r"^nothing fits 8 GiB: 1\d GiB are the least, with MMD alone",
+        cli("plan", "flux", "--memory", "8"),
+        re.MULTILINE,
+    )
+
+
+@pytest.mark.parametrize(
+    ("preset", "loss", "base", "most"),
+    [
+        ("flux", "MMD alone", "nf4", 13), ("flux", "MMD alone", "int8", 18), ("flux", "full", "nf4", 16.5),
+        ("flux", "full", "int8", 21), ("sd35-large", "full", "nf4", 11.5),
+    ],
+)  # fmt: skip
+def test_a_quantised_base_takes_at_most_so_many_gib_at_one_sample(preset, loss, base, most):
+    found = {(way.config.training.base, way.loss): way.least for way in ways(PRESETS[preset], 24, GPUS["rtx4090"])}
+    assert found[base, loss] <= most
+
+
+@pytest.mark.parametrize("memory", ["0", "-1", "nan", "inf"])
+def test_a_card_of_no_memory_is_one_line(refused, memory):
+    assert "expected --memory above 0, in GiB" in refused(["plan", "flux", "--memory", memory])
+
+
 def test_plan_refuses_a_batch_that_gpus_cannot_share(refused):
     assert "divisible by 3 GPU(s) x 1 share(s), got 16" in refused(["plan", "tiny", "--gpus", "3"])
 
@@ -219,7 +257,7 @@ def test_plan_takes_no_device_to_compute_on(refused):
 
 def test_plan_refuses_an_unknown_gpu(refused):
     line = refused(["plan", "tiny", "--gpu", "b200"])
-    assert "expected --gpu of a100, h100, h200, l40s, rtx4090, mi300x, got b200" in line
+    assert "expected --gpu of a100, h100, h200, l40s, rtx4090, rtx4080, rtx5090, mi300x, got b200" in line
 
 
 def test_a_dtype_that_a_device_does_not_compute_in_is_refused(refused, argv, tmp_path, monkeypatch):

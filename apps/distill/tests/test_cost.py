@@ -19,7 +19,7 @@ from swd_distill.planning.estimate import Estimate, cache_gib, mmd_alone
 from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
 from swd_distill.training.batches import Draw
-from swd_distill.training.meter import Meter
+from swd_distill.training.meter import Meter, parts_of
 from swd_losses import PAPER
 
 MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)
@@ -132,12 +132,24 @@ def test_weights_and_cache_are_counted_in_bytes(configure, open_cache, tmp_path)
     assert cache_of["latents"] * 2**30 == pytest.approx(6 * 2 * latents)
 
 
-@pytest.mark.parametrize("checkpointed", [0, 2, 6])
-@pytest.mark.parametrize("share", [1, 4])
+def held_by(module):
+    """Return the bytes of all parameters, as a library holds them."""
+    return sum(part.untyped_storage().nbytes() for parameter in module.parameters() for part in parts_of(parameter))
+
+
+@pytest.mark.parametrize(
+    ("share", "checkpointed", "base"),
+    [
+        *((share, count, "bf16") for share in (1, 4) for count in (0, 2, 6)),
+        *((1, 6, b) for b in ("int8", "fp8", "nf4")),
+    ],
+)
 def test_memory_is_counted_within_a_tenth_of_what_real_updates_hold(
-    configure, open_cache, tmp_path, share, checkpointed
+    configure, open_cache, tmp_path, share, checkpointed, base
 ):
-    config = configure(tmp_path, PAPER, batch=share, checkpointing=checkpointed or "none")
+    if base != "bf16":
+        pytest.importorskip("bitsandbytes", reason="expected the extra: pip install 'swd-distill[quantized]'")
+    config = configure(tmp_path, PAPER, batch=share, checkpointing=checkpointed or "none", base=base)
     trainer = build_trainer(config, open_cache())
     last = trainer.schedule.stages[-1]
     batches = {}
@@ -153,9 +165,17 @@ def test_memory_is_counted_within_a_tenth_of_what_real_updates_hold(
         del gradients
         x0 = trainer.generate(batches["fake-0"]).detach()
         torch.autograd.grad(trainer.fake_terms(batches["fake-0"], x0).total, trainer.fake.parameters)
-    same = replace(config, training=replace(config.training, batch=1, checkpointing="none"), out=Path())
-    estimate = Estimate(config, _counts(same), share, checkpointed)
-    assert estimate.peak() == pytest.approx(meter.peak, rel=0.1)
+    same = replace(config, training=replace(config.training, batch=1, checkpointing="none", base="bf16"), out=Path())
+    in_float32 = replace(config, training=replace(config.training, dtype="float32"))
+    estimate = Estimate(in_float32, _counts(same), share, checkpointed)
+    if base == "bf16":
+        assert estimate.peak() == pytest.approx(meter.peak, rel=0.1)
+        return
+    assert estimate.memory()["base"] * 2**30 == pytest.approx(held_by(trainer.roles.teacher), rel=0.01)
+    # The largest layer is whole twice while it is used, which need not be when the rest is at its most.
+    assert (
+        0.95 * estimate.peak() <= meter.peak <= 1.05 * (estimate.peak() + 2 * 4 * estimate.counts.parameters["largest"])
+    )
 
 
 @cache

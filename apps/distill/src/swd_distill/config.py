@@ -12,6 +12,7 @@ from swd_losses import Recipe
 from swd_schedules import ScaleSchedule, presets
 
 Base = Literal["bf16", "int8", "fp8", "nf4"]
+Optimizer = Literal["auto", "adamw", "adamw-8bit"]
 TextDtype = Literal["model", "float8_e4m3fn"]
 
 
@@ -91,8 +92,8 @@ class Training:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Of the frozen base; auto: bfloat16 on a GPU (float16 where it has none), float32 on the CPU. What is trained is
     float32."""
-    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
-    """adamw-8bit holds its moments in a byte each (torchao); they are small beside a base."""
+    optimizer: Optimizer = "auto"
+    """adamw-8bit holds its moments in a byte each (torchao). auto: that on an accelerator of less than 24 GB."""
     compile: str | None = None
     """Backend of torch.compile for the blocks ("inductor"): each kind at most eight times, whatever the sizes."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)

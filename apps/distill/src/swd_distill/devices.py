@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -11,9 +11,12 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed import all_reduce
 
-from swd_schedules.devices import check_dtype, default_dtype, find_device, use_device
+from swd_distill.config import Optimizer
+from swd_schedules.devices import check_dtype, default_dtype, find_device, total_bytes, use_device
 
 Result = TypeVar("Result")
+SMALL = 23 * 2**30
+"""Bytes of an accelerator that is taken for small; those that are sold with 24 GB show a little less."""
 _chosen = "auto"
 
 
@@ -39,6 +42,14 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # head and autoencoder are float32: TF32 is near enough for them
     return device, default_dtype(device)
+
+
+def optimizer_for(asked: Optimizer) -> Literal["adamw", "adamw-8bit"]:
+    """Return the optimizer that "auto" means on this device: in 8 bits on an accelerator of less than 24 GB."""
+    device = find_device(_chosen)
+    if asked != "auto":
+        return asked
+    return "adamw" if device.type == "cpu" or total_bytes(device) > SMALL else "adamw-8bit"
 
 
 def processes() -> PartialState:

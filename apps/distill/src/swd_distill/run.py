@@ -14,7 +14,7 @@ from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate, prompts_of, teacher_of
 from swd_distill.data.sources import open_source
 from swd_distill.devices import processes
-from swd_distill.train import claimed, comparison_of, train
+from swd_distill.train import claimed, comparison_of, settled, train
 from swd_distill.training.evaluation import SEED, unseen_prompts
 from swd_distill.training.trainer import share_places
 from swd_models.parts import Media
@@ -27,6 +27,7 @@ NUM_COMPARED = 8
 
 def run(config: Config) -> str:
     """Do what is missing of a run; return the line that says where things are."""
+    config = settled(config)
     share_places(config)  # neither should a batch that cannot be split,
     if config.data.images is None:
         prompts_of(config)  # nor a bad file leave a run folder behind

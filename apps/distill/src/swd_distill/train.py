@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -18,7 +18,7 @@ from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.live import Live
 from swd_distill.data.streams import stream
-from swd_distill.devices import device_and_dtype, processes
+from swd_distill.devices import device_and_dtype, optimizer_for, processes
 from swd_distill.locks import only_one
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
@@ -56,6 +56,7 @@ def train(config: Config, *, verify: bool = True) -> Path:
 
     Every process calls this; the main one writes. SIGTERM or SIGINT ends it after the step and a checkpoint.
     """
+    config = settled(config)
     state, training, total = processes(), config.training, config.training.iterations
     share_places(config)
     samples = state.is_main_process or training.shard_base  # no process can alone where the base is split
@@ -86,6 +87,11 @@ def train(config: Config, *, verify: bool = True) -> Path:
                 save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales, notes=_made_on(config))
         state.wait_for_everyone()
     return config.out / "lora"
+
+
+def settled(config: Config) -> Config:
+    """Return a config with what its device decides, as its run folder notes it."""
+    return replace(config, training=replace(config.training, optimizer=optimizer_for(config.training.optimizer)))
 
 
 def _made_on(config: Config) -> dict[str, str]:

@@ -13,6 +13,7 @@ from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
 from swd_models.lora.files import text_tokens_of
 from swd_models.parts import Latents, Media, Text
+from swd_models.placing import place
 from swd_models.quantized import Base, check_base
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
@@ -28,6 +29,7 @@ class SwDPipeline:
 
     def __init__(self, denoiser: Denoiser, text: Text, latents: Latents, schedule: ScaleSchedule) -> None:
         self.denoiser, self.text, self.latents, self.schedule = denoiser, text, latents, schedule
+        self.device = next(denoiser.parameters()).device
 
     @classmethod
     def from_pretrained(
@@ -49,12 +51,12 @@ class SwDPipeline:
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
         it stays apart, as it does over a quantised `base` (int8, fp8 or nf4: see `load_denoiser`). `base_loras`, each
         PATH or PATH:WEIGHT, are merged into the base before. `device` is the accelerator that torch finds, unless
-        named.
+        named. Where text encoders, denoiser and autoencoder do not fit it together, each is there while it works.
         """
-        place = find_device(device or "auto")
-        use_device(place)
-        options = {"dtype": default_dtype(place)}
-        denoiser = load_denoiser(model, loras=base_loras, base=base, device=place, **options)
+        where = find_device(device or "auto")
+        use_device(where)
+        options = {"dtype": default_dtype(where)}
+        denoiser = load_denoiser(model, loras=base_loras, base=base, device=where, **options)
         carried = load_lora(denoiser, lora, merge=merge and base == "bf16") if lora else None
         chosen = schedule or carried or fallback
         if chosen is None:
@@ -62,9 +64,10 @@ class SwDPipeline:
         check_fit(model, chosen.sizes)
         tokens = text_tokens or (text_tokens_of(lora) if lora else None)
         text, latents = load_text(model, tokens, **options), load_latents(model, **options)
-        latents.vae.to(place)
-        text.to(place)
-        return cls(denoiser, text, latents, chosen)
+        pipe = cls(denoiser, text, latents, chosen)
+        pipe.device = where
+        place([*text.encoders, denoiser, latents.vae], where)
+        return pipe
 
     @classmethod
     def from_run(
@@ -106,7 +109,7 @@ class SwDPipeline:
         """
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
         cond = self.text(prompts)
-        device = next(self.denoiser.parameters()).device
+        device = self.device
         passes = 1 if guidance == 1.0 else 2
         if passes == 2 and self.denoiser.guidance is not None:
             passes, cond = 1, cond | {"guidance": torch.full((len(prompts),), guidance, device=device)}

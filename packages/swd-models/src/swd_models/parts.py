@@ -83,11 +83,16 @@ class Text:
         if num_tokens is not None:
             check_tokens(num_tokens, self._tokenizer is not None)
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """Return the text encoders."""
+        named = self.pipe.components.items()
+        return [part for name, part in named if name.startswith("text_encoder") and part is not None]
+
     def to(self, device: torch.device | str) -> "Text":
         """Move the text encoders."""
-        for name, part in self.pipe.components.items():
-            if name.startswith("text_encoder") and part is not None:
-                part.to(device)
+        for part in self.encoders:
+            part.to(device)
         return self
 
     @torch.no_grad()
@@ -121,8 +126,9 @@ class Text:
 
     @property
     def device(self) -> torch.device:
-        """Return where the text encoders are."""
-        device: torch.device = self.pipe.text_encoder.device
+        """Return where the text encoders compute."""
+        hook = getattr(self.pipe.text_encoder, "_hf_hook", None)  # of one that comes when it is called
+        device: torch.device = self.pipe.text_encoder.device if hook is None else hook.execution_device
         return device
 
 

@@ -6,7 +6,7 @@ keep a bfloat16 copy of each, and bitsandbytes' repacks weights on some CPUs, un
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -20,8 +20,6 @@ from swd_models.denoiser import Denoiser
 
 Base = Literal["bf16", "int8", "fp8", "nf4"]
 """How the frozen base is held: in the model's dtype, or its blocks' linear layers in 8 or 4 bits."""
-BYTES: Mapping[Base, float] = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
-"""Of a parameter in a quantised layer; nf4 has a scale in a byte for each 64, and one in four for 256 of those."""
 _PACKAGES = {"int8": "torchao", "fp8": "torchao", "nf4": "bitsandbytes"}
 
 

@@ -74,6 +74,13 @@ def free_bytes(device: torch.device) -> int:
     return int(getattr(torch, device.type).mem_get_info(device)[0])
 
 
+def total_bytes(device: torch.device) -> int:
+    """Return the memory of an accelerator, whoever holds it."""
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return int(getattr(torch, device.type).mem_get_info(device)[1])
+
+
 def peak_bytes(device: torch.device) -> int:
     """Return the most bytes that tensors have held on an accelerator at a time; on MPS, what they hold now."""
     if device.type == "mps":

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from swd_data import claim, read_prompts, write_text
@@ -18,6 +18,7 @@ from swd_distill.devices import device_and_dtype, processes
 from swd_models.compiling import compiling
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.parts import Teacher, to_pil
+from swd_models.placing import fits
 from swd_sample.media import save_media
 
 
@@ -92,7 +93,12 @@ def teacher_of(config: Config) -> Teacher:
         device=device,
         dtype=dtype,
     )
-    teacher.pipe.to(device)
+    parts = [part for part in teacher.pipe.components.values() if isinstance(part, nn.Module)]
+    if fits(parts, device):
+        teacher.pipe.to(device)
+    else:
+        tqdm.write("text encoders, transformer and autoencoder do not fit together: each comes when it is needed")
+        teacher.pipe.enable_model_cpu_offload(device=device)
     return teacher
 
 

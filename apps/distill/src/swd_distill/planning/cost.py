@@ -24,6 +24,7 @@ from swd_distill.training.batches import STUDENT, Batch, intervals
 from swd_distill.training.trainer import FIRST_FAKE, Trainer
 from swd_models import Denoiser, Roles, share_base
 from swd_models.loading import cond_shapes, empty_denoiser
+from swd_models.quantized import quantised_layers
 from swd_schedules import Stage
 
 
@@ -53,10 +54,10 @@ class Counted:
             self._trainer = Trainer(config, cast(Cache, SimpleNamespace(uncond=uncond)), roles, head)
 
     def parameters(self) -> dict[str, int]:
-        """Return numbers of parameters: "base", which is held once, and trainable ones of "student" and "fake"."""
+        """Return numbers of parameters: those of `base_parameters`, and trainable ones of "student" and "fake"."""
         networks = self._trainer.networks
         trained = {name: sum(p.numel() for p in network.parameters) for name, network in networks.items()}
-        return {"base": sum(p.numel() for p in self.roles.teacher.parameters())} | trained
+        return base_parameters(self.roles.teacher) | trained
 
     @property
     def facts(self) -> dict[str, int]:
@@ -104,6 +105,18 @@ class Counted:
         cond = {name: torch.zeros(share, *shape) for name, shape in self._cond.items()}
         sigma = {name: torch.zeros(share) for name in names}
         return Batch(stage, real, real, cond, dict.fromkeys(("input", *names), real), sigma)
+
+
+def base_parameters(denoiser: Denoiser) -> dict[str, int]:
+    """Return the parameters of a "base", held once, and of its layers that can be "quantised": "largest", "rows"."""
+    layers = [denoiser.backbone.get_submodule(name) for name in quantised_layers(denoiser)]
+    weights = [layer.in_features * layer.out_features for layer in layers]
+    return {
+        "base": sum(parameter.numel() for parameter in denoiser.parameters()),
+        "quantised": sum(weights),
+        "largest": max(weights),
+        "rows": sum(layer.out_features for layer in layers),
+    }
 
 
 def count_forward(module: nn.Module, run: Callable[[], object]) -> Piece:

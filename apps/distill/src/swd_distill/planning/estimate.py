@@ -14,6 +14,10 @@ from swd_distill.planning.pieces import StageCost
 from swd_distill.planning.roofline import GIB, Gpu, Ops
 
 Size = tuple[int, ...]
+BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+ROW_BYTES = {"int8": 5, "fp8": 4, "nf4": 0}
+"""Of a parameter in a quantised layer, and of a row's scale; nf4 has a scale in a byte for each 64 parameters, and one
+in four bytes for 256 of those."""
 HEADROOM = 0.95
 """Of a device's memory: the rest is for what libraries take for themselves, and for gaps."""
 
@@ -64,7 +68,7 @@ class Estimate:
         for cost, part in ((plain, 1 - self._part), (recomputing, self._part)):
             for limit, spent in gpu.seconds(cost.work(config), self.share).items():
                 found[limit] += part * spent  # type: ignore[assignment]
-        return found + gpu.seconds(self._updates(config), 1)
+        return found + gpu.seconds(self._updates(config), 1) + gpu.seconds(self._turned_back(config), 1)
 
     def mean_seconds(self, gpu: Gpu, config: Config | None = None) -> float:
         """Return the seconds of an iteration for the share, mean over the stages."""
@@ -87,17 +91,23 @@ class Estimate:
     def memory(self) -> dict[str, float]:
         """Return the GiB of a process on a GPU by what holds them: the base is in half precision, what is trained not.
 
-        A base in float32 is taken for twice of all that its half is.
+        A base in float32 is taken for twice of all that its half is. Of a quantised one, the largest layer is whole
+        while it is used, once in its own numbers and once on the way there.
         """
         numbers, training = self.counts.parameters, self.config.training
         width = 2 if training.dtype == "float32" else 1
+        base, whole = 2 * width * numbers["base"], 0
+        if training.base != "bf16":
+            base -= round((2 * width - BYTES[training.base]) * numbers["quantised"])
+            base += ROW_BYTES[training.base] * numbers["rows"]
+            whole = 2 * 2 * width * numbers["largest"]
         trained = numbers["student"] + (numbers.get("fake", 0) if self.config.needs_fake else 0)
         kept = {
-            "base": 2 * width * numbers["base"] * self._held,
+            "base": base * self._held,
             "adapters and head": 4 * trained,
             "optimisers": (2 if training.optimizer == "adamw-8bit" else 8) * trained,
             "average": 4 * numbers["student"] if training.ema else 0,
-            "gradients and activations": width * self.peak(),
+            "gradients and activations": width * self.peak() + whole,
         }
         return {name: size / GIB for name, size in kept.items()}
 
@@ -128,6 +138,12 @@ class Estimate:
 
     def _costs(self, size: Size) -> tuple[StageCost, StageCost]:
         return self.counts.plain[size], self.counts.recomputed(size)
+
+    def _turned_back(self, config: Config) -> tuple[Ops, ...]:
+        """Return what a quantised base adds: in each pass its weights are read, and written as they were."""
+        base, quantised = config.training.base, self.counts.parameters.get("quantised", 0)
+        passes = sum(self.passes(config).values())
+        return () if base == "bf16" else (Ops(1, False, 0.0, passes * (BYTES[base] + 2) * quantised, 0.0),)
 
     def _updates(self, config: Config) -> tuple[Ops, ...]:
         """Return AdamW and clipping: a parameter, its gradient and two moments are read, three of them written."""

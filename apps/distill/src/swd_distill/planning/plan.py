@@ -1,11 +1,12 @@
 """`swd-distill plan`: what a run will cost, before any of it is spent."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from swd_distill.config import Config
+from swd_distill.config import Config, Optimizer
 
 if TYPE_CHECKING:
     from swd_distill.planning.estimate import Estimate
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 class Plan(Config):
     """Count what a run costs, on tensors without data: a known model needs no weights."""
 
-    gpus: int = 8
-    """Processes, one a GPU."""
-    gpu: str = "h100"
-    """Whose data sheet the seconds are reckoned with: a100, h100, h200, l40s, rtx4090 or mi300x."""
+    gpus: int | None = None
+    """Processes, one a GPU. Default: 8; with --memory alone, one card, and all that fits it."""
+    gpu: str | None = None
+    """Whose data sheet the seconds are reckoned with: a100, h100, h200, l40s, rtx4080, rtx4090, rtx5090 or mi300x.
+    Default: h100; with --memory alone, the card whose memory is nearest."""
     memory: float | None = None
     """GiB of each. Default: those of the GPU."""
 
@@ -28,22 +30,29 @@ class Plan(Config):
         """Raise ValueError for what would fail later, in one line and before any work."""
         from swd_distill.planning.roofline import GPUS
 
-        if self.gpu not in GPUS:
+        if self.gpu not in (None, *GPUS):
             raise ValueError(f"expected --gpu of {', '.join(GPUS)}, got {self.gpu}: give the nearest, and its --memory")
+        if self.memory is not None and not 0 < self.memory < math.inf:
+            raise ValueError(f"expected --memory above 0, in GiB, got {self.memory:g}")
         if self.device != "auto":
             raise ValueError(f"expected the GPU of a plan as --gpu, got --device {self.device}: it computes nothing")
-        if self.gpus < 1:
+        if self.gpus is not None and self.gpus < 1:
             raise ValueError(f"expected --gpus of at least 1, got {self.gpus}")
         super().check()
 
     @property
+    def num_gpus(self) -> int:
+        """Return the number of GPUs."""
+        return 8 if self.gpus is None else self.gpus
+
+    @property
     def share(self) -> int:
         """Return the samples that a GPU holds at a time."""
-        training = self.training
-        count = self.gpus * training.accumulate
+        training, gpus = self.training, self.num_gpus
+        count = gpus * training.accumulate
         if training.batch % count:
             raise ValueError(
-                f"expected --training.batch divisible by {self.gpus} GPU(s) x {training.accumulate} share(s), got "
+                f"expected --training.batch divisible by {gpus} GPU(s) x {training.accumulate} share(s), got "
                 f"{training.batch}: change --gpus, --training.batch or --training.accumulate"
             )
         return training.batch // count
@@ -54,23 +63,48 @@ def plan(options: Plan) -> str:
     from swd_distill.planning.estimate import HEADROOM, Estimate, fewest
     from swd_distill.planning.roofline import GPUS, REACHED_BANDWIDTH, REACHED_PEAK
 
-    training, share, gpu = options.training, options.share, GPUS[options.gpu]
-    gib = HEADROOM * (gpu.memory if options.memory is None else options.memory)
-    found = replace(Estimate.of(options, share), processes=options.gpus)
+    if options.gpus is None and options.memory is not None:
+        return _card(options, options.memory)
+    name = options.gpu or "h100"
+    gpus, gpu, share = options.num_gpus, GPUS[name], options.share
+    memory = gpu.memory if options.memory is None else options.memory
+    if options.training.optimizer == "auto":
+        optimizer: Optimizer = "adamw-8bit" if memory < 23 else "adamw"
+        options = replace(options, training=replace(options.training, optimizer=optimizer))
+    training, gib = options.training, HEADROOM * memory
+    found = replace(Estimate.of(options, share), processes=gpus)
     if training.checkpointing == "auto":
         found = fewest(found, gib) or found
     lines = [
         f"{options.name}: {options.scales}",
-        f"batch {training.batch} on {options.gpus} x {options.gpu}, {share} at a time",
+        f"batch {training.batch} on {gpus} x {name}, {share} at a time",
         _recipe(options),
         *_flops(found),
-        *_memory(found, gib, options.gpus),
+        *_memory(found, gib, gpus),
         *_disk(found),
         "",
         f"Reckoned, not measured: {gpu.source}, of which {REACHED_PEAK:.0%} of the peak and {REACHED_BANDWIDTH:.0%} of "
         "the bandwidth are reached.",
         *_seconds(found, gpu),
-        *_stages(found, gpu, gib, options.gpus),
+        *_stages(found, gpu, gib, gpus),
+    ]
+    return "\n".join(lines)
+
+
+def _card(options: Plan, memory: float) -> str:
+    """Return what fits one card."""
+    from swd_distill.planning.cards import card_of, page
+    from swd_distill.planning.roofline import GPUS
+
+    name = options.gpu or card_of(memory)
+    lines = [
+        f"{options.name}: {options.scales}",
+        f"batch {options.training.batch} on a card of {memory:g} GiB, as fast as {name}",
+        _recipe(options),
+        "",
+        *page(options, memory, name),
+        f"Reckoned, not measured: {GPUS[name].source}.",
+        "Images and cache come before: `plan --gpus 1` shows their hours.",
     ]
     return "\n".join(lines)
 

@@ -55,6 +55,8 @@ GPUS = {
     "h200": Gpu(989, 494, 4.8, 141, "NVIDIA H200 SXM data sheet, without sparsity"),
     "l40s": Gpu(362, 183, 0.864, 48, "NVIDIA L40S data sheet, without sparsity"),
     "rtx4090": Gpu(165, 83, 1.008, 24, "NVIDIA Ada architecture white paper, float32 accumulation, without sparsity"),
+    "rtx4080": Gpu(97, 49, 0.717, 16, "NVIDIA Ada architecture white paper, float32 accumulation, without sparsity"),
+    "rtx5090": Gpu(209, 105, 1.792, 32, "NVIDIA Blackwell RTX white paper, float32 accumulation, without sparsity"),
     "mi300x": Gpu(1307, 654, 5.3, 192, "AMD Instinct MI300X data sheet, without sparsity"),
 }
 

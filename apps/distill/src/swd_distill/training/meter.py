@@ -35,7 +35,7 @@ class Meter(FlopMeter):  # type: ignore[no-untyped-call]
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
         held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
-        self._known = {tensor.untyped_storage()._cdata for tensor in held}
+        self._known = {part.untyped_storage()._cdata for tensor in held for part in parts_of(tensor)}
         self.peak, self._now = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -55,3 +55,14 @@ class Meter(FlopMeter):  # type: ignore[no-untyped-call]
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self._now -= size
+
+
+def parts_of(tensor: Any) -> list[Tensor]:
+    """Return what holds the numbers of a tensor: itself, or the parts of a quantised one."""
+    state = getattr(tensor, "quant_state", None)  # of bitsandbytes
+    if state is not None:
+        return [tensor.data, state.absmax, *([state.state2.absmax] if state.nested else [])]
+    if hasattr(tensor, "qdata"):  # of torchao
+        names = (*tensor.tensor_data_names, *getattr(tensor, "optional_tensor_data_names", ()))
+        return [part for name in names if (part := getattr(tensor, name)) is not None]
+    return [tensor]

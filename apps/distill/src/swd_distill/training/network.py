@@ -32,8 +32,9 @@ class Network:
         self.parameters: list[Tensor] = list(parameters)
         self.lr, self.training, self.ema = lr, training, ema
         device = self.parameters[0].device
-        self._skips_itself = training.optimizer == "adamw" and has_fused_adamw(device)
-        adamw = partial(torch.optim.AdamW, fused=self._skips_itself) if training.optimizer == "adamw" else _adamw_8bit()
+        small = training.optimizer == "adamw-8bit"
+        self._skips_itself = not small and has_fused_adamw(device)
+        adamw = _adamw_8bit() if small else partial(torch.optim.AdamW, fused=self._skips_itself)
         self.optimizer = adamw(self.parameters, lr=lr, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.average = [parameter.detach().clone() for parameter in self.parameters] if ema else []

@@ -1,0 +1,111 @@
+"""What of a preset fits one card: each base, with MMD alone or its full loss, and the fastest way that fits."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from swd_distill.config import Base, Config, Optimizer
+from swd_distill.planning.counts import Counts
+from swd_distill.planning.estimate import HEADROOM, Estimate, fewest, mmd_alone
+from swd_distill.planning.roofline import GPUS, Gpu
+
+MAX_SHARE = 16
+"""Samples at a time, beyond which no card of one's own is faster."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A base and a loss on a card: the estimate of the fastest way that fits, if any does."""
+
+    config: Config
+    least: float
+    """GiB that it takes at the least: a sample at a time, all blocks recomputed, the optimiser in 8 bits."""
+    found: Estimate | None
+
+    @property
+    def loss(self) -> str:
+        """Return what is trained with."""
+        return "full" if self.config.needs_fake else "MMD alone"
+
+    def seconds(self, gpu: Gpu) -> float:
+        """Return the seconds of an iteration."""
+        assert self.found is not None
+        return self.found.mean_seconds(gpu) * (self.config.training.batch // self.found.share)
+
+    def flags(self) -> str:
+        """Return the flags that choose it, beside a preset's."""
+        assert self.found is not None
+        config, found = self.config, self.found
+        accumulate, optimizer = config.training.batch // found.share, found.config.training.optimizer
+        parts = [f"--training.base {config.training.base}"] * (config.training.base != "bf16")
+        parts += [f"--training.accumulate {accumulate}"] * (accumulate > 1)
+        parts += [f"--training.optimizer {optimizer}"]
+        if not config.needs_fake:
+            parts += ["--recipe.dmd-weight 0", "--recipe.gan-weight 0"]
+        return " ".join(parts)
+
+
+def ways(config: Config, gib: float, gpu: Gpu) -> Iterator[Way]:
+    """Return a way for each base and loss on a card of so many GiB, largest base and fullest loss first."""
+    counts = Counts.of(config)
+    for base in get_args(Base):
+        for loss in (config, mmd_alone(config)) if config.needs_fake and config.recipe.mmd_weight else (config,):
+            each = replace(loss, training=replace(loss.training, base=base))
+            small = _with_optimizer(each, "adamw-8bit")
+            least = Estimate(small, counts, 1, counts.num_blocks).total()
+            yield Way(each, least, _fastest(each, counts, HEADROOM * gib, gpu) if least <= HEADROOM * gib else None)
+
+
+def _fastest(config: Config, counts: Counts, gib: float, gpu: Gpu) -> Estimate | None:
+    """Return what takes the least time for a batch, the optimiser whole where that costs none."""
+    batch = config.training.batch
+    shares = [share for share in range(1, min(batch, MAX_SHARE) + 1) if batch % share == 0]
+    every = _with_optimizer(config, "adamw"), _with_optimizer(config, "adamw-8bit")
+    fitting = [fewest(Estimate(each, counts, share), gib) for each in every for share in shares]
+    found = [each for each in fitting if each is not None]
+    return min(found, key=lambda each: each.mean_seconds(gpu) / each.share, default=None)
+
+
+def _with_optimizer(config: Config, name: Optimizer) -> Config:
+    return replace(config, training=replace(config.training, optimizer=name))
+
+
+def card_of(gib: float) -> str:
+    """Return the GPU whose memory is nearest."""
+    return min(GPUS, key=lambda name: abs(GPUS[name].memory - gib))
+
+
+def page(config: Config, gib: float, name: str) -> list[str]:
+    """Return the lines of `plan PRESET --memory GIB`, the command of the best way last."""
+    gpu, found = GPUS[name], list(ways(config, gib, GPUS[name]))
+    head = ("base", "loss", "GiB", "at a time", "recomputed", "optimiser", "s an iteration", "days")
+    lines = [_row(head), *(_row(_cells(way, gpu)) for way in found)]
+    fits = [way for way in found if way.found]
+    if not fits:
+        least = min(found, key=lambda way: way.least)
+        return [
+            *lines,
+            "",
+            f"nothing fits {gib:g} GiB: {least.least / HEADROOM:.0f} GiB are the least, with {least.loss}",
+        ]
+    best = max(fits, key=lambda way: way.config.needs_fake)  # the first of these has the most bits
+    return [*lines, "", f"swd-distill run {config.name} {best.flags()}"]
+
+
+def _cells(way: Way, gpu: Gpu) -> Sequence[str]:
+    base, found = way.config.training.base, way.found
+    if found is None:
+        return base, way.loss, f"{way.least:.1f}", "-", "-", "-", "does not fit", "-"
+    seconds = way.seconds(gpu)
+    return (
+        base, way.loss, f"{found.total():.1f}", str(found.share), f"{found.checkpointed} of {found.counts.num_blocks}",
+        found.config.training.optimizer, f"{seconds:.1f}", f"{seconds * way.config.training.iterations / 86400:.1f}",
+    )  # fmt: skip
+
+
+def _row(cells: Sequence[str]) -> str:
+    widths = (6, 11, 7, 11, 13, 12, 16, 7)
+    return "".join(
+        f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}"
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
