@@ -59,6 +59,21 @@ def test_students_of_the_video_teacher_are_compared_likewise(quick, tmp_path, ca
     assert (out / "video-students" / "tiny-video-0.json").is_file()
 
 
+def test_a_student_over_a_quantised_base_is_judged_over_the_full_one_too(quick, monkeypatch, tmp_path, capsys):
+    short = students.STUDIES["bases"]
+    config = replace(short.base, training=replace(short.base.training, base="nf4"))
+    monkeypatch.setitem(students.STUDIES, "bases", replace(short, students={"over nf4": config}, claims=()))
+    command = ["--of", "bases", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--seeds", "0"]
+    students.main([*command, "--count", "8"])
+    page = capsys.readouterr().out
+    assert "| student, over nf4 |" in page
+    assert "| student, over nf4, judged over the full base |" in page
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / "bases").glob("*.json"))]
+    assert len(records) == 2
+    assert records[0]["scores"] != records[1]["scores"]
+    assert [record["of"].get("judged over") for record in records] == [None, "bf16"]
+
+
 def test_an_unknown_student_is_named(capsys):
     with pytest.raises(SystemExit, match="2"):
         students.main(["--students", "huge"])

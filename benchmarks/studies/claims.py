@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from swd_distill.config import Config, Data
+from swd_distill.config import Base, Config, Data
 from swd_distill.presets import PRESETS
 from swd_losses import PAPER, RELEASED
 
@@ -196,6 +196,14 @@ SHARES = Study(
         "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=3.0, fake_updates=2)),
     },
 )
+
+
+def _over(student: Config) -> dict[str, Config]:
+    """Return a student over each base; `students` judges those of a quantised one over the full base too."""
+    bases: tuple[Base, ...] = ("bf16", "int8", "fp8", "nf4")
+    return {f"over {base}": replace(student, training=replace(student.training, base=base)) for base in bases}
+
+
 VIDEO = PRESETS["tiny-video"]
 SHORT_VIDEO = replace(VIDEO, training=replace(VIDEO.training, iterations=1000, sample_every=1000))
 
@@ -215,8 +223,22 @@ VIDEO_BALANCE = Study(
     },
 )
 
+# What no table of the paper shows: what a base in fewer bits costs.
+BASES = Study(
+    "bases",
+    "Students over a base in fewer bits (in no table)",
+    _over(SHORT),
+    tuple(
+        Claim(f"A student over {base} is as good", f"over {base}", "over bf16", margin=margin)
+        for base, margin in (("int8", 0.02), ("fp8", 0.02), ("nf4", 0.04))
+    ),
+)
+VIDEO_BASES = Study("video-bases", "Video students over a base in fewer bits (in no table)", _over(SHORT_VIDEO))
+
 STUDIES = {
     "scenes": SCENES,
+    "bases": BASES,
+    "video-bases": VIDEO_BASES,
     "balance": BALANCE,
     "shares": SHARES,
     "video-balance": VIDEO_BALANCE,

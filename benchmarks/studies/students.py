@@ -23,7 +23,7 @@ from benchmarks.studies.claims import STUDENT, STUDIES, Study
 from benchmarks.studies.records import Record, recorded, slug
 from benchmarks.studies.verdicts import verdict
 from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
-from swd_distill.config import Config
+from swd_distill.config import Base, Config
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
 from swd_distill.run import run
@@ -38,10 +38,13 @@ NUM_PICTURED, PER_ROW = 32, 8
 def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
     """Train a student unless its run is finished; return its config and the minutes spent on it in all.
 
-    The teacher's samples of a seed are the same for every student: made once, copied, and counted for each.
+    The teacher's samples of a seed are the same for every student over its base: made once, copied, and counted for
+    each.
     """
-    config = replace(study.students[name], seed=seed, out=work / f"{name}-{seed}")
-    source = replace(study.base, data=study.most_data, seed=seed, out=work / f"{study.base.model}-teacher-{seed}")
+    config = replace(study.students[name], seed=seed, out=work / study.page / f"{slug(name)}-{seed}")
+    training = replace(study.base.training, base=config.training.base)
+    source = replace(study.base, data=study.most_data, training=training, seed=seed)
+    source = replace(source, out=work / f"{source.model}-teacher-{training.base}-{seed}")
     shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
     if not config.images.is_dir():
         shutil.copytree(source.images, config.images)
@@ -55,7 +58,7 @@ def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Confi
 def _shared_cache(config: Config, work: Path) -> Path:
     """Encode a seed's images once for all schedules of the same sizes."""
     sizes = "-".join(sorted({"x".join(map(str, size)) for size in config.scales.sizes}))
-    name = f"cache-{config.model}-{config.data.num_images}-{sizes}-{config.seed}"
+    name = f"cache-{config.model}-{config.training.base}-{config.data.num_images}-{sizes}-{config.seed}"
     return encode(replace(config, data=replace(config.data, images=config.images), out=work / name))
 
 
@@ -116,10 +119,16 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
             make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
         for name in args.students or study.students:
-            path = _path(study, args.out, f"{STUDENT}{name}", seed)
-            config = replace(study.students[name], seed=seed).to_json() | {"out": None}
-            make = partial(_train_and_measure, study, name, captions, seed, args.work, path.with_suffix(".png"))
-            rows.setdefault(f"{STUDENT}{name}", []).append(recorded(path, of | {"config": config}, make))
+            config = replace(study.students[name], seed=seed)
+            student = of | {"config": config.to_json() | {"out": None}}
+            for judged in dict.fromkeys((config.training.base, "bf16")):
+                row, over = f"{STUDENT}{name}", {}
+                if judged != config.training.base:
+                    row, over = f"{row}, judged over the full base", {"judged over": judged}
+                path = _path(study, args.out, row, seed)
+                sheet = path.with_suffix(".png")
+                make = partial(_train_and_measure, study, name, captions, seed, args.work, sheet, judged)
+                rows.setdefault(row, []).append(recorded(path, student | over, make))
     return rows
 
 
@@ -129,9 +138,11 @@ def _path(study: Study, out: Path, row: str, seed: int) -> Path:
     return out / folder / f"{slug(row.removeprefix(STUDENT))}-{seed}.json"
 
 
-def _train_and_measure(study: Study, name: str, captions: Sequence[str], seed: int, work: Path, sheet: Path) -> Record:
+def _train_and_measure(
+    study: Study, name: str, captions: Sequence[str], seed: int, work: Path, sheet: Path, base: Base
+) -> Record:
     config, minutes = train_student(study, name, seed, work)
-    pipe = SwDPipeline.from_run(config.out)
+    pipe = SwDPipeline.from_run(config.out, base=base)
 
     def sample(few: Sequence[str], first_seed: int) -> list[Media]:
         return pipe(few, seed=first_seed)
