@@ -5,6 +5,7 @@ In forwards F of the transformer, with p the share up to the feature block: a tr
 b.
 """
 
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from swd_distill.train import build_trainer
 from swd_distill.training.batches import Draw
 from swd_distill.training.meter import Meter, parts_of
 from swd_losses import PAPER
+from swd_models.loading import family_of
 
 MMD_ONLY = replace(PAPER, dmd_weight=0.0, gan_weight=0.0)
 # Fake updates: the student's sample, fake's train pass, its features of real images. Student: train pass, MMD's
@@ -184,3 +186,11 @@ def _counts(config):
     counted, size = Counted(config, on_gpu=False), config.scales.sizes[-1]
     peaks = {count: tuple(counted.at(size, share, checkpointed=count) for share in (1, 2)) for count in (0, 3, 6)}
     return Counts({}, counted.parameters(), counted.facts, 6, {size: peaks[0][0]}, peaks[6][0], peaks)
+
+
+@pytest.mark.parametrize("preset", ["sd35-medium", "flux", "wan", "sdxl"])
+def test_decoding_holds_what_its_family_says(preset):
+    config = PRESETS[preset]
+    size, peak = config.scales.sizes[-1], Counts.shipped(config).around["decode"].peak
+    pixels = math.prod(side * 8 for side in size[-2:]) * (4 * (size[0] - 1) + 1 if len(size) == 3 else 1)
+    assert family_of(config.model).latents.bytes_a_pixel == pytest.approx(peak / pixels, rel=0.01)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from swd_models import load_denoiser, load_latents, load_text, placing
-from swd_models.placing import fits, place
+from swd_models.placing import decode_in_tiles, fits, place
 
 
 @pytest.fixture
@@ -51,3 +51,12 @@ def test_a_pipelines_parts_compute_the_same_one_at_a_time(monkeypatch):
     expected = sample()
     monkeypatch.setattr(placing, "fits", lambda parts, device: False)
     assert torch.equal(sample(), expected)
+
+
+def test_an_image_that_does_not_fit_is_decoded_in_tiles(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    latents, device = load_latents("embedded"), torch.device("meta")
+    assert not decode_in_tiles(latents, (16, 16), torch.device("cpu"))
+    for free, tiled in ((64 * 64 * 3075, False), (64 * 64 * 3075 - 1, True)):
+        monkeypatch.setattr(placing, "free_bytes", lambda device, free=free: free)
+        assert decode_in_tiles(latents, (16, 16), device) == latents.vae.use_tiling == tiled

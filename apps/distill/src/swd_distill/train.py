@@ -34,6 +34,7 @@ from swd_models.compiling import compiling
 from swd_models.lora.files import TOKENS_KEY
 from swd_models.lora.loading import start_from
 from swd_models.parts import Media
+from swd_models.placing import decode_in_tiles
 from swd_models.roles import compile_blocks, shard_base
 from swd_sample.grid import grid
 from swd_sample.media import to_media
@@ -236,6 +237,7 @@ def sample(config: Config, trainer: Trainer) -> list[Media]:
     # Training holds no autoencoder: it comes for the picture and goes. One sample at a time, for memory is full.
     latents = load_latents(config.model, dtype=device_and_dtype()[1])
     latents.vae.to(trainer.device)
+    decode_in_tiles(latents, config.scales.sizes[-1], trainer.device)
     media: list[Media] = []
     with trainer.student.averaged():
         for i in range(len(cache.captions)):

@@ -13,7 +13,7 @@ from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
 from swd_models.lora.files import text_tokens_of
 from swd_models.parts import Latents, Media, Text
-from swd_models.placing import place
+from swd_models.placing import decode_in_tiles, place
 from swd_models.quantized import Base, check_base
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, sample_scalewise
@@ -66,7 +66,8 @@ class SwDPipeline:
         text, latents = load_text(model, tokens, **options), load_latents(model, **options)
         pipe = cls(denoiser, text, latents, chosen)
         pipe.device = where
-        place([*text.encoders, denoiser, latents.vae], where)
+        if not place([*text.encoders, denoiser, latents.vae], where):
+            decode_in_tiles(latents, chosen.sizes[-1], where)
         return pipe
 
     @classmethod

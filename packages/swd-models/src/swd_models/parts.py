@@ -21,6 +21,8 @@ class Latents(Protocol):
     """Pixels in [-1, 1] to latents of unit scale and back."""
 
     vae: Any
+    bytes_a_pixel: float
+    """The most that decoding holds in float32, weights apart, as `swd-distill plan` counts it."""
 
     def pixels(self, size: Sequence[int]) -> Size:
         """Return the pixels of a latent size, (y, x) or (frames, y, x)."""
@@ -37,6 +39,8 @@ class Latents(Protocol):
 
 class ImageLatents:
     """Latents of a pipeline's `AutoencoderKL`; the TinyVAE in its place decodes alone."""
+
+    bytes_a_pixel: float = 3075
 
     def __init__(self, vae: AutoencoderKL | AutoencoderTiny) -> None:
         self.vae = vae.eval().requires_grad_(False)

@@ -1,11 +1,13 @@
 """Parts of a pipeline on a device: all at once where they fit, else one at a time."""
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 
 import torch
 from torch import nn
 
+from swd_models.parts import Latents
 from swd_schedules.devices import free_bytes
 
 ROOM = 0.75
@@ -35,3 +37,18 @@ def place(parts: Sequence[nn.Module], device: torch.device) -> bool:
     for part in parts:
         _, before = cpu_offload_with_hook(part.to("cpu"), device, before)
     return False
+
+
+def decode_in_tiles(latents: Latents, size: Sequence[int], device: torch.device) -> bool:
+    """Let an autoencoder decode in tiles if one sample of a latent size would not fit the device; tell whether it does.
+
+    Numbers change a little where tiles meet, which diffusers blends.
+    """
+    if device.type == "cpu" or not hasattr(latents.vae, "enable_tiling"):
+        return False
+    torch.accelerator.empty_cache()  # what this process keeps of memory that it does not use is free too
+    needed = math.prod(latents.pixels(size)) * latents.bytes_a_pixel * latents.vae.dtype.itemsize / 4
+    if needed <= free_bytes(device):
+        return False
+    latents.vae.enable_tiling()
+    return True

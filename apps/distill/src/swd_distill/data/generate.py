@@ -18,7 +18,7 @@ from swd_distill.devices import device_and_dtype, processes
 from swd_models.compiling import compiling
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.parts import Teacher, to_pil
-from swd_models.placing import fits
+from swd_models.placing import decode_in_tiles, fits
 from swd_sample.media import save_media
 
 
@@ -99,6 +99,7 @@ def teacher_of(config: Config) -> Teacher:
     else:
         tqdm.write("text encoders, transformer and autoencoder do not fit together: each comes when it is needed")
         teacher.pipe.enable_model_cpu_offload(device=device)
+        decode_in_tiles(teacher.latents, config.scales.sizes[-1], device)
     return teacher
 
 

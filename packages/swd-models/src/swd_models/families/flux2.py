@@ -93,6 +93,8 @@ def token_ids(num_text: int, size: Sequence[int], device: torch.device) -> Float
 class Flux2Latents:
     """Latents of an `AutoencoderKLFlux2`: 2x2 cells as one, each channel normalised by the statistics it carries."""
 
+    bytes_a_pixel: float = 3075
+
     def __init__(self, vae: AutoencoderKLFlux2) -> None:
         self.vae = vae.eval().requires_grad_(False)
         self.factor = PATCH * 2 ** (len(vae.config.block_out_channels) - 1)

@@ -94,6 +94,8 @@ class WanDenoiser(Denoiser):
 class VideoLatents:
     """Latents of Wan's causal `AutoencoderKLWan`, each channel of mean 0 and variance 1."""
 
+    bytes_a_pixel: float = 253
+
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae.eval().requires_grad_(False)
         self._mean, self._std = torch.tensor([vae.config.latents_mean, vae.config.latents_std]).view(2, -1, 1, 1, 1)
