@@ -8,6 +8,7 @@ from PIL import Image
 from benchmarks.studies import students
 from benchmarks.studies.claims import Claim
 from swd_distill.checks import check, check_model
+from swd_distill.presets import PRESETS
 
 
 @pytest.fixture
@@ -85,6 +86,31 @@ def test_a_record_of_something_else_is_made_anew(tmp_path):
     assert students.recorded(path, {"seed": 1}, lambda: {"scores": 1})["scores"] == 1
     assert students.recorded(path, {"seed": 1}, lambda: {"scores": 2})["scores"] == 1
     assert students.recorded(path, {"seed": 2}, lambda: {"scores": 3})["scores"] == 3
+
+
+def test_what_another_study_measured_is_copied_with_its_sheet(tmp_path):
+    path = tmp_path / "one" / "a-0.json"
+    students.recorded(path, {"seed": 0}, lambda: {"scores": 1})
+    path.with_suffix(".png").write_bytes(b"sheet")
+    other = tmp_path / "other" / "b-0.json"
+    assert students.recorded(other, {"seed": 0}, lambda: {"scores": 2})["scores"] == 1
+    assert (other.read_bytes(), other.with_suffix(".png").read_bytes()) == (path.read_bytes(), b"sheet")
+    assert students.recorded(tmp_path / "other" / "c-1.json", {"seed": 1}, lambda: {"scores": 3})["scores"] == 3
+
+
+def test_a_record_of_before_a_setting_is_of_what_runs_then_had(tmp_path):
+    path, full = tmp_path / "one" / "a.json", PRESETS["tiny-long"]
+    for name, config in (("full", full), ("alone", PRESETS["tiny"])):
+        path = tmp_path / name / "a.json"
+        old = config.to_json() | {"training": {"rank": 32, "gradient_checkpointing": False}}
+        later = {"balance", "gan_rise", "gan_sample", "stages"}
+        old["recipe"] = {key: value for key, value in old["recipe"].items() if key not in later}
+        assert students.recorded(path, {"config": old}, lambda: {"scores": 1})["scores"] == 1
+        assert students.recorded(path, {"config": config.to_json()}, lambda: {"scores": 2})["scores"] == 1, name
+    changed = full.to_json()
+    changed["recipe"]["stages"] = "cycle"
+    path = tmp_path / "full" / "a.json"
+    assert students.recorded(path, {"config": changed}, lambda: {"scores": 3})["scores"] == 3
 
 
 def test_sheets_keep_every_pixel(tmp_path):

@@ -1,22 +1,33 @@
 """Records of what was measured: a file each, made once and kept, whatever machine asks again."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import commit, machine, versions
+from swd_distill.train import BEFORE
 
 Record = dict[str, Any]
+GONE = {"gradient_checkpointing"}
+"""Settings of before that are no more, and changed no number."""
+BALANCING = ("balance", "gan_rise", "gan_sample")
 
 
 def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
-    """Return the record in a file if it is of the same thing, else make it and write it."""
+    """Return the record in a file if it is of the same thing, else make it and write it.
+
+    What another study has measured is copied, with its sheet: no two train the same student.
+    """
     of = json.loads(json.dumps(of, default=str))
-    if path.is_file():
-        record: Record = json.loads(path.read_text())
-        if _covers(of, record["of"]):
-            return record
+    now = _as_noted_now(of)
+    for there in (path, *sorted(path.parents[1].glob("*/*.json"))):
+        if there.is_file():
+            record: Record = json.loads(there.read_text())
+            if _covers(now, _as_noted_now(record.get("of", {}))):
+                _take(there, path)
+                return record
     record = {"of": of, **make(), "commit": commit(), "machine": machine(), "versions": versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps(record, indent=1) + "\n")
@@ -24,10 +35,38 @@ def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
     return record
 
 
+def _take(there: Path, path: Path) -> None:
+    """Copy a record, and the sheet beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".json", ".png"):
+        source = there.with_suffix(suffix)
+        if source.is_file() and source != path.with_suffix(suffix):
+            shutil.copy(source, path.with_suffix(suffix))
+
+
+def _as_noted_now(of: Record) -> Record:
+    """Return what a record is of, with what runs had before a config could say it, without what they do not use."""
+    if "config" not in of:
+        return of
+    config = _filled(BEFORE, of["config"])
+    recipe = config["recipe"]
+    if not recipe["dmd_weight"] and not recipe["gan_weight"]:  # then nothing is balanced
+        config["recipe"] = {name: value for name, value in recipe.items() if name not in BALANCING}
+    return of | {"config": config}
+
+
+def _filled(before: Record, found: Record) -> Record:
+    """Return nested settings, with others' where there are none."""
+    nested = {name: _filled(value, found.get(name, {})) for name, value in before.items() if isinstance(value, dict)}
+    return before | found | nested
+
+
 def _covers(now: Any, then: Any) -> bool:
-    """Tell whether all that was noted still holds; settings that came later are taken to have changed nothing."""
+    """Tell whether all that was noted still holds; other settings that came later are taken to have changed nothing."""
     if isinstance(then, dict):
-        return isinstance(now, dict) and all(name in now and _covers(now[name], value) for name, value in then.items())
+        return isinstance(now, dict) and all(
+            name in now and _covers(now[name], value) for name, value in then.items() if name not in GONE
+        )
     return bool(now == then)
 
 

@@ -27,6 +27,7 @@ from swd_distill.config import Base, Config
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
 from swd_distill.run import run
+from swd_distill.train import settled
 from swd_models.loading import quiet, resolve_model
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
@@ -119,7 +120,7 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
             make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
         for name in args.students or study.students:
-            config = replace(study.students[name], seed=seed)
+            config = settled(replace(study.students[name], seed=seed))
             student = of | {"config": config.to_json() | {"out": None}}
             for judged in dict.fromkeys((config.training.base, "bf16")):
                 row, over = f"{STUDENT}{name}", {}
