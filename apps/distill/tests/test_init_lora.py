@@ -1,6 +1,7 @@
 """A student that begins as a LoRA, and text of more tokens, through whole runs."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -100,6 +101,17 @@ def test_it_is_read_once_at_the_start(gone_on, cli, argv, finished, refused, tmp
     assert "init_lora None, got init_lora" in line
 
 
+@pytest.mark.parametrize("flag", ["--init-lora", "--teacher-lora"])
+def test_a_lora_that_does_not_fit_is_one_line_before_any_work(refused, argv, tmp_path, finished, flag):
+    file = save_lora(share_base(load_denoiser("random-flux"), 2, fake=False).student, tmp_path / "flux", schedule=None)
+    line = refused(argv("run", tmp_path / "run", flag, file))
+    assert "expected a LoRA for sd3, got one for flux" in line
+    if flag == "--init-lora":
+        line = refused(argv("run", tmp_path / "run", flag, finished / "lora", "--training.rank", "4"))
+        assert "expected a LoRA of rank at most 4, got 32" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_lora_that_is_none_is_one_line(refused, argv, tmp_path):
     line = refused(argv("run", tmp_path / "run", "--init-lora", tmp_path / "none"))
     assert "expected --init-lora of a file, a folder or a hub id" in line
@@ -136,6 +148,12 @@ def test_images_cache_and_lora_have_the_tokens(longer_text):
     assert cache.uncond["prompt_embeds"].shape[1] == 36
     with safe_open(longer_text / LORA, "pt") as file:
         assert file.metadata()["swd_text_tokens"] == "24"
+
+
+def test_training_with_other_tokens_than_those_of_the_cache_is_refused(longer_text, argv, refused, tmp_path):
+    shutil.copytree(longer_text / "cache", tmp_path / "run" / "cache")
+    line = refused(argv("train", tmp_path / "run", *TOKENS[:-2]), late=True)
+    assert "text_tokens" in line
 
 
 def test_a_student_samples_with_the_text_that_it_was_trained_with(longer_text):

@@ -70,6 +70,18 @@ def test_swd_sample_takes_the_runs_base_or_another(over_nf4, tmp_path, monkeypat
     assert len(set(pictures.values())) == 3
 
 
+def test_a_run_by_its_presets_name_keeps_its_base(over_nf4, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").symlink_to(over_nf4)
+    monkeypatch.chdir(tmp_path)
+    pictures = []
+    for source in ("tiny", str(over_nf4)):
+        monkeypatch.setattr("sys.argv", ["swd-sample", source, CIRCLE, "--out", "a.png"])
+        swd_sample()
+        pictures.append((tmp_path / "a.png").read_bytes())
+    assert pictures[0] == pictures[1]
+
+
 def test_merged_export_is_over_the_whole_base(over_nf4, cli):
     cli("export", str(over_nf4), "--to", "merged", "--dtype", "float32")
     merged = load_file(over_nf4 / "export/merged/transformer/diffusion_pytorch_model.safetensors")

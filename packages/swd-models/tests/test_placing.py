@@ -1,48 +1,67 @@
-"""Parts that do not fit a device together come one at a time; tried on the CPU, which takes the device's place."""
+"""Parts that do not fit a device together come one at a time; the meta device takes an accelerator's place."""
 
 import pytest
 import torch
 from torch import nn
 
 from swd_models import load_denoiser, load_latents, load_text, placing
+from swd_models.parts import device_of
 from swd_models.placing import decode_in_tiles, fits, place
+
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Let the CPU be a device of little memory."""
+    """Let the meta device have little memory."""
     monkeypatch.setattr(placing, "free_bytes", lambda device: 1000)
-    return torch.device("meta")
 
 
-def test_the_cpu_takes_all_and_a_device_what_fits(small):
+@pytest.mark.usefixtures("small")
+def test_the_cpu_takes_all_and_a_device_what_fits():
     layer = nn.Linear(10, 10)
-    assert fits([layer] * 99, torch.device("cpu"))
-    assert fits([layer], small)  # 440 bytes of 750
-    assert not fits([layer, nn.Linear(10, 10)], small)
-    assert fits([nn.Linear(10, 10, device="meta")] * 99, small)  # which are there already
+    assert fits([layer] * 99, CPU)
+    assert fits([layer], META)  # 440 bytes of 750
+    assert not fits([layer, nn.Linear(10, 10)], META)
+    assert fits([nn.Linear(10, 10, device="meta")] * 99, META)  # which are there already
 
 
-def test_parts_that_fit_are_moved(small):
+@pytest.mark.usefixtures("small")
+def test_parts_that_fit_are_moved_and_stay():
     layer = nn.Linear(10, 10)
-    assert place([layer], small)
-    assert layer.weight.device.type == "meta"
+    place([layer], META)()
+    assert layer.weight.device == META
 
 
-def test_the_one_before_goes_back_when_the_next_is_called(monkeypatch):
+@pytest.mark.usefixtures("small")
+def test_the_one_before_goes_back_when_the_next_is_called_and_the_last_when_all_is_done():
+    parts = [nn.Linear(20, 20) for _ in range(3)]
+    clear = place(parts, META)
+    moves = []
+    for part in parts:  # what leaves the meta device has no data: only where it should go is noted
+        part.to = lambda device, part=part: moves.append((parts.index(part), torch.device(device))) or part
+        part._hf_hook.execution_device = META
+    for part in parts:
+        part._hf_hook.pre_forward(part)
+    assert moves == [(0, META), (1, META), (2, META)]
+    clear()
+    assert moves[-1] == (2, CPU)
+
+
+def test_an_autoencoder_decodes_where_it_computes(monkeypatch):
+    """Its latents go to the device to which its hook brings it, not to the host where it is before."""
+    latents = load_latents("embedded")
     monkeypatch.setattr(placing, "fits", lambda parts, device: False)
-    parts, device = [nn.Linear(3, 3) for _ in range(3)], torch.device("cpu")
-    assert not place(parts, device)
-    hooks = [part._hf_hook for part in parts]
-    assert [hook.execution_device for hook in hooks] == [device] * 3
-    assert [hook.prev_module_hook and hook.prev_module_hook.model for hook in hooks] == [None, *parts[:2]]
+    place([latents.vae], META)
+    assert latents.vae.device == CPU
+    assert device_of(latents.vae) == META
+    assert latents.decode(torch.ones(1, 4, 8, 8)).device == META
 
 
 def test_a_pipelines_parts_compute_the_same_one_at_a_time(monkeypatch):
     def sample():
         text, denoiser, latents = load_text("embedded"), load_denoiser("embedded"), load_latents("embedded")
-        place([*text.encoders, denoiser, latents.vae], torch.device("cpu"))
-        assert text.device.type == "cpu"
+        place([*text.encoders, denoiser, latents.vae], CPU)
         cond = text(["a red circle"])
         with torch.no_grad():
             x0 = denoiser.denoise(torch.ones(1, 4, 8, 8), torch.tensor([0.9]), cond)
@@ -54,9 +73,18 @@ def test_a_pipelines_parts_compute_the_same_one_at_a_time(monkeypatch):
 
 
 def test_an_image_that_does_not_fit_is_decoded_in_tiles(monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
-    latents, device = load_latents("embedded"), torch.device("meta")
-    assert not decode_in_tiles(latents, (16, 16), torch.device("cpu"))
-    for free, tiled in ((64 * 64 * 3075, False), (64 * 64 * 3075 - 1, True)):
+    latents, x = load_latents("embedded"), torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = latents.decode(x)
+    assert not decode_in_tiles(latents, (16, 16), CPU)
+    one = 64 * 64 * 3075
+    calls, tiled = [], latents.vae.tiled_decode
+    monkeypatch.setattr(latents.vae, "tiled_decode", lambda *args, **kw: (calls.append(1), tiled(*args, **kw))[1])
+    for free, expected in ((2 * one, 0), (2 * one - 1, 0), (one - 1, 2)):  # both, one at a time, in tiles
         monkeypatch.setattr(placing, "free_bytes", lambda device, free=free: free)
-        assert decode_in_tiles(latents, (16, 16), device) == latents.vae.use_tiling == tiled
+        assert decode_in_tiles(latents, (16, 16), META, batch=2) == (expected > 0)
+        with torch.no_grad():
+            found = latents.decode(x)
+        assert len(calls) == expected
+        assert (found - whole).abs().mean() < (0.1 if expected else 1e-5)  # of numbers in [-1, 1]
+    assert latents.vae.use_slicing

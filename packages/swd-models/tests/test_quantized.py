@@ -1,6 +1,7 @@
 """A base in int8, fp8 or nf4: shared by the three views, with the gradients of its own numbers, kept for nothing."""
 
 import gc
+import weakref
 from functools import cache
 from importlib.util import find_spec
 
@@ -119,6 +120,22 @@ def test_views_share_every_byte_and_the_student_begins_as_the_teacher(family, ba
         expected = roles.teacher.denoise(x_t, sigma, cond)
         assert torch.equal(roles.student.denoise(x_t, sigma, cond), expected)
         assert torch.equal(roles.fake.denoise(x_t, sigma, cond), expected)
+
+
+def test_views_copy_no_tensor_beside_their_weights(base):
+    """Scales are shared too, and nothing outlives the model: no collector is needed to free it."""
+    denoiser = load_denoiser("random-sd3", base=base)
+    roles = share_base(denoiser, 4)
+    shared = [denoiser.backbone.get_submodule(name) for name in quantised_layers(denoiser)]
+    for layer in shared:
+        assert not any(isinstance(value, torch.Tensor) or key == "quant_state" for key, value in vars(layer).items())
+    gone = weakref.ref(shared[0].weight)
+    gc.disable()
+    try:
+        del denoiser, roles, shared, layer
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_gradients_are_those_of_the_same_numbers_in_whole_weights(family, base, quantised):

@@ -42,6 +42,26 @@ def check_model(config: Config) -> None:
     check_fit(config.model, [size for schedule in schedules_of(config) for size in schedule.sizes])
 
 
+def check_loras(config: Config) -> None:
+    """Raise ValueError for LoRAs that the model, or the student, cannot take; those of the hub are downloaded."""
+    if not (config.teacher_lora or config.init_lora):
+        return
+    import torch
+
+    from swd_models import share_base
+    from swd_models.loading import empty_denoiser
+    from swd_models.lora.files import read_lora
+    from swd_models.lora.loading import split_weight, start_from
+
+    empty = empty_denoiser(config.model)
+    for lora in config.teacher_lora:
+        read_lora(split_weight(lora)[0], empty)
+    if config.init_lora:
+        with torch.device("meta"):
+            student = share_base(empty, config.training.rank, fake=False).student
+        start_from(student, config.init_lora)
+
+
 def check_backends(config: Config) -> None:
     """Raise ValueError for a backend of torch.compile that is not there."""
     if config.training.compile or config.data.compile:

@@ -75,11 +75,13 @@ def _dispatch(args: list[str]) -> str:
 
         assert isinstance(config, Plan)
         return plan(config)
-    from swd_distill.devices import choose_device
+    from swd_distill.checks import check_loras
+    from swd_distill.devices import choose_device, in_all
     from swd_models.loading import quiet
 
     quiet()
     choose_device(config.device, config.training.dtype)
+    in_all(lambda: check_loras(config))
     if command == "run":
         from swd_distill.run import run
 

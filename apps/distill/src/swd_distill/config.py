@@ -93,7 +93,8 @@ class Training:
     """Of the frozen base; auto: bfloat16 on a GPU (float16 where it has none), float32 on the CPU. What is trained is
     float32."""
     optimizer: Optimizer = "auto"
-    """adamw-8bit holds its moments in a byte each (torchao). auto: that on an accelerator of less than 24 GB."""
+    """adamw-8bit holds its moments in a byte each (torchao). auto: that on a CUDA device of less than 24 GB,
+    where torchao and triton are there."""
     compile: str | None = None
     """Backend of torch.compile for the blocks ("inductor"): each kind at most eight times, whatever the sizes."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)

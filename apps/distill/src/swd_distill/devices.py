@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Literal, TypeVar, cast
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.distributed import all_reduce
 
@@ -15,8 +16,8 @@ from swd_distill.config import Optimizer
 from swd_schedules.devices import check_dtype, default_dtype, find_device, total_bytes, use_device
 
 Result = TypeVar("Result")
-SMALL = 23 * 2**30
-"""Bytes of an accelerator that is taken for small; those that are sold with 24 GB show a little less."""
+SMALL = 21 * 2**30
+"""Bytes of an accelerator that is taken for small; those that are sold with 24 GB show up to two less."""
 _chosen = "auto"
 
 
@@ -45,11 +46,18 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
 
 
 def optimizer_for(asked: Optimizer) -> Literal["adamw", "adamw-8bit"]:
-    """Return the optimizer that "auto" means on this device: in 8 bits on an accelerator of less than 24 GB."""
-    device = find_device(_chosen)
+    """Return the optimizer that "auto" means in this launch: in 8 bits on CUDA devices of less than 24 GB.
+
+    Only where torchao is there, and triton, with which it compiles its step. The main process decides for all.
+    """
     if asked != "auto":
         return asked
-    return "adamw" if device.type == "cpu" or total_bytes(device) > SMALL else "adamw-8bit"
+    device, there = find_device(_chosen), all(map(find_spec, ("torchao", "triton")))
+    small = device.type == "cuda" and there and total_bytes(device) < SMALL
+    found = [small]
+    processes()
+    (small,) = broadcast_object_list(found)
+    return "adamw-8bit" if small else "adamw"
 
 
 def processes() -> PartialState:

@@ -41,6 +41,8 @@ def export(options: Export) -> str:
         )
     model = options.model or model_of(options.source)
     lora = options.source / "lora" if is_run else options.source
+    if options.out is None and not options.source.exists():
+        raise ValueError(f"expected --out with a LoRA of the hub, got {options.source} alone: pass --out FOLDER")
     beside = options.source if options.source.is_dir() else options.source.parent
     out = options.out or beside / "export" / options.to
     if options.to == "merged":

@@ -7,13 +7,13 @@ from dataclasses import MISSING, fields, replace
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
 
 from swd_data import claim, is_hub_id, read_object, write_json
-from swd_distill.config import Config, Evaluation
+from swd_distill.config import Config, Evaluation, Optimizer
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.live import Live
@@ -91,8 +91,12 @@ def train(config: Config, *, verify: bool = True) -> Path:
 
 
 def settled(config: Config) -> Config:
-    """Return a config with what its device decides, as its run folder notes it."""
-    return replace(config, training=replace(config.training, optimizer=optimizer_for(config.training.optimizer)))
+    """Return a config with what its device decides, unless its run folder notes it already."""
+    path, asked = config.out / "config.json", config.training.optimizer
+    if asked == "auto" and path.is_file():
+        noted = read_object(path, "the config of a run").get("training", {}).get("optimizer")
+        asked = noted if noted in get_args(Optimizer) else asked
+    return replace(config, training=replace(config.training, optimizer=optimizer_for(asked)))
 
 
 def _made_on(config: Config) -> dict[str, str]:

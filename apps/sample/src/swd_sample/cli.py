@@ -124,44 +124,50 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 
+def _run_of(options: Options) -> Path | None:
+    """Return the run folder that was given, or that of a preset; None: a preset without one."""
+    given, usual = Path(options.source), Path("runs") / options.source
+    if (given / "config.json").is_file():
+        return given
+    if options.source not in SOURCES:
+        raise ValueError(
+            f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}"
+        )
+    return usual if (usual / "config.json").is_file() else None
+
+
 def _where(options: Options) -> tuple[str, str]:
     """Return the base model and the LoRA of a run folder or a preset, or those that were given instead."""
-    run = Path(options.source)
-    if not (run / "config.json").is_file():
-        if options.source not in SOURCES:
-            raise ValueError(
-                f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}"
-            )
-        run = Path("runs") / options.source
-        from swd_sample.pipeline import model_of
-
-    lora = options.lora or str(run / "lora")
+    run = _run_of(options)
+    lora = options.lora or str((run or Path("runs") / options.source) / "lora")
     if not Path(lora).exists() and not (options.lora and is_hub_id(options.lora, ".safetensors")):
         raise ValueError(
             f"expected a LoRA, got no {lora}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
         )
     from swd_sample.pipeline import model_of
 
-    own = model_of(run) if (run / "config.json").is_file() else SOURCES[options.source].model
+    own = SOURCES[options.source].model if run is None else model_of(run)
     return options.model or own, lora
 
 
 def _base_loras(options: Options) -> tuple[str, ...]:
     """Return those that were given, else the run's, unless another model takes its place."""
-    if options.base_lora or options.model or not (Path(options.source) / "config.json").is_file():
+    run = _run_of(options)
+    if options.base_lora or options.model or run is None:
         return options.base_lora
     from swd_sample.pipeline import base_loras_of
 
-    return base_loras_of(options.source)
+    return base_loras_of(run)
 
 
 def _base(options: Options) -> Literal["bf16", "int8", "fp8", "nf4"]:
     """Return the base that was given, else the run's, unless another model takes its place."""
-    if options.base or options.model or not (Path(options.source) / "config.json").is_file():
+    run = _run_of(options)
+    if options.base or options.model or run is None:
         return options.base or "bf16"
     from swd_sample.pipeline import base_of
 
-    return base_of(options.source)
+    return base_of(run)
 
 
 def _load(options: Options, model: str, lora: str) -> "SwDPipeline":

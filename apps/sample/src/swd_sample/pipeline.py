@@ -29,7 +29,7 @@ class SwDPipeline:
 
     def __init__(self, denoiser: Denoiser, text: Text, latents: Latents, schedule: ScaleSchedule) -> None:
         self.denoiser, self.text, self.latents, self.schedule = denoiser, text, latents, schedule
-        self.device = next(denoiser.parameters()).device
+        self.device, self._clear = next(denoiser.parameters()).device, _nothing
 
     @classmethod
     def from_pretrained(
@@ -62,12 +62,13 @@ class SwDPipeline:
         if chosen is None:
             raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
         check_fit(model, chosen.sizes)
-        tokens = text_tokens or (text_tokens_of(lora) if lora else None)
-        text, latents = load_text(model, tokens, **options), load_latents(model, **options)
+        text, latents = load_text(model, text_tokens, **options), load_latents(model, **options)
+        if text.takes_tokens and text_tokens is None and lora:
+            text.num_tokens = text_tokens_of(lora)
         pipe = cls(denoiser, text, latents, chosen)
         pipe.device = where
-        if not place([*text.encoders, denoiser, latents.vae], where):
-            decode_in_tiles(latents, chosen.sizes[-1], where)
+        pipe._clear = place([*text.encoders, denoiser, latents.vae], where)
+        decode_in_tiles(latents, chosen.sizes[-1], where)
         return pipe
 
     @classmethod
@@ -132,7 +133,13 @@ class SwDPipeline:
             on_stage=on_stage,
             device=device,
         )
-        return to_media(self.latents.decode(x0))
+        media = to_media(self.latents.decode(x0))
+        self._clear()
+        return media
+
+
+def _nothing() -> None:
+    """Clear nothing: all parts stay where they are."""
 
 
 def base_loras_of(run: Path | str) -> tuple[str, ...]:

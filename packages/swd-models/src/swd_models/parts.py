@@ -16,6 +16,13 @@ Media = Image | list[Image]
 """An image, or the frames of a video."""
 
 
+def device_of(module: Any) -> torch.device:
+    """Return where a module computes, which need not be where it is: accelerate's hooks bring it there."""
+    hook = getattr(module, "_hf_hook", None)
+    device: torch.device = module.device if hook is None else torch.device(hook.execution_device)
+    return device
+
+
 @runtime_checkable
 class Latents(Protocol):
     """Pixels in [-1, 1] to latents of unit scale and back."""
@@ -52,7 +59,7 @@ class ImageLatents:
 
     def encode(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
         """Encode images in [-1, 1] to the mode of their posterior, normalised."""
-        z: Tensor = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        z: Tensor = self.vae.encode(pixels.to(device_of(self.vae), self.vae.dtype)).latent_dist.mode()
         shift, scale = self._constants()
         return (z.float() - shift) * scale
 
@@ -60,7 +67,7 @@ class ImageLatents:
         """Decode normalised latents to images, clipped to [-1, 1]."""
         shift, scale = self._constants()
         z = latents / scale + shift
-        images: Tensor = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample
+        images: Tensor = self.vae.decode(z.to(device_of(self.vae), self.vae.dtype)).sample
         return images.float().clamp(-1, 1)
 
     def _constants(self) -> tuple[float, float]:
@@ -85,7 +92,7 @@ class Text:
     def __init__(self, pipe: DiffusionPipeline, num_tokens: int | None = None) -> None:
         self.pipe, self.num_tokens = pipe, num_tokens
         if num_tokens is not None:
-            check_tokens(num_tokens, self._tokenizer is not None)
+            check_tokens(num_tokens, self.takes_tokens)
 
     @property
     def encoders(self) -> list[nn.Module]:
@@ -125,15 +132,18 @@ class Text:
         return {"max_sequence_length": self.num_tokens or min(self.default_tokens, int(tokenizer.model_max_length))}
 
     @property
+    def takes_tokens(self) -> bool:
+        """Tell whether prompts may have any length."""
+        return self._tokenizer is not None
+
+    @property
     def _tokenizer(self) -> Any:
         return None if self.tokenizer is None else getattr(self.pipe, self.tokenizer)
 
     @property
     def device(self) -> torch.device:
         """Return where the text encoders compute."""
-        hook = getattr(self.pipe.text_encoder, "_hf_hook", None)  # of one that comes when it is called
-        device: torch.device = self.pipe.text_encoder.device if hook is None else hook.execution_device
-        return device
+        return device_of(self.pipe.text_encoder)
 
 
 def check_tokens(num_tokens: int, any_length: bool) -> None:

@@ -1,7 +1,7 @@
 """Parts of a pipeline on a device: all at once where they fit, else one at a time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
@@ -21,34 +21,42 @@ def fits(parts: Sequence[nn.Module], device: torch.device) -> bool:
     return device.type == "cpu" or waiting <= ROOM * free_bytes(device)
 
 
-def place(parts: Sequence[nn.Module], device: torch.device) -> bool:
-    """Move parts to a device; tell whether they stay there.
+def place(parts: Sequence[nn.Module], device: torch.device) -> Callable[[], None]:
+    """Move parts to a device, and return what clears it after a use.
 
     Where they do not fit together, each comes when it is called, in the order in which they are given, and the one
-    before it goes back to the host (accelerate's hooks).
+    before it goes back to the host (accelerate's hooks); clearing sends back the last one. Else that does nothing.
     """
     if fits(parts, device):
         for part in parts:
             part.to(device)
-        return True
+        return lambda: None
     from accelerate import cpu_offload_with_hook
 
-    before = None
+    last = None
     for part in parts:
-        _, before = cpu_offload_with_hook(part.to("cpu"), device, before)
-    return False
+        _, last = cpu_offload_with_hook(part.to("cpu"), device, last)
+    return last.offload if last else lambda: None
 
 
-def decode_in_tiles(latents: Latents, size: Sequence[int], device: torch.device) -> bool:
-    """Let an autoencoder decode in tiles if one sample of a latent size would not fit the device; tell whether it does.
+def decode_in_tiles(latents: Latents, size: Sequence[int], device: torch.device, batch: int = 1) -> bool:
+    """Let an autoencoder decode one at a time, and in tiles, if samples of a latent size do not fit the device.
 
-    Numbers change a little where tiles meet, which diffusers blends.
+    Numbers change a little where tiles meet, which diffusers blends. Return whether it does.
     """
-    if device.type == "cpu" or not hasattr(latents.vae, "enable_tiling"):
+    vae, pixels = latents.vae, latents.pixels(size)
+    if device.type == "cpu" or not hasattr(vae, "enable_tiling"):
         return False
-    torch.accelerator.empty_cache()  # what this process keeps of memory that it does not use is free too
-    needed = math.prod(latents.pixels(size)) * latents.bytes_a_pixel * latents.vae.dtype.itemsize / 4
+    needed = math.prod(pixels) * latents.bytes_a_pixel * vae.dtype.itemsize / 4
+    if batch * needed <= free_bytes(device):
+        return False
+    vae.enable_slicing()
     if needed <= free_bytes(device):
         return False
-    latents.vae.enable_tiling()
+    if hasattr(vae, "tile_latent_min_size"):  # it tiles what is larger than that: by default, than it was trained on
+        half = max(pixels[-2:]) // 2
+        factor = vae.tile_sample_min_size // vae.tile_latent_min_size
+        vae.tile_sample_min_size = min(vae.tile_sample_min_size, half)
+        vae.tile_latent_min_size = vae.tile_sample_min_size // factor
+    vae.enable_tiling()
     return True

@@ -100,7 +100,19 @@ def freeze(denoiser: Denoiser) -> Denoiser:
     for module in denoiser.backbone.modules():
         if isinstance(module, nn.Linear) and type(module) is not FrozenLinear and is_quantised(module.weight):
             module.__class__ = FrozenLinear
+            # What the libraries hang on it refers to itself, and would outlive it; and each view would copy the scales.
+            module.__dict__.pop("extra_repr", None)
+            module.__dict__.pop("quant_state", None)
+            if hasattr(module.weight, "module"):
+                module.weight.module = None
     return denoiser
+
+
+def check_quantised(denoiser: Denoiser, base: Base) -> None:
+    """Raise ValueError where a library has left layers as they were."""
+    for name in quantised_layers(denoiser):
+        if type(denoiser.backbone.get_submodule(name)) is not FrozenLinear:
+            raise ValueError(f"expected {name} in {base}, got it whole: update torchao, bitsandbytes and diffusers")
 
 
 def check_whole(denoiser: Denoiser) -> None:

@@ -68,10 +68,11 @@ def has_pinned_memory(device: torch.device) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory of an accelerator that nobody holds, neither this process nor another."""
+    """Return the memory of an accelerator that nobody uses; what torch keeps for tensors to come counts too."""
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return int(getattr(torch, device.type).mem_get_info(device)[0])
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    part = getattr(torch, device.type)
+    return int(part.mem_get_info(device)[0] + part.memory_reserved(device) - part.memory_allocated(device))
 
 
 def total_bytes(device: torch.device) -> int:

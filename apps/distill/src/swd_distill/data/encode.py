@@ -65,13 +65,13 @@ def encode(config: Config) -> Path:
 def fitting(config: Config) -> dict[str, Any]:
     """Return the settings that a cache must have been made with to serve a run."""
     sizes = {size for schedule in schedules_of(config) for size in schedule.sizes}
-    tokens = {} if config.data.text_tokens is None else {"text_tokens": config.data.text_tokens}
-    return tokens | {
+    return {
         "format": FORMAT,
         "model": config.model,
         "sizes": [list(size) for size in sorted(sizes)],
         "buckets": [[bucket.aspect, bucket.multiple] for bucket in buckets_of(config)],
         "text_dtype": config.data.text_dtype,
+        "text_tokens": config.data.text_tokens,
     }
 
 

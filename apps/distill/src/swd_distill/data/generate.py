@@ -99,7 +99,7 @@ def teacher_of(config: Config) -> Teacher:
     else:
         tqdm.write("text encoders, transformer and autoencoder do not fit together: each comes when it is needed")
         teacher.pipe.enable_model_cpu_offload(device=device)
-        decode_in_tiles(teacher.latents, config.scales.sizes[-1], device)
+    decode_in_tiles(teacher.latents, config.scales.sizes[-1], device, config.data.batch)
     return teacher
 
 

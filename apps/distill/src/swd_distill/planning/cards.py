@@ -1,5 +1,6 @@
 """What of a preset fits one card: each base, with MMD alone or its full loss, and the fastest way that fits."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -8,6 +9,7 @@ from swd_distill.config import Base, Config, Optimizer
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.estimate import HEADROOM, Estimate, fewest, mmd_alone
 from swd_distill.planning.roofline import GPUS, Gpu
+from swd_distill.presets import PRESETS
 
 MAX_SHARE = 16
 """Samples at a time, beyond which no card of one's own is faster."""
@@ -32,7 +34,7 @@ class Way:
         assert self.found is not None
         return self.found.mean_seconds(gpu) * (self.config.training.batch // self.found.share)
 
-    def flags(self) -> str:
+    def flags(self) -> list[str]:
         """Return the flags that choose it, beside a preset's."""
         assert self.found is not None
         config, found = self.config, self.found
@@ -40,9 +42,9 @@ class Way:
         parts = [f"--training.base {config.training.base}"] * (config.training.base != "bf16")
         parts += [f"--training.accumulate {accumulate}"] * (accumulate > 1)
         parts += [f"--training.optimizer {optimizer}"]
-        if not config.needs_fake:
+        if not config.needs_fake and PRESETS[config.name].needs_fake:
             parts += ["--recipe.dmd-weight 0", "--recipe.gan-weight 0"]
-        return " ".join(parts)
+        return parts
 
 
 def ways(config: Config, gib: float, gpu: Gpu) -> Iterator[Way]:
@@ -89,7 +91,28 @@ def page(config: Config, gib: float, name: str) -> list[str]:
             f"nothing fits {gib:g} GiB: {least.least / HEADROOM:.0f} GiB are the least, with {least.loss}",
         ]
     best = max(fits, key=lambda way: way.config.needs_fake)  # the first of these has the most bits
-    return [*lines, "", f"swd-distill run {config.name} {best.flags()}"]
+    return [*lines, "", " ".join([f"swd-distill run {config.name}", *best.flags(), *_given(config)])]
+
+
+def _given(config: Config) -> list[str]:
+    """Return the flags that a user has added to a preset, but for what a card decides."""
+    parts = []
+    decided = {"base", "accumulate", "optimizer", "checkpointing"}
+    preset = PRESETS[config.name]
+    for group in ("data", "training", "recipe"):
+        values, own = vars(getattr(config, group)), vars(getattr(preset, group))
+        for name, value in values.items():
+            if value != own[name] and name not in decided:
+                flag = f"--{group}.{'no-' if value is False else ''}{name.replace('_', '-')}"
+                parts += [flag] if isinstance(value, bool) else [flag, *_words(value)]
+    for name in ("model", "schedule", "out", "teacher_lora", "init_lora", "seed"):
+        if getattr(config, name) != getattr(preset, name):
+            parts += [f"--{name.replace('_', '-')}", *_words(getattr(config, name))]
+    return parts
+
+
+def _words(value: object) -> list[str]:
+    return [shlex.quote(str(each)) for each in (value if isinstance(value, tuple) else (value,))]
 
 
 def _cells(way: Way, gpu: Gpu) -> Sequence[str]:

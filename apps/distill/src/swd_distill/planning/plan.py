@@ -69,7 +69,7 @@ def plan(options: Plan) -> str:
     gpus, gpu, share = options.num_gpus, GPUS[name], options.share
     memory = gpu.memory if options.memory is None else options.memory
     if options.training.optimizer == "auto":
-        optimizer: Optimizer = "adamw-8bit" if memory < 23 else "adamw"
+        optimizer: Optimizer = "adamw-8bit" if memory < 21 else "adamw"
         options = replace(options, training=replace(options.training, optimizer=optimizer))
     training, gib = options.training, HEADROOM * memory
     found = replace(Estimate.of(options, share), processes=gpus)

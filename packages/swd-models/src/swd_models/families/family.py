@@ -8,7 +8,7 @@ import torch
 
 from swd_models.denoiser import Denoiser
 from swd_models.parts import Latents, Teacher, Text
-from swd_models.quantized import Base, freeze, loading
+from swd_models.quantized import Base, check_quantised, freeze, loading
 
 Config = Mapping[str, Any]
 
@@ -57,7 +57,10 @@ class Family:
         empty = self.build_empty(self.load_config(model))
         with loading(empty, base, options["dtype"], torch.device(device)) as quantised:
             backbone = _load_whole(self.backbone, model, self.denoiser.subfolder, **options, **quantised).eval()
-        return freeze(self._wrap(backbone))
+        denoiser = freeze(self._wrap(backbone))
+        if base != "bf16":
+            check_quantised(denoiser, base)
+        return denoiser
 
     def load_latents(self, model: str, **options: Any) -> Latents:
         """Load the autoencoder alone."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
-from swd_models.parts import Size, Text
+from swd_models.parts import Size, Text, device_of
 from swd_models.prediction import Prediction
 
 PATCH = 2  # the autoencoder's cells are joined 2x2 before they are normalised: latents are these patches
@@ -105,7 +105,7 @@ class Flux2Latents:
 
     def encode(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
         """Encode images in [-1, 1] to the mode of their posterior, normalised."""
-        z = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        z = self.vae.encode(pixels.to(device_of(self.vae), self.vae.dtype)).latent_dist.mode()
         mean, std = self._statistics()
         patches: Tensor = torch.nn.functional.pixel_unshuffle(z, PATCH)
         return (patches.float() - mean) / std
@@ -114,7 +114,7 @@ class Flux2Latents:
         """Decode normalised latents to images, clipped to [-1, 1]."""
         mean, std = self._statistics()
         z = torch.nn.functional.pixel_shuffle(latents.to(mean) * std + mean, PATCH)
-        images: Tensor = self.vae.decode(z.to(self.vae.dtype)).sample
+        images: Tensor = self.vae.decode(z.to(device_of(self.vae), self.vae.dtype)).sample
         return images.float().clamp(-1, 1)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
-from swd_models.parts import Size, Text
+from swd_models.parts import Size, Text, device_of
 from swd_models.prediction import Prediction
 
 _ORIGINAL_NAMES = {
@@ -108,7 +108,7 @@ class VideoLatents:
 
     def encode(self, pixels: Float[Tensor, "b 3 n y x"]) -> Float[Tensor, "b c t h w"]:
         """Encode videos in [-1, 1] to the mode of their posterior, normalised."""
-        z: Tensor = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        z: Tensor = self.vae.encode(pixels.to(device_of(self.vae), self.vae.dtype)).latent_dist.mode()
         mean, std = self._statistics(z.device)
         return (z.float() - mean) / std
 
@@ -116,7 +116,7 @@ class VideoLatents:
         """Decode normalised latents to videos, clipped to [-1, 1]."""
         mean, std = self._statistics(latents.device)
         z = latents * std + mean
-        videos: Tensor = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample
+        videos: Tensor = self.vae.decode(z.to(device_of(self.vae), self.vae.dtype)).sample
         return videos.float().clamp(-1, 1)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:

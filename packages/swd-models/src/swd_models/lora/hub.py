@@ -1,6 +1,7 @@
 """LoRA files of the Hugging Face hub, into the hub's own cache."""
 
 import re
+import sys
 from pathlib import Path
 
 SUFFIX = ".safetensors"
@@ -19,6 +20,7 @@ def download(text: str, names: tuple[str, ...]) -> Path:
 
     owner, name, *rest = text.split("/", 2)
     repository = f"{owner}/{name}"
+    print(f"{text} is no path here: the LoRA of that name on the Hugging Face hub is taken", file=sys.stderr)
     try:
         if rest:
             beside = rest[0].rpartition("/")[0]
