@@ -197,10 +197,9 @@ def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli):
     command = re.search(r"^swd-distill run (.*)$", page, re.MULTILINE)[1].split()
     assert command[:3] == ["flux", "--training.base", "int8"]
     assert cli("plan", *command, "--gpus", "1", "--memory", "24").count("this one is taken") == 1
-    page = cli(
-        "plan", "flux", "--memory", "24", "--training.rank", "16", "--data.prompts", "a b.txt", "--recipe.no-balance"
-    )
-    assert page.rstrip().splitlines()[-3].endswith(" --data.prompts 'a b.txt' --training.rank 16 --recipe.no-balance")
+    flags = ("--training.lr", "1e-05", "--data.prompts", "a b.txt", "--recipe.no-balance")
+    page = cli("plan", "flux", "--memory", "24", *flags)
+    assert page.rstrip().splitlines()[-3].endswith(" --data.prompts 'a b.txt' --training.lr 1e-05 --recipe.no-balance")
     alone = cli("plan", "flux", "--memory", "14")
     assert re.search(r"^swd-distill run flux --training.base nf4 .* --recipe.gan-weight 0$", alone, re.MULTILINE)
     assert re.search(
