@@ -98,7 +98,7 @@ def test_it_is_read_once_at_the_start(gone_on, cli, argv, finished, refused, tmp
     after = load_file(gone_on / LORA)
     assert all(torch.equal(before[key], after[key]) for key in before)
     line = refused(argv("train", gone_on, "--data.images", finished / "images"), late=True)
-    assert "init_lora None, got init_lora" in line
+    assert "init_lora None, got" in line
 
 
 @pytest.mark.parametrize("flag", ["--init-lora", "--teacher-lora"])
