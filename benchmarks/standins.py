@@ -140,7 +140,7 @@ class StandInPipeline:
     """A pipeline that samples photographs in [0, 1], on a device that takes its time."""
 
     def __init__(self, device: Device) -> None:
-        self._device = device
+        self._device, self.components = device, dict[str, Any]()
         pixels = [torch.from_numpy(np.array(each)) for each in islice(cycle(photographs()), BATCH)]
         self._images = torch.stack(pixels).movedim(-1, 1).float() / 255
 

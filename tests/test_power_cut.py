@@ -178,7 +178,7 @@ def images(tmp_path_factory):
 
 def test_a_cache_opens_once_it_is_finished_and_goes_on_before(disk, tmp_path, images, monkeypatch):
     monkeypatch.setattr(encode_module, "SHARD_SAMPLES", 3)
-    encoder = encode_module.Encoder("embedded")
+    encoder = encode_module.Encoder(PRESETS["tiny"])
     monkeypatch.setattr(encode_module, "Encoder", lambda model: encoder)
     with disk.recording():
         config = config_of(disk.root / "run", images)
