@@ -169,8 +169,10 @@ UPSCALERS = Study(
 )
 
 
-def _shares(base: Config, dmd: float, gan: float) -> Config:
-    return replace(base, recipe=replace(PAPER, guidance=3.0, fake_updates=2, dmd_weight=dmd, gan_weight=gan))
+def _full(base: Config, dmd: float, gan: float, **recipe: Any) -> Config:
+    """Return a student with all three losses, DMD and GAN by shares unless the recipe says otherwise."""
+    recipe = {"guidance": 3.0, "fake_updates": 2, "dmd_weight": dmd, "gan_weight": gan} | recipe
+    return replace(base, recipe=replace(PAPER, **recipe))
 
 
 # Shares of MMD's gradient against weights tuned by hand for a teacher: as long as tiny-long, then 350 iterations.
@@ -179,7 +181,7 @@ BALANCE = Study(
     "Balance: shares against weights (in no table)",
     {
         "by hand, 30 and 1": LONG,
-        "shares .1 and .03": _shares(LONG, 0.1, 0.03),
+        "shares .1 and .03": _full(LONG, 0.1, 0.03),
     },
     (Claim("Shares are as good as weights tuned by hand", "shares .1 and .03", "by hand, 30 and 1", margin=0.02),),
 )
@@ -190,10 +192,10 @@ SHARES = Study(
         "MMD alone": SHORT,
         "by hand, 30 and 1": FULL,
         **{
-            f"DMD {dmd:g}, GAN {gan:g}": _shares(FULL, dmd, gan)
+            f"DMD {dmd:g}, GAN {gan:g}": _full(FULL, dmd, gan)
             for dmd, gan in ((0.1, 0.03), (0.3, 0.03), (1.0, 0.03), (0.1, 0.1), (0.1, 0.3), (0.1, 1.0))
         },
-        "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=3.0, fake_updates=2)),
+        "released recipe": LOSSES.students["released recipe"],
     },
 )
 
@@ -208,18 +210,13 @@ VIDEO = PRESETS["tiny-video"]
 SHORT_VIDEO = replace(VIDEO, training=replace(VIDEO.training, iterations=1000, sample_every=1000))
 
 
-def _by_hand(base: Config, dmd: float, gan: float) -> Config:
-    recipe = replace(PAPER, guidance=3.0, fake_updates=2, dmd_weight=dmd, gan_weight=gan, balance=False, gan_rise=0)
-    return replace(base, recipe=recipe)
-
-
 VIDEO_BALANCE = Study(
     "video-balance",
     "Balance on the video teacher: shares against weights (in no table)",
     {
         "MMD alone": SHORT_VIDEO,
-        **{f"by hand, {dmd} and 1": _by_hand(SHORT_VIDEO, dmd, 1.0) for dmd in (10, 30, 100)},
-        "shares .1 and .03": _shares(SHORT_VIDEO, 0.1, 0.03),
+        **{f"by hand, {dmd} and 1": _full(SHORT_VIDEO, dmd, 1.0, balance=False, gan_rise=0) for dmd in (10, 30, 100)},
+        "shares .1 and .03": _full(SHORT_VIDEO, 0.1, 0.03),
     },
 )
 

@@ -42,7 +42,7 @@ def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Confi
     The teacher's samples of a seed are the same for every student over its base: made once, copied, and counted for
     each.
     """
-    config = replace(study.students[name], seed=seed, out=work / study.page / f"{slug(name)}-{seed}")
+    config = _config_of(study, name, seed, work)
     training = replace(study.base.training, base=config.training.base)
     source = replace(study.base, data=study.most_data, training=training, seed=seed)
     source = replace(source, out=work / f"{source.model}-teacher-{training.base}-{seed}")
@@ -54,6 +54,10 @@ def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Confi
         shutil.copytree(_shared_cache(config, work), config.cache)
     own = _timed(config.out, config.out / "lora", lambda: run(config))
     return config, own + shared * config.data.num_images / source.data.num_images
+
+
+def _config_of(study: Study, name: str, seed: int, work: Path) -> Config:
+    return settled(replace(study.students[name], seed=seed, out=work / study.page / f"{slug(name)}-{seed}"))
 
 
 def _shared_cache(config: Config, work: Path) -> Path:
@@ -120,7 +124,7 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
             make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
         for name in args.students or study.students:
-            config = settled(replace(study.students[name], seed=seed))
+            config = _config_of(study, name, seed, args.work)
             student = of | {"config": config.to_json() | {"out": None}}
             for judged in dict.fromkeys((config.training.base, "bf16")):
                 row, over = f"{STUDENT}{name}", {}

@@ -6,7 +6,7 @@ keep a bfloat16 copy of each, and bitsandbytes' repacks weights on some CPUs, un
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -48,29 +48,22 @@ def quantised_layers(denoiser: Denoiser) -> list[str]:
 
 
 @contextmanager
-def loading(empty: Denoiser, base: Base, dtype: torch.dtype, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Give what tells `from_pretrained` of diffusers to quantise the layers of such a denoiser while it loads them.
-
-    Raises:
-        ValueError: as `check_base`.
-    """
-    check_base(base)
-    names, place = quantised_layers(empty), {"device_map": {"": str(device)}}
-    if base == "bf16":
-        yield {}
-    elif base == "nf4":
+def loading(names: Sequence[str], base: Base, dtype: torch.dtype, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Give what tells `from_pretrained` of diffusers to quantise these layers while it loads them."""
+    place = {"device_map": {"": str(device)}}
+    if base == "nf4":
         from diffusers import BitsAndBytesConfig
 
         nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
         with _bitsandbytes_for(names):
             yield {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **nf4), **place}
-    else:
-        from diffusers import TorchAoConfig
-        from torchao.quantization import FqnToConfig
+        return
+    from diffusers import TorchAoConfig
+    from torchao.quantization import FqnToConfig
 
-        config = FqnToConfig({f"re:{'|'.join(map(re.escape, names))}": _of_torchao(base)})
-        # To diffusers the CPU in a map is a place for what does not fit, and stays as it is.
-        yield {"quantization_config": TorchAoConfig(config), **({} if device.type == "cpu" else place)}
+    config = FqnToConfig({f"re:{'|'.join(map(re.escape, names))}": _of_torchao(base)})
+    # To diffusers the CPU in a map is a place for what does not fit, and stays as it is.
+    yield {"quantization_config": TorchAoConfig(config), **({} if device.type == "cpu" else place)}
 
 
 def quantise(denoiser: Denoiser, base: Base) -> Denoiser:

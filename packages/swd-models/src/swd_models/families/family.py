@@ -8,7 +8,7 @@ import torch
 
 from swd_models.denoiser import Denoiser
 from swd_models.parts import Latents, Teacher, Text
-from swd_models.quantized import Base, check_quantised, freeze, loading
+from swd_models.quantized import Base, check_quantised, freeze, loading, quantised_layers
 
 Config = Mapping[str, Any]
 
@@ -54,12 +54,13 @@ class Family:
     ) -> Denoiser:
         """Load the denoiser alone; a quantised one layer by layer onto the device."""
         options = {"dtype": torch.float32} | options
-        empty = self.build_empty(self.load_config(model))
-        with loading(empty, base, options["dtype"], torch.device(device)) as quantised:
+        if base == "bf16":
+            return self._wrap(_load_whole(self.backbone, model, self.denoiser.subfolder, **options).eval())
+        names = quantised_layers(self.build_empty(self.load_config(model)))
+        with loading(names, base, options["dtype"], torch.device(device)) as quantised:
             backbone = _load_whole(self.backbone, model, self.denoiser.subfolder, **options, **quantised).eval()
         denoiser = freeze(self._wrap(backbone))
-        if base != "bf16":
-            check_quantised(denoiser, base)
+        check_quantised(denoiser, base)
         return denoiser
 
     def load_latents(self, model: str, **options: Any) -> Latents:

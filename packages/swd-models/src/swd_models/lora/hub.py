@@ -4,8 +4,6 @@ import re
 import sys
 from pathlib import Path
 
-SUFFIX = ".safetensors"
-
 
 def download(text: str, names: tuple[str, ...]) -> Path:
     """Download a repository's LoRA and return its folder, or its file where the text names one.
