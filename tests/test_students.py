@@ -89,13 +89,17 @@ def test_a_record_of_something_else_is_made_anew(tmp_path):
 
 
 def test_what_another_study_measured_is_copied_with_its_sheet(tmp_path):
-    path = tmp_path / "one" / "a-0.json"
-    students.recorded(path, {"seed": 0}, lambda: {"scores": 1})
+    path, config = tmp_path / "one" / "a-0.json", PRESETS["tiny"]
+    of, another = ({"config": replace(config, seed=seed).to_json()} for seed in (0, 1))
+    students.recorded(path, of, lambda: {"scores": 1})
     path.with_suffix(".png").write_bytes(b"sheet")
     other = tmp_path / "other" / "b-0.json"
-    assert students.recorded(other, {"seed": 0}, lambda: {"scores": 2})["scores"] == 1
+    assert students.recorded(other, of, lambda: {"scores": 2})["scores"] == 1
     assert (other.read_bytes(), other.with_suffix(".png").read_bytes()) == (path.read_bytes(), b"sheet")
-    assert students.recorded(tmp_path / "other" / "c-1.json", {"seed": 1}, lambda: {"scores": 3})["scores"] == 3
+    assert students.recorded(tmp_path / "other" / "c-1.json", another, lambda: {"scores": 3})["scores"] == 3
+    reference = tmp_path / "references" / "teacher-0.json"
+    assert students.recorded(reference, {"seed": 0}, lambda: {"scores": 4})["scores"] == 4
+    assert students.recorded(tmp_path / "other" / "d.json", {"seed": 0}, lambda: {"scores": 5})["scores"] == 5
 
 
 def test_a_record_of_before_a_setting_is_of_what_runs_then_had(tmp_path):

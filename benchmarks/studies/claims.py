@@ -215,7 +215,10 @@ VIDEO_BALANCE = Study(
     "Balance on the video teacher: shares against weights (in no table)",
     {
         "MMD alone": SHORT_VIDEO,
-        **{f"by hand, {dmd} and 1": _full(SHORT_VIDEO, dmd, 1.0, balance=False, gan_rise=0) for dmd in (10, 30, 100)},
+        **{
+            f"by hand, {dmd:g} and 1": _full(SHORT_VIDEO, dmd, 1.0, balance=False, gan_rise=0)
+            for dmd in (10.0, 30.0, 100.0)
+        },
         "shares .1 and .03": _full(SHORT_VIDEO, 0.1, 0.03),
     },
 )
