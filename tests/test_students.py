@@ -91,15 +91,27 @@ def test_a_record_of_something_else_is_made_anew(tmp_path):
 def test_what_another_study_measured_is_copied_with_its_sheet(tmp_path):
     path, config = tmp_path / "one" / "a-0.json", PRESETS["tiny"]
     of, another = ({"config": replace(config, seed=seed).to_json()} for seed in (0, 1))
-    students.recorded(path, of, lambda: {"scores": 1})
+
+    def measured(path, of, kid):
+        return students.recorded(path, of, lambda: {"scores": {"kid x 1000": kid}})["scores"]["kid x 1000"]
+
+    measured(path, of, 1)
     path.with_suffix(".png").write_bytes(b"sheet")
     other = tmp_path / "other" / "b-0.json"
-    assert students.recorded(other, of, lambda: {"scores": 2})["scores"] == 1
+    assert measured(other, of, 2) == 1
     assert (other.read_bytes(), other.with_suffix(".png").read_bytes()) == (path.read_bytes(), b"sheet")
-    assert students.recorded(tmp_path / "other" / "c-1.json", another, lambda: {"scores": 3})["scores"] == 3
+    assert measured(tmp_path / "other" / "c-1.json", another, 3) == 3
     reference = tmp_path / "references" / "teacher-0.json"
-    assert students.recorded(reference, {"seed": 0}, lambda: {"scores": 4})["scores"] == 4
-    assert students.recorded(tmp_path / "other" / "d.json", {"seed": 0}, lambda: {"scores": 5})["scores"] == 5
+    assert measured(reference, {"seed": 0}, 4) == 4
+    assert measured(tmp_path / "other" / "d.json", {"seed": 0}, 5) == 5
+
+
+def test_a_record_without_the_latest_scores_is_kept_but_not_copied(tmp_path):
+    of = {"config": PRESETS["tiny"].to_json()}
+    assert students.recorded(tmp_path / "one" / "a.json", of, lambda: {"scores": {}})["scores"] == {}
+    assert students.recorded(tmp_path / "one" / "a.json", of, lambda: {"scores": {"new": 1}})["scores"] == {}
+    found = students.recorded(tmp_path / "two" / "a.json", of, lambda: {"scores": {"kid x 1000": 1}})
+    assert found["scores"] == {"kid x 1000": 1}
 
 
 def test_a_record_of_before_a_setting_is_of_what_runs_then_had(tmp_path):
@@ -109,12 +121,18 @@ def test_a_record_of_before_a_setting_is_of_what_runs_then_had(tmp_path):
         old = config.to_json() | {"training": {"rank": 32, "gradient_checkpointing": False}}
         later = {"balance", "gan_rise", "gan_sample", "stages"}
         old["recipe"] = {key: value for key, value in old["recipe"].items() if key not in later}
-        assert students.recorded(path, {"config": old}, lambda: {"scores": 1})["scores"] == 1
-        assert students.recorded(path, {"config": config.to_json()}, lambda: {"scores": 2})["scores"] == 1, name
+        assert students.recorded(path, {"config": old}, lambda: {"scores": {"all_right": 1}})["scores"] == {
+            "all_right": 1
+        }
+        assert students.recorded(path, {"config": config.to_json()}, lambda: {"scores": {"all_right": 2}})[
+            "scores"
+        ] == {"all_right": 1}, name
     changed = full.to_json()
     changed["recipe"]["stages"] = "cycle"
     path = tmp_path / "full" / "a.json"
-    assert students.recorded(path, {"config": changed}, lambda: {"scores": 3})["scores"] == 3
+    assert students.recorded(path, {"config": changed}, lambda: {"scores": {"all_right": 3}})["scores"] == {
+        "all_right": 3
+    }
 
 
 def test_sheets_keep_every_pixel(tmp_path):

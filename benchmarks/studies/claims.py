@@ -44,6 +44,8 @@ class Study:
     title: str
     students: Mapping[str, Config]
     claims: tuple[Claim, ...] = ()
+    repeats: int = 1
+    """Samples of a prompt: more of them where there are few prompts."""
 
     @property
     def base(self) -> Config:
@@ -220,7 +222,9 @@ VIDEO_BALANCE = Study(
             for dmd in (10.0, 30.0, 100.0)
         },
         "shares .1 and .03": _full(SHORT_VIDEO, 0.1, 0.03),
+        "shares .3 and .03": _full(SHORT_VIDEO, 0.3, 0.03),
     },
+    repeats=4,
 )
 
 # What no table of the paper shows: what a base in fewer bits costs.
@@ -233,7 +237,9 @@ BASES = Study(
         for base, margin in (("int8", 0.02), ("fp8", 0.02), ("nf4", 0.04))
     ),
 )
-VIDEO_BASES = Study("video-bases", "Video students over a base in fewer bits (in no table)", _over(SHORT_VIDEO))
+VIDEO_BASES = Study(
+    "video-bases", "Video students over a base in fewer bits (in no table)", _over(SHORT_VIDEO), repeats=4
+)
 
 STUDIES = {
     "scenes": SCENES,

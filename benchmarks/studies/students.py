@@ -111,7 +111,7 @@ def read_sheet(path: Path, count: int) -> list[Media]:
 def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record]]:
     """Train and score what is missing, references first; return the records of each row, one a seed."""
     base = study.base
-    captions = unseen_prompts(base.model, args.count)
+    captions = study.repeats * unseen_prompts(base.model, args.count)
     teacher = fingerprint(Path(resolve_model(base.model)))
     steps, guidance = base.data.teacher_steps, base.data.teacher_guidance
     samplers = reference_samplers(base.model, base.scales, steps, guidance)
@@ -139,7 +139,8 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
 
 def _path(study: Study, out: Path, row: str, seed: int) -> Path:
     """Name the record of a row: what students are compared with is the same in all studies of a teacher."""
-    folder = study.page if row.startswith(STUDENT) else f"{study.base.model}-references"
+    references = f"{study.base.model}-references" + (f"-{study.repeats}-each" if study.repeats > 1 else "")
+    folder = study.page if row.startswith(STUDENT) else references
     return out / folder / f"{slug(row.removeprefix(STUDENT))}-{seed}.json"
 
 
@@ -188,6 +189,7 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
     """Write the table and the pictures; return the page."""
     base = study.base
     captions = unseen_prompts(base.model, args.count)
+    each = f", {study.repeats} samples of each" if study.repeats > 1 else ""
     times = [
         f"{name} {', '.join(format(record['minutes'], '.1f') for record in records)}"
         for name, records in rows.items()
@@ -206,7 +208,7 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
     path.write_text(f"""# {study.title}
 
 `uv run --group benchmarks python -m benchmarks.studies.students{command}`; seeds {", ".join(map(str, args.seeds))};
-{len(captions)} prompts that no training saw, every second with a held-out combination.
+{len(captions)} prompts that no training saw, every second with a held-out combination{each}.
 Guidance {base.data.teacher_guidance:g} for teacher and undistilled model, none for students.
 `kid x 1000`, `fd` (features of EfficientNet-Lite0: no FID) and `spectrum` (dB) are distances to drawings of the same
 captions; all right is the share of samples in which a checker finds all that the caption says. After ±: the standard
