@@ -12,9 +12,8 @@ from benchmarks.gpu.setting import Rows, Setting
 from benchmarks.gpu.smoke import distance, grow
 from swd_models import Denoiser, share_base
 from swd_models.adapters import adapter_parameters
-from swd_models.tiny import TINY, tiny_cond
+from swd_models.tiny import SIZES, TINY, tiny_cond
 
-SIZES = {"sd3": (8, 8), "flux": (6, 8), "wan": (3, 4, 6), "sdxl": (8, 8), "flux2": (3, 5)}
 KERNELS = {
     "math": SDPBackend.MATH,
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -29,7 +28,7 @@ def gradients(setting: Setting, rows: Rows) -> None:
     for family, build in TINY.items():
         student = share_base(build(), 4, fake=False).student.to(setting.device)
         grow(student, std=0.1)
-        x_t = _noise(setting, student, SIZES[family])
+        x_t = _noise(setting, student, SIZES[family][1])
         exact = _gradient(student, x_t, tiny_cond(family, 2), torch.float32)()
         rows[family] = _compared(
             _gradient(_in(student, setting.dtype), x_t, tiny_cond(family, 2), setting.dtype), exact

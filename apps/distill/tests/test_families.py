@@ -14,12 +14,21 @@ from swd_sample import SwDPipeline
 SMALL = ["--data.num-images", "3", "--data.teacher-steps", "2", "--training.iterations", "2", "--recipe.fake-updates"]
 
 
-@pytest.mark.parametrize("name", ["tiny-flux", "tiny-wan", "tiny-sdxl"])
+PIXELS = {
+    "tiny-flux": (40, 48),
+    "tiny-wan": (21, 64, 96),
+    "tiny-sdxl": (64, 96),
+    "tiny-flux2": (40, 48),
+    "tiny-qwen": (80, 96),
+    "tiny-zimage": (40, 48),
+}
+
+
+@pytest.mark.parametrize("name", list(PIXELS))
 def test_a_run_of_each_family_generates_encodes_trains_and_samples(cli, tmp_path, name):
     out = tmp_path / name
     assert f"done: see {out}/samples/comparison.png" in cli("run", name, "--out", str(out), *SMALL, "1")
-    size = PRESETS[name].scales.sizes[-1]
-    pixels = {"tiny-flux": (40, 48), "tiny-wan": (21, 64, 96), "tiny-sdxl": (64, 96)}[name]
+    size, pixels = PRESETS[name].scales.sizes[-1], PIXELS[name]
     if len(size) == 3:
         frames = read_frames(out / "images" / "000002.mp4", pixels[0])
         assert (len(frames), frames[0].size) == (pixels[0], (pixels[2], pixels[1]))

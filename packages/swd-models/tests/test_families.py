@@ -1,24 +1,20 @@
 """What holds for every family alike; the pipelines of diffusers are the oracle."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from swd_models import load_denoiser, load_latents, load_text, share_base
 from swd_models.adapters import adapter_parameters
+from swd_models.families.flux import pack, unpack
 from swd_models.loading import check_fit, cond_shapes, family_of, load_teacher, resolve_model
-from swd_models.tiny import TINY, tiny_cond
+from swd_models.tiny import SIZES, TINY, tiny_cond
 
 FAMILIES = list(TINY)
-# Latent sizes: a square one, and a rectangle that has another shape after patching.
-SIZES = {
-    "sd3": [(8, 8), (6, 10)],
-    "flux": [(8, 8), (6, 10)],
-    "wan": [(3, 8, 8), (2, 6, 10)],
-    "sdxl": [(8, 8), (8, 12)],
-    "flux2": [(4, 4), (3, 5)],
-}
-PROMPTS = ["a big red cat", "a small blue dog"]
+PROMPTS = ["a big red cat", "a small blue dog a big cat"]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -35,56 +31,94 @@ def pipe(family):
     return pipe
 
 
-def sample_two_steps(pipe, denoiser, latents, size, prompts):
+def sample_two_steps(pipe, denoiser, x, prompts, guidance=None):
     """Run the stock pipeline; return the latents before and after its last step, and the level of that step."""
-    pixels = load_latents(f"random-{denoiser.family}").pixels(size)
+    family, size = denoiser.family, x.shape[2:]
+    pixels = load_latents(f"random-{family}").pixels(size)
     names = ("num_frames", "height", "width")[-len(size) :]
+    packed = family in ("flux", "qwen")
     seen = []
 
     def note(_pipe, _index, _timestep, tensors):
         seen.append(tensors["latents"].clone())
         return tensors
 
-    options = {"max_sequence_length": 12} if denoiser.family in ("flux", "wan", "flux2") else {}
-    options["guidance_scale"] = denoiser.guidance if denoiser.family == "flux" else 1.0
+    options = {} if family in ("sd3", "sdxl") else {"max_sequence_length": 12}
     final = pipe(
-        prompt=prompts,
-        latents=latents,
+        prompt=list(prompts),
+        latents=pack(x) if packed else x,
         num_inference_steps=2,
         output_type="latent",
         callback_on_step_end=note,
         **dict(zip(names, pixels, strict=True)),
         **options,
+        **family_of(f"random-{family}").text.guiding(len(prompts), guidance or denoiser.guidance or 1.0),
     )
-    if denoiser.family == "flux2":  # what it returns as latents is the autoencoder's
-        return seen
-    return seen[0], (final.frames if len(size) == 3 else final.images)
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_x0_is_what_the_pipeline_of_diffusers_computes(family, pipe, index):
-    size = SIZES[family][index]
-    denoiser = load_denoiser(f"random-{family}")
-    x = torch.randn(2, denoiser.num_channels, *size, generator=torch.Generator().manual_seed(1))
-    if family == "flux":
-        from swd_models.families.flux import pack, unpack
-
-        before, x0 = sample_two_steps(pipe, denoiser, pack(x), size, PROMPTS)
+    # What FLUX.2 returns as latents is the autoencoder's.
+    before, x0 = seen if family == "flux2" else (seen[0], final.frames if len(size) == 3 else final.images)
+    if packed:
         before, x0 = unpack(before, size), unpack(x0, size)
-    else:
-        before, x0 = sample_two_steps(pipe, denoiser, x, size, PROMPTS)
     if family == "flux2":
         before, x0 = (tokens.transpose(1, 2).unflatten(2, size) for tokens in (before, x0))
-    cond = load_text(f"random-{family}")(PROMPTS)
     if family == "sdxl":
-        ve = pipe.scheduler.sigmas[1]
-        sigma = float(pipe.scheduler.timesteps[1]) / 1000
-        before = before / (ve**2 + 1).sqrt()
-    else:
-        sigma = float(pipe.scheduler.sigmas[1])
+        before = before / (pipe.scheduler.sigmas[1] ** 2 + 1).sqrt()
+        return before, x0, float(pipe.scheduler.timesteps[1]) / 1000
+    return before, x0, float(pipe.scheduler.sigmas[1])
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_x0_is_what_the_pipeline_of_diffusers_computes(family, pipe, index):
+    denoiser = load_denoiser(f"random-{family}")
+    size = SIZES[family][index]
+    x = torch.randn(2, denoiser.num_channels, *size, generator=torch.Generator().manual_seed(1))
+    before, x0, sigma = sample_two_steps(pipe, denoiser, x, PROMPTS)
+    cond = load_text(f"random-{family}")(PROMPTS)
     with torch.no_grad():
         ours = denoiser(before, torch.full((2,), sigma), cond).x0
     torch.testing.assert_close(ours, x0, rtol=1e-4, atol=2e-5)
+
+
+def test_guidance_is_the_pipelines_own(family, pipe):
+    denoiser, text = load_denoiser(f"random-{family}"), load_text(f"random-{family}")
+    if denoiser.guidance is not None:
+        pytest.skip("is told its guidance")
+    x = torch.randn(2, denoiser.num_channels, *SIZES[family][1], generator=torch.Generator().manual_seed(1))
+    before, x0, level = sample_two_steps(pipe, denoiser, x, PROMPTS, guidance=3.0)
+    sigma, uncond = (
+        torch.full((2,), level),
+        {name: value.expand(2, *value.shape[1:]) for name, value in text.uncond().items()},
+    )
+    with torch.no_grad():
+        with_prompt, without = (denoiser(before, sigma, cond).x0 for cond in (text(PROMPTS), uncond))
+    ours = denoiser.guide(before, sigma, with_prompt, without, 3.0)
+    torch.testing.assert_close(ours, x0, rtol=1e-4, atol=2e-5)
+    assert (with_prompt - x0).norm() > 10 * (ours - x0).norm()
+
+
+def test_features_are_image_tokens_in_the_images_order(family):
+    if family == "sdxl":
+        pytest.skip("convolutions spread a cell over its neighbours")
+    denoiser, size = TINY[family](), SIZES[family][1]
+    x, sigma, cond, block = (
+        torch.randn(1, denoiser.num_channels, *size),
+        torch.ones(1),
+        tiny_cond(family, 1),
+        denoiser.blocks[0],
+    )
+    patch = (1,) * (len(size) - 2) + ((1, 1) if family == "flux2" else (2, 2))
+    cells = tuple(side // p for side, p in zip(size, patch, strict=True))
+
+    def features(x):
+        with torch.no_grad():
+            return denoiser(x, sigma, cond, block=block, stop=True).features[0]
+
+    before = features(x)
+    assert len(before) == math.prod(cells)
+    for index in range(len(before)):
+        corner = [int(i) * p for i, p in zip(np.unravel_index(index, cells), patch, strict=True)]
+        changed = x.clone()
+        changed[(..., *(slice(c, c + p) for c, p in zip(corner, patch, strict=True)))] += 1
+        assert int((features(changed) - before).norm(dim=1).argmax()) == index
 
 
 def test_text_is_the_pipelines_own(family, pipe):
@@ -98,7 +132,7 @@ def test_text_is_the_pipelines_own(family, pipe):
 
 def test_features_are_the_same_with_and_without_the_rest(family):
     denoiser, size = TINY[family](), SIZES[family][1]
-    block = denoiser.blocks[0] if family == "sdxl" else 1
+    block = denoiser.blocks[0] if family == "sdxl" else denoiser.blocks[1]
     x_t, sigma = torch.randn(2, denoiser.num_channels, *size), torch.tensor([0.9, 0.4])
     cond = tiny_cond(family, 2)
     with torch.no_grad():
@@ -156,7 +190,7 @@ def test_the_teachers_pixels_are_those_of_the_pipelines_own_pictures(family):
     found = teacher(PROMPTS, **options, generators=[torch.Generator().manual_seed(i) for i in seeds])
     names = ("num_frames", "height", "width")[-len(size) :]
     expected = teacher.pipe(
-        prompt=PROMPTS, num_inference_steps=2, guidance_scale=3.0, output_type="pil",
+        prompt=PROMPTS, num_inference_steps=2, output_type="pil", **teacher.guiding(2, 3.0),
         generator=[torch.Generator().manual_seed(i) for i in seeds],
         **dict(zip(names, teacher.latents.pixels(size), strict=True)), **teacher.options,
     )[0]  # fmt: skip
@@ -182,7 +216,7 @@ def test_a_compiled_teacher_samples_the_same(family):
 
 def test_what_does_not_fit_is_refused(family):
     model = f"random-{family}"
-    check_fit(model, SIZES[family], 0 if family != "sdxl" else 3)
+    check_fit(model, SIZES[family], family_of(model).blocks(load_denoiser(model).config)[0])
     odd = {"wan": (3, 7, 9), "flux2": (1, 4, 4)}.get(family, (7, 9))  # klein takes any height and width
     with pytest.raises(ValueError, match="expected latent"):
         check_fit(model, [odd])
@@ -195,5 +229,5 @@ def test_the_stated_shapes_of_text_are_those_of_the_encoders(family):
     stated, found = load_denoiser(f"random-{family}").cond_shapes, cond_shapes(f"random-{family}")
     assert stated.keys() == found.keys()
     for name, shape in stated.items():
-        assert shape[-1] == found[name][-1]
+        assert shape[-1] == found[name][-1] or name == "prompt_embeds_mask"  # which has the length alone
         assert len(shape) == len(found[name])

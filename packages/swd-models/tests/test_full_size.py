@@ -1,5 +1,6 @@
-"""The paper's models at full size, on the meta device: counts, targets and shapes, without weights."""
+"""Models at full size, on the meta device: counts, targets and shapes, without weights."""
 
+import re
 from functools import cache
 
 import pytest
@@ -15,17 +16,38 @@ from swd_schedules import presets
 MEDIUM, LARGE = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"
 FLUX, WAN = "black-forest-labs/FLUX.1-dev", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+QWEN, ZIMAGE = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image"
+KLEIN, KLEIN_9B = "black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"
+WAN22, WAN22_A14B = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
 
-# Billions of parameters as published; the block whose features feed the losses (appendix A; the middle of the U-Net).
-MODELS = {MEDIUM: (2.243, 11), LARGE: (8.057, 20), FLUX: (11.90, 15), WAN: (1.419, 15), SDXL: (2.567, 3)}
+# Billions of parameters as published; the block whose features feed the losses (appendix A; the middle of the U-Net; of
+# models outside the paper ours, about the middle).
+MODELS = {
+    MEDIUM: (2.243, 11),
+    LARGE: (8.057, 20),
+    FLUX: (11.90, 15),
+    WAN: (1.419, 15),
+    SDXL: (2.567, 3),
+    QWEN: (20.43, 30),
+    ZIMAGE: (6.15, 18),
+    KLEIN: (3.88, 10),
+    KLEIN_9B: (9.08, 12),
+    WAN22: (5.00, 15),
+    WAN22_A14B: (14.29, 20),  # of each expert
+}
 # Pixels of latents a token, and the width of features.
 TOKENS = {MEDIUM: (4, 1536), LARGE: (4, 2432), FLUX: (4, 3072), WAN: (4, 1536), SDXL: (16, 1280)}
+TOKENS |= {QWEN: (4, 3072), ZIMAGE: (4, 3840), KLEIN: (1, 3072), KLEIN_9B: (1, 4096)}
+TOKENS |= {WAN22: (4, 3072), WAN22_A14B: (4, 5120)}
 SCHEDULES = {
     MEDIUM: ("sd35-medium-6", "sd35-medium-4", "sd35-medium-6-constant-32", "sd35-medium-6-full"),
     LARGE: ("sd35-large-4", "sd35-large-4-full"),
     FLUX: ("flux-4-paper", "flux-4-released"),
     WAN: ("wan-4", "wan-4-spatial"),
     SDXL: ("sdxl-4",),
+    QWEN: ("flux-4-paper",),
+    ZIMAGE: ("flux-4-paper",),
+    WAN22_A14B: ("wan-4",),
 }
 # Layers with adapters, counted by hand from the architecture: (in attention, in MLPs).
 TARGETS = {
@@ -34,6 +56,12 @@ TARGETS = {
     FLUX: (4 * 19 + 3 * 38, 4 * 19 + 2 * 38),
     WAN: (8 * 30, 2 * 30),
     SDXL: (8 * 70, 2 * 70),
+    QWEN: (4 * 60, 2 * (60 + 59)),
+    ZIMAGE: (4 * 34, 3 * 34),
+    KLEIN: (4 * 5 + 2 * 20, 4 * 5),
+    KLEIN_9B: (4 * 8 + 2 * 24, 4 * 8),
+    WAN22: (8 * 30, 2 * 30),
+    WAN22_A14B: (8 * 40, 2 * 40),
 }
 
 
@@ -57,8 +85,8 @@ def test_adapters_are_where_they_are_meant_to_be_and_nowhere_else(empty, model):
     with torch.device("meta"):
         student = share_base(denoiser, lora_config(denoiser, 64), fake=False).student
     layers = {name.partition(".lora_A")[0] for name, _ in student.named_parameters() if ".lora_A" in name}
-    attention = {layer for layer in layers if layer.rpartition("attn")[2].partition(".")[2].startswith("to_")}
-    blocks = ("transformer_blocks.", "single_transformer_blocks.", "blocks.")
+    attention = {layer for layer in layers if re.search(r"att\w+\.to_", layer)}
+    blocks = ("blocks.", "layers.", "_refiner.")
     assert (len(attention), len(layers - attention)) == TARGETS[model]
     assert all(any(block in layer for block in blocks) for layer in layers)
     assert len(adapter_parameters(student)) == 2 * len(layers)

@@ -12,17 +12,18 @@ from swd_models.adapters import adapter_parameters, adapter_state, merge_adapter
 from swd_models.loading import empty_denoiser, resolve_model
 from swd_models.lora.files import FILES, PEFT_CONFIG, read_lora, write_lora
 from swd_models.lora.loading import lora_config
-from swd_models.tiny import TINY, tiny_cond
+from swd_models.tiny import SIZES, TINY, tiny_cond
 from swd_schedules import ScaleSchedule
 
 SCHEDULE = ScaleSchedule.square((1000.0, 602.15), (8, 16))
-SIZES = {"sd3": (8, 8), "flux": (8, 8), "wan": (3, 8, 8), "sdxl": (8, 8), "flux2": (4, 4)}
 # What ComfyUI maps: `model_lora_keys_unet` of its comfy/lora.py.
 COMFYUI = {
     "sd3": "transformer.transformer_blocks.0.attn.to_q.lora_down.weight",
     "flux": "transformer.single_transformer_blocks.1.proj_mlp.lora_up.weight",
     "wan": "diffusion_model.blocks.2.cross_attn.o.lora_down.weight",
     "flux2": "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj.lora_up.weight",
+    "qwen": "transformer.transformer_blocks.2.img_mlp.net.0.proj.lora_up.weight",
+    "zimage": "transformer.layers.0.attention.to_q.lora_down.weight",
     "sdxl": "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0.lora_down.weight",
 }
 
@@ -43,7 +44,7 @@ def student(family):
 
 
 def predict(denoiser):
-    x_t = torch.randn(2, denoiser.num_channels, *SIZES[denoiser.family], generator=torch.Generator().manual_seed(2))
+    x_t = torch.randn(2, denoiser.num_channels, *SIZES[denoiser.family][0], generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         return denoiser(x_t, torch.tensor([0.9, 0.4]), tiny_cond(denoiser.family, 2)).x0
 

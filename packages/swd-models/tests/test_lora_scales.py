@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 from swd_models import load_denoiser, load_lora, save_lora, share_base
 from swd_models.loading import empty_denoiser, resolve_model
 from swd_models.lora.files import FILES, PEFT_CONFIG, read_lora, write_lora
-from swd_models.tiny import TINY, tiny_cond
+from swd_models.tiny import SIZES, TINY, tiny_cond
 
-SIZES = {"sd3": (8, 8), "flux": (8, 8), "wan": (3, 8, 8), "sdxl": (8, 8), "flux2": (4, 4)}
 PATTERNS = {
     "rank_pattern": {"to_q": 2, r"0\.attn.*\.to_k": 3},
     "alpha_pattern": {"to_k": 5, r"to_out\.0": 2.5, "to_q": 1},
@@ -65,7 +64,7 @@ def fresh(case):
 
 
 def predict(denoiser):
-    x_t = torch.randn(2, denoiser.num_channels, *SIZES[denoiser.family], generator=torch.Generator().manual_seed(2))
+    x_t = torch.randn(2, denoiser.num_channels, *SIZES[denoiser.family][0], generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         return denoiser(x_t, torch.tensor([0.9, 0.4]), tiny_cond(denoiser.family, 2)).x0
 

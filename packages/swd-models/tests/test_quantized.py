@@ -19,11 +19,10 @@ from swd_models.quantized import (
     quantise,
     quantised_layers,
 )
-from swd_models.tiny import TINY
+from swd_models.tiny import SIZES, TINY, tiny_cond
 
 pytestmark = pytest.mark.skipif(not find_spec("torchao") or not find_spec("bitsandbytes"), reason="no extra quantized")
 BASES = ("int8", "fp8", "nf4")
-SIZES = {"sd3": (8, 8), "flux": (8, 8), "wan": (3, 8, 8), "sdxl": (8, 8), "flux2": (4, 4)}
 # Of the teacher's x0: what a base may cost a model of width 32, which has few weights to average over.
 BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 0.516}
 NEAR = {"int8": 0.03, "fp8": 0.1, "nf4": 0.3}
@@ -52,13 +51,8 @@ def quantised(family, base):
 
 def inputs(denoiser, family, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    x_t = torch.randn(2, denoiser.num_channels, *SIZES[family], generator=generator)
-    width = denoiser.cond_shapes
-    cond = {
-        name: torch.randn(2, *((5, *shape[1:]) if shape[1:] else shape), generator=generator)
-        for name, shape in width.items()
-    }
-    return x_t, torch.tensor([0.9, 0.4]), cond
+    x_t = torch.randn(2, denoiser.num_channels, *SIZES[family][0], generator=generator)
+    return x_t, torch.tensor([0.9, 0.4]), tiny_cond(family, 2, seed)
 
 
 def whole(denoiser):

@@ -9,7 +9,9 @@ from swd_models.lora.state import Lora
 from swd_models.tiny import tiny_sd3
 
 
-@pytest.mark.parametrize(("family", "clip"), [("sd3", 12), ("flux", 0), ("wan", 0), ("flux2", 0)])
+@pytest.mark.parametrize(
+    ("family", "clip"), [("sd3", 12), ("flux", 0), ("wan", 0), ("flux2", 0), ("qwen", 0), ("zimage", 0)]
+)
 def test_prompts_are_padded_to_what_was_asked_for(family, clip):
     model = f"random-{family}"
     text = load_text(model, 24)

@@ -110,6 +110,9 @@ PRESETS = {
         _TRIAL,
         _like(_TRIAL, "tiny-wan"),
         _like(_TRIAL, "tiny-sdxl", training=replace(_TRIAL.training, block=3)),
+        _like(_TRIAL, "tiny-flux2"),
+        _like(_TRIAL, "tiny-qwen"),
+        _like(_TRIAL, "tiny-zimage", training=replace(_TRIAL.training, block=3)),
         _SD35_MEDIUM,
         _like(
             _SD35_MEDIUM,

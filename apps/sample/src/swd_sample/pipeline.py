@@ -122,7 +122,7 @@ class SwDPipeline:
             x0 = self.denoiser.denoise(x_t, sigma, cond)
             if passes == 1:
                 return x0
-            return torch.lerp(self.denoiser.denoise(x_t, sigma, uncond), x0, guidance)
+            return self.denoiser.guide(x_t, sigma, x0, self.denoiser.denoise(x_t, sigma, uncond), guidance)
 
         x0 = sample_scalewise(
             denoise,

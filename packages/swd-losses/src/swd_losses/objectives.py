@@ -26,6 +26,7 @@ Latent: TypeAlias = Float[Tensor, "b *s"]
 Level: TypeAlias = Float[Tensor, " b"]
 Cond: TypeAlias = Mapping[str, Tensor]
 Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Guide: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,15 @@ class DMDObjective:
     """Follow the gradient of KL(student || teacher), estimated from two scores (appendix A, DMD2).
 
     No gradient reaches the teacher or the fake model. The conditional and unconditional passes of the teacher run as
-    one batch if `cond` and `uncond` have the same names and shapes, else one after the other.
+    one batch if `cond` and `uncond` have the same names and shapes, else one after the other. `guide(x_t, sigma, cond,
+    uncond, guidance)` joins their x0 where a model has its own way; default: `swd_losses.dmd.guided`.
     """
 
     teacher: Denoiser
     fake: Denoiser
     process: NoiseProcess
     guidance: float
+    guide: Guide | None = None
 
     def __call__(self, x0: Latent, cond: Cond, uncond: Cond | None, sigma: Level, noise: Latent) -> LossTerms:
         """Return the parts `dmd` and `gap`, the mean distance of the two scores' x0.
@@ -88,10 +91,13 @@ class DMDObjective:
         if uncond is None:
             return _x0(self.teacher(x_t, sigma, cond))
         if not _stackable(cond, uncond):
-            return guided(_x0(self.teacher(x_t, sigma, cond)), _x0(self.teacher(x_t, sigma, uncond)), self.guidance)
-        both = {name: torch.cat([cond[name], uncond[name]]) for name in cond}
-        with_cond, without = _x0(self.teacher(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), both)).chunk(2)
-        return guided(with_cond, without, self.guidance)
+            with_cond, without = _x0(self.teacher(x_t, sigma, cond)), _x0(self.teacher(x_t, sigma, uncond))
+        else:
+            both = {name: torch.cat([cond[name], uncond[name]]) for name in cond}
+            with_cond, without = _x0(self.teacher(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), both)).chunk(2)
+        if self.guide is None:
+            return guided(with_cond, without, self.guidance)
+        return self.guide(x_t, sigma, with_cond, without, self.guidance)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Denoiser(nn.Module):
     family: ClassVar[str]
     subfolder: ClassVar[str] = "transformer"
     """What diffusers calls it in a pipeline: its folder, and what LoRA keys begin with."""
-    lora_targets: ClassVar[tuple[str, ...] | str]
+    lora_targets: tuple[str, ...] | str
     """Layers that get adapters (appendix A): suffixes, or a regular expression over whole names."""
     num_tokens: ClassVar[int] = 512
     """Text tokens of a prompt, as the pipeline pads it by default."""
@@ -76,6 +76,13 @@ class Denoiser(nn.Module):
         x0 = self(x_t, sigma, cond).x0
         assert isinstance(x0, Tensor)
         return x0
+
+    def guide(self, x_t: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
+        """Guide x0 without a classifier, as the pipeline does: uncond + weight (cond - uncond).
+
+        `cond` and `uncond` are x0 as predicted at x_t and sigma with the prompt and without.
+        """
+        return uncond + weight * (cond - uncond)
 
     def last_block(self, block: int | None, stop: bool) -> int:
         """Return the last block that a pass runs."""

@@ -29,6 +29,8 @@ _FAMILIES = {
     "WanPipeline": "wan",
     "StableDiffusionXLPipeline": "sdxl",
     "Flux2KleinPipeline": "flux2",
+    "QwenImagePipeline": "qwen",
+    "ZImagePipeline": "zimage",
 }
 
 
@@ -109,7 +111,8 @@ def cond_shapes(model: str, num_tokens: int | None = None) -> dict[str, tuple[in
     denoiser = empty_denoiser(model)
     shapes = denoiser.cond_shapes
     if num_tokens is not None:
-        shapes["prompt_embeds"] = (denoiser.clip_tokens + num_tokens, *shapes["prompt_embeds"][1:])
+        length = denoiser.clip_tokens + num_tokens
+        shapes |= {name: (length, *shape[1:]) for name, shape in shapes.items() if name.startswith("prompt_embeds")}
     return shapes
 
 

@@ -87,6 +87,8 @@ class Text:
 
     tokenizer: ClassVar[str | None] = None
     """The pipeline's tokenizer whose texts may be of any length; None: there is none."""
+    negative: ClassVar[str] = ""
+    """What guidance guides away from, as the pipeline does."""
 
     def __init__(self, pipe: DiffusionPipeline, num_tokens: int | None = None) -> None:
         self.pipe, self.num_tokens = pipe, num_tokens
@@ -113,11 +115,16 @@ class Text:
     @torch.no_grad()
     def uncond(self) -> dict[str, Tensor]:
         """Encode what guidance guides away from, each tensor (1, ...)."""
-        return self.encode([""])
+        return self.encode([self.negative])
 
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""
         raise NotImplementedError
+
+    @staticmethod
+    def guiding(num_prompts: int, guidance: float) -> dict[str, Any]:
+        """Return what the pipeline must be told for uncond + guidance (cond - uncond); 1 is none."""
+        return {"guidance_scale": guidance}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -156,15 +163,25 @@ def check_tokens(num_tokens: int, any_length: bool) -> None:
         raise ValueError(f"expected 1 to {MAX_TOKENS} text tokens, got {num_tokens}")
 
 
+def padded(tokens: Sequence[Tensor], length: int) -> dict[str, Tensor]:
+    """Return texts of several lengths (L, D) as `cond`: zeros behind each, and a mask of what is text."""
+    cond = torch.zeros(len(tokens), length, tokens[0].shape[1], dtype=tokens[0].dtype, device=tokens[0].device)
+    for row, text in zip(cond, tokens, strict=True):
+        row[: len(text)] = text[:length]
+    mask = torch.arange(length) < torch.tensor([[len(text)] for text in tokens])
+    return {"prompt_embeds": cond, "prompt_embeds_mask": mask.to(cond.device)}
+
+
 class Teacher:
     """The undistilled model with the pipeline's own sampler and guidance: makes the training data."""
 
     denoiser: Any = None
     """Ours around the pipeline's, where it was loaded by `load_teacher`."""
 
-    def __init__(self, pipe: Any, latents: Latents, layers: Sequence[nn.Module], **options: Any) -> None:
-        """Take a pipeline, as diffusers has them, and the blocks of its denoiser."""
-        self.pipe, self.latents, self.layers, self.options = pipe, latents, layers, options
+    def __init__(self, pipe: Any, latents: Latents, layers: Sequence[nn.Module], text: Text | None = None) -> None:
+        """Take a pipeline, as diffusers has them, the blocks of its denoiser, and its text."""
+        self.pipe, self.latents, self.layers = pipe, latents, layers
+        self.options, self.guiding = text.options if text else {}, (text or Text).guiding
         pipe.set_progress_bar_config(disable=True)
 
     def compile(self, backend: str, num_sizes: int) -> int:
@@ -189,10 +206,10 @@ class Teacher:
         found = self.pipe(
             prompt=list(prompts),
             num_inference_steps=num_steps,
-            guidance_scale=guidance,
             generator=generators,
             output_type="pt",
             **pixels,
+            **self.guiding(len(prompts), guidance),
             **self.options,
         )
         values: Tensor = found.frames if "num_frames" in pixels else found.images

@@ -11,6 +11,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     AutoencoderKLWan,
     DiffusionPipeline,
     EulerDiscreteScheduler,
@@ -19,12 +20,16 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     WanPipeline,
     WanTransformer3DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -32,18 +37,22 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     UMT5Config,
     UMT5EncoderModel,
 )
 
-from swd_models.tiny import FLUX, FLUX2, POOLED, SD3, SDXL, TEXT, WAN
+from swd_models.tiny import FLUX, FLUX2, POOLED, QWEN, SD3, SDXL, TEXT, WAN, ZIMAGE
 
-VERSION = 1  # of the pipelines below: a change makes cached ones anew
+VERSION = 2  # of the pipelines below: a change makes cached ones anew
 NUM_TOKENS = 12
+CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"
 PROMPTS = tuple(
     f"a {size} {color} {thing}" for size in ("big", "small") for color in ("red", "blue") for thing in ("cat", "dog")
 )
@@ -73,15 +82,15 @@ def random_pipeline(name: str) -> Path:
     return folder
 
 
-def _tokenizer(texts: Iterable[str] = PROMPTS) -> PreTrainedTokenizerFast:
-    """Make words of the prompts, and the bytes of any others, into tokens."""
+def _tokenizer(texts: Iterable[str] = PROMPTS, marks: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """Make words of the prompts, and the bytes of any others, into tokens, and marks as they are."""
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel()
-    special = ["<pad>", "</s>", "<unk>"]
+    special = ["<pad>", "</s>", "<unk>", *marks]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+        texts, trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet)
     )
     options = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=NUM_TOKENS, **options)
@@ -152,20 +161,23 @@ def _flux_pipeline() -> DiffusionPipeline:
     )
 
 
+_WAN_VAE: dict[str, Any] = {
+    "base_dim": 4,
+    "z_dim": 4,
+    "dim_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True, True],
+    "latents_mean": [0.1, -0.1, 0.2, 0.0],
+    "latents_std": [1.1, 0.9, 1.0, 1.2],
+}
+
+
 def _wan_pipeline() -> DiffusionPipeline:
     tokenizer = _tokenizer()
     return WanPipeline(
         transformer=WanTransformer3DModel(**WAN),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=AutoencoderKLWan(
-            base_dim=4,
-            z_dim=4,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-            latents_mean=[0.1, -0.1, 0.2, 0.0],
-            latents_std=[1.1, 0.9, 1.0, 1.2],
-        ),
+        vae=AutoencoderKLWan(**_WAN_VAE),
         text_encoder=_t5(tokenizer, UMT5EncoderModel, UMT5Config),
         tokenizer=tokenizer,
     )
@@ -193,7 +205,7 @@ def _sdxl_pipeline() -> DiffusionPipeline:
 
 def _flux2_pipeline() -> DiffusionPipeline:
     tokenizer = _tokenizer()
-    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    tokenizer.chat_template = CHAT
     vae = _vae(kind=AutoencoderKLFlux2)
     torch.nn.init.normal_(vae.bn.running_mean, std=0.1)
     torch.nn.init.uniform_(vae.bn.running_var, 0.5, 1.5)
@@ -215,10 +227,58 @@ def _flux2_pipeline() -> DiffusionPipeline:
     )
 
 
+def _qwen_pipeline() -> DiffusionPipeline:
+    template = QwenImagePipeline(None, None, None, None, None).prompt_template_encode
+    tokenizer = _tokenizer((*PROMPTS, template.lower()), marks=("<|im_start|>", "<|im_end|>"))
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": TEXT,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 2, 2]},
+    }
+    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": TEXT}
+    return QwenImagePipeline(
+        transformer=QwenImageTransformer2DModel(**QWEN),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=AutoencoderKLQwenImage(**_WAN_VAE),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
+        tokenizer=tokenizer,
+    )
+
+
+def _zimage_pipeline() -> DiffusionPipeline:
+    tokenizer = _tokenizer()
+    tokenizer.chat_template = CHAT
+    transformer = ZImageTransformer2DModel(**ZIMAGE)
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(token)
+    text = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=12,
+    )
+    return ZImagePipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(shift_factor=0.1, scaling_factor=0.4, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=Qwen3Model(text),
+        tokenizer=tokenizer,
+    )
+
+
 PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": _sd3_pipeline,
     "flux": _flux_pipeline,
     "wan": _wan_pipeline,
     "sdxl": _sdxl_pipeline,
     "flux2": _flux2_pipeline,
+    "qwen": _qwen_pipeline,
+    "zimage": _zimage_pipeline,
 }

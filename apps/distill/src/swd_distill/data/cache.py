@@ -38,7 +38,7 @@ def latents_key(bucket: int, size: Size) -> str:
 
 def text_tensors(name: str, value: Tensor, dtype: str) -> dict[str, Tensor]:
     """Return what a shard of prompts holds of an embedding: itself, or its numbers in float8 with their scales."""
-    if dtype == "model":
+    if dtype == "model" or value.dtype == torch.bool:
         return {f"cond.{name}": value}
     numbers, scale = to_fp8(value)
     return {f"cond.{name}": numbers, f"scale.{name}": scale}
@@ -143,7 +143,8 @@ class _Stored(Cache):
             return torch.cat([_row(self._texts[shard], key, row) for shard, row in places])
 
         found = {name: read(f"cond.{name}") for name in self.uncond}
-        return {name: from_fp8(value, read(f"scale.{name}")) for name, value in found.items()} if self._fp8 else found
+        small = {name for name, value in found.items() if self._fp8 and value.dtype != torch.bool}
+        return found | {name: from_fp8(found[name], read(f"scale.{name}")) for name in small}
 
 
 def files_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:

@@ -57,7 +57,8 @@ def encode_prompts(prompts: Sequence[str], encoder: Encoder, batch: int, dtype: 
         for start in range(0, len(prompts), batch):
             found: Tensors = {}
             for name, value in encoder.text(prompts[start : start + batch]).items():
-                found |= text_tensors(name, value.to(encoder.dtype), dtype)
+                mask = value.dtype == torch.bool
+                found |= text_tensors(name, value if mask else value.to(encoder.dtype), dtype)
             yield found
 
     return _collect(encoded(), bar)

@@ -63,7 +63,7 @@ class Trainer:
             return
         trainable = [*adapter_parameters(roles.fake), *(head.parameters() if head else ())]
         self.fake = Network(trainable, training.fake_lr, training, scaled=scaled)
-        self.dmd = DMDObjective(roles.teacher, roles.fake, process, recipe.guidance)
+        self.dmd = DMDObjective(roles.teacher, roles.fake, process, recipe.guidance, roles.teacher.guide)
         self.fake_loss: FakeObjective | DenoisingObjective
         if head is None:
             self.fake_loss = DenoisingObjective(roles.fake, process, recipe.denoising_weighting)

@@ -79,7 +79,7 @@ class Family:
         """Load the whole pipeline around its denoiser; `num_tokens` as of `Text`."""
         parts = {self.denoiser.subfolder: denoiser.backbone, "vae": self._load_vae(model, **options)}
         pipe = self._load_pipeline(model, parts, **options)
-        teacher = Teacher(pipe, self.latents(pipe.vae), denoiser.layers, **self.text(pipe, num_tokens).options)
+        teacher = Teacher(pipe, self.latents(pipe.vae), denoiser.layers, self.text(pipe, num_tokens))
         teacher.denoiser = denoiser
         return teacher
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -96,7 +96,7 @@ class VideoLatents:
 
     bytes_a_pixel: float = 253
 
-    def __init__(self, vae: AutoencoderKLWan) -> None:
+    def __init__(self, vae: AutoencoderKLWan | AutoencoderKLQwenImage) -> None:
         self.vae = vae.eval().requires_grad_(False)
         self._mean, self._std = torch.tensor([vae.config.latents_mean, vae.config.latents_std]).view(2, -1, 1, 1, 1)
 
