@@ -184,8 +184,12 @@ BALANCE = Study(
     {
         "by hand, 30 and 1": LONG,
         "shares .1 and .03": _full(LONG, 0.1, 0.03),
+        "shares .3 and .03": _full(LONG, 0.3, 0.03),
     },
-    (Claim("Shares are as good as weights tuned by hand", "shares .1 and .03", "by hand, 30 and 1", margin=0.02),),
+    (
+        Claim("Shares are as good as weights tuned by hand", "shares .3 and .03", "by hand, 30 and 1", margin=0.02),
+        Claim("A smaller share of DMD is as good", "shares .1 and .03", "shares .3 and .03", margin=0.02),
+    ),
 )
 SHARES = Study(
     "shares",

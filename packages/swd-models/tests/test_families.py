@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from swd_models import load_denoiser, load_latents, load_text, share_base
 from swd_models.adapters import adapter_parameters
@@ -46,7 +47,7 @@ def sample_two_steps(pipe, denoiser, x, prompts, guidance=None):
     options = {} if family in ("sd3", "sdxl") else {"max_sequence_length": 12}
     final = pipe(
         prompt=list(prompts),
-        latents=pack(x) if packed else x,
+        latents=pack(x) if packed else pixel_unshuffle(x, 2) if family == "flux2" else x,
         num_inference_steps=2,
         output_type="latent",
         callback_on_step_end=note,
@@ -59,7 +60,8 @@ def sample_two_steps(pipe, denoiser, x, prompts, guidance=None):
     if packed:
         before, x0 = unpack(before, size), unpack(x0, size)
     if family == "flux2":
-        before, x0 = (tokens.transpose(1, 2).unflatten(2, size) for tokens in (before, x0))
+        cells = [side // 2 for side in size]
+        before, x0 = (pixel_shuffle(tokens.transpose(1, 2).unflatten(2, cells), 2) for tokens in (before, x0))
     if family == "sdxl":
         before = before / (pipe.scheduler.sigmas[1] ** 2 + 1).sqrt()
         return before, x0, float(pipe.scheduler.timesteps[1]) / 1000
@@ -105,7 +107,7 @@ def test_features_are_image_tokens_in_the_images_order(family):
         tiny_cond(family, 1),
         denoiser.blocks[0],
     )
-    patch = (1,) * (len(size) - 2) + ((1, 1) if family == "flux2" else (2, 2))
+    patch = (1,) * (len(size) - 2) + (2, 2)
     cells = tuple(side // p for side, p in zip(size, patch, strict=True))
 
     def features(x):
@@ -217,7 +219,7 @@ def test_a_compiled_teacher_samples_the_same(family):
 def test_what_does_not_fit_is_refused(family):
     model = f"random-{family}"
     check_fit(model, SIZES[family], family_of(model).blocks(load_denoiser(model).config)[0])
-    odd = {"wan": (3, 7, 9), "flux2": (1, 4, 4)}.get(family, (7, 9))  # klein takes any height and width
+    odd = (3, 7, 9) if family == "wan" else (7, 9)
     with pytest.raises(ValueError, match="expected latent"):
         check_fit(model, [odd])
     with pytest.raises(ValueError, match="expected a block in"):

@@ -37,7 +37,7 @@ MODELS = {
 }
 # Pixels of latents a token, and the width of features.
 TOKENS = {MEDIUM: (4, 1536), LARGE: (4, 2432), FLUX: (4, 3072), WAN: (4, 1536), SDXL: (16, 1280)}
-TOKENS |= {QWEN: (4, 3072), ZIMAGE: (4, 3840), KLEIN: (1, 3072), KLEIN_9B: (1, 4096)}
+TOKENS |= {QWEN: (4, 3072), ZIMAGE: (4, 3840), KLEIN: (4, 3072), KLEIN_9B: (4, 4096)}
 TOKENS |= {WAN22: (4, 3072), WAN22_A14B: (4, 5120)}
 SCHEDULES = {
     MEDIUM: ("sd35-medium-6", "sd35-medium-4", "sd35-medium-6-constant-32", "sd35-medium-6-full"),

@@ -49,6 +49,35 @@ def test_images_are_cut_square_and_encoded_by_the_family(tmp_path, read):
         torch.testing.assert_close(latents[:1], load_latents("embedded").encode(pixels))
 
 
+def test_a_tiny_autoencoder_encodes_and_its_latents_are_normalised_by_the_data(tmp_path, read):
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    vae = AutoencoderTiny(latent_channels=6).eval()
+    save_file(vae.state_dict(), tmp_path / "tiny.safetensors")
+    for seed in range(3):
+        write_image(tmp_path / "images" / f"{seed}.png", 48, 32, seed)
+    latents = torch.cat(read(tmp_path / "images", tiny=tmp_path / "tiny.safetensors", pixels=32))
+    assert latents.shape == (3, 6, 4, 4)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(latents.std((0, 2, 3), correction=0), torch.ones(6), rtol=1e-4, atol=0)
+    square = Image.open(tmp_path / "images" / "0.png").crop((8, 0, 40, 32))
+    pixels = torch.from_numpy(np.asarray(square, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        plain = vae.encode(pixels).latents[0]
+    scale = (latents[0] - latents[0].mean((1, 2), keepdim=True)).norm(dim=(1, 2)) / (
+        plain - plain.mean((1, 2), keepdim=True)
+    ).norm(dim=(1, 2))
+    shapes = latents[0] - scale.view(-1, 1, 1) * plain  # one number a channel: only mean and scale were changed
+    torch.testing.assert_close(shapes, shapes.mean((1, 2), keepdim=True).expand_as(shapes), rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_no_tiny_autoencoder_is_said_before_anything_is_encoded(tmp_path, read):
+    write_image(tmp_path / "images" / "a.png", 32, 32)
+    with pytest.raises(ValueError, match="expected a tiny autoencoder's"):
+        read(tmp_path / "images", tiny=tmp_path / "nowhere")
+
+
 def test_videos_are_encoded_frame_by_frame(tmp_path, read):
     write_frames(tmp_path / "a.mp4", 5)
     (latents,) = read(tmp_path / "a.mp4", num_frames=4, pixels=32)

@@ -48,6 +48,9 @@ class Options:
     """
     steps: int | None = None
     """Keep this many stages of the schedule, the first and the last among them."""
+    tiny: Path | None = None
+    """Weights of a tiny autoencoder of the family (TAESD and its kin, a file or a folder). It decodes in the place of
+    the model's own: faster, with less detail."""
     merge: bool = True
     """Add the LoRA to the base's weights when it is loaded: faster, and equal but for rounding."""
     compile: str | None = None
@@ -119,7 +122,8 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
         names=names,
         made_with={"model": model, "lora": checksum(find_lora(lora)), "base_lora": _base_loras(options)}
         | ({} if _base(options) == "bf16" else {"base": _base(options)})
-        | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens}),
+        | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens})
+        | ({} if options.tiny is None else {"tiny": str(options.tiny)}),
     )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
@@ -187,6 +191,7 @@ def _load(options: Options, model: str, lora: str) -> "SwDPipeline":
         device=options.device,
         merge=options.merge,
         text_tokens=options.text_tokens,
+        tiny=options.tiny,
         base=_base(options),
     )
     if options.compile:

@@ -44,6 +44,7 @@ class SwDPipeline:
         base: Base = "bf16",
         merge: bool = True,
         text_tokens: int | None = None,
+        tiny: Path | str | None = None,
     ) -> Self:
         """Load a base model and the student's LoRA; the schedule is the LoRA's own unless given, or else `fallback`.
 
@@ -51,7 +52,8 @@ class SwDPipeline:
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
         it stays apart, as it does over a quantised `base` (int8, fp8 or nf4: see `load_denoiser`). `base_loras`, each
         PATH or PATH:WEIGHT, are merged into the base before. `device` is the accelerator that torch finds, unless
-        named. Where text encoders, denoiser and autoencoder do not fit it together, each is there while it works.
+        named. `tiny`, the weights of a tiny autoencoder such as TAESD, decodes instead of the model's own: faster, with
+        less detail. Where text encoders, denoiser and autoencoder do not fit it together, each is there while it works.
         """
         where = find_device(device or "auto")
         use_device(where)
@@ -62,7 +64,7 @@ class SwDPipeline:
         if chosen is None:
             raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
         check_fit(model, chosen.sizes)
-        text, latents = load_text(model, text_tokens, **options), load_latents(model, **options)
+        text, latents = load_text(model, text_tokens, **options), load_latents(model, tiny=tiny, **options)
         if text.takes_tokens and text_tokens is None and lora:
             text.num_tokens = text_tokens_of(lora)
         pipe = cls(denoiser, text, latents, chosen)

@@ -24,7 +24,7 @@ SOURCES = {
     "tiny-flux": Source("random-flux", "1000:4x4,945:6x6,790:8x8,602:10x12"),
     "tiny-wan": Source("random-wan", "1000:2x4x6,896:3x4x8,737:4x6x10,602:6x8x12"),
     "tiny-sdxl": Source("random-sdxl", "1000:4x4,800:4x8,600:8x8,400:8x12"),
-    "tiny-flux2": Source("random-flux2", "1000:2x2,945:3x3,790:4x4,602:5x6"),
+    "tiny-flux2": Source("random-flux2", "1000:4x4,945:6x6,790:8x8,602:10x12"),
     "tiny-qwen": Source("random-qwen", "1000:4x4,945:6x6,790:8x8,602:10x12"),
     "tiny-zimage": Source("random-zimage", "1000:4x4,945:6x6,790:8x8,602:10x12"),
     "sd35-medium": Source(_SD35_MEDIUM, "sd35-medium-6"),

@@ -147,10 +147,19 @@ def load_denoiser(
     return denoiser.to(device)
 
 
-def load_latents(model: str, **options: Any) -> "Latents":
-    """Load the autoencoder alone."""
+def load_latents(model: str, *, tiny: Path | str | None = None, **options: Any) -> "Latents":
+    """Load the autoencoder alone, or instead a tiny one of its family: its file, or the folder of its two.
+
+    Raises:
+        ValueError: no such model or file, or a tiny autoencoder of other latents.
+    """
     with _loading(model):
-        return family_of(model).load_latents(resolve_model(model), **options)
+        latents = family_of(model).load_latents(resolve_model(model), **options)
+    if tiny is not None:
+        from swd_models.taesd import replace_autoencoder
+
+        replace_autoencoder(latents, tiny)
+    return latents
 
 
 def load_text(model: str, num_tokens: int | None = None, **options: Any) -> "Text":

@@ -45,7 +45,7 @@ class Latents(Protocol):
 
 
 class ImageLatents:
-    """Latents of a pipeline's `AutoencoderKL`; the TinyVAE in its place decodes alone."""
+    """Latents of a pipeline's `AutoencoderKL`, or of a tiny autoencoder in its place."""
 
     bytes_a_pixel: float = 3075
 
@@ -59,7 +59,7 @@ class ImageLatents:
 
     def encode(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
         """Encode images in [-1, 1] to the mode of their posterior, normalised."""
-        z: Tensor = self.vae.encode(pixels.to(device_of(self.vae), self.vae.dtype)).latent_dist.mode()
+        z = encode_mode(self.vae, pixels)
         shift, scale = self._constants()
         return (z.float() - shift) * scale
 
@@ -73,6 +73,13 @@ class ImageLatents:
     def _constants(self) -> tuple[float, float]:
         config = self.vae.config
         return float(config.shift_factor or 0.0), float(config.scaling_factor)
+
+
+def encode_mode(vae: Any, pixels: Tensor) -> Tensor:
+    """Encode pixels to the mode of their posterior, or to what a tiny autoencoder has of it, not normalised."""
+    found = vae.encode(pixels.to(device_of(vae), vae.dtype))
+    z: Tensor = found.latents if isinstance(vae, AutoencoderTiny) else found.latent_dist.mode()
+    return z
 
 
 MAX_TOKENS = 512

@@ -168,7 +168,7 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "flux": ((8, 8), (6, 10), (12, 8)),
     "wan": ((3, 8, 8), (2, 6, 10), (1, 12, 8)),
     "sdxl": ((8, 8), (8, 12), (16, 8)),
-    "flux2": ((4, 4), (3, 5), (6, 4)),
+    "flux2": ((8, 8), (6, 10), (12, 8)),
     "qwen": ((8, 8), (6, 10), (12, 8)),
     "zimage": ((8, 8), (6, 10), (8, 16)),  # the last has as many tokens as it needs, the others are filled up
 }

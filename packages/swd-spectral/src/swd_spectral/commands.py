@@ -45,6 +45,7 @@ def analyze(options: Analyze) -> str:
     for suffix in ("png", "svg"):
         write_whole(options.out / f"masking.{suffix}", figure.savefig)
     laws = [f"{axis}: {law}" for axis, law in measurement.laws.items()]
+    laws += [f"space, with a floor: {measurement.floored}"] if measurement.floored else []
     sizes = [_safe(measurement, t, process, options.tau) for t in options.timesteps]
     files = f"figure: {options.out / 'masking.png'}; numbers: {options.out / 'spectrum.json'}"
     return "\n".join([title, *laws, *sizes, files])

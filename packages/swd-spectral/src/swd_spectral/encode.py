@@ -1,8 +1,11 @@
 """Images and videos to latents, as they look: cut square, encoded by a family's autoencoder."""
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -17,15 +20,38 @@ LARGEST = 512  # pixels
 
 def encode(files: Sequence[Path], kind: str, source: Source, skipped: Skipped, batch: int) -> Iterator[Tensor]:
     """Yield latents of one image, or of one video's frames, after the other, without the bad ones."""
-    from swd_models import load_latents  # imports diffusers: not for latents on disk
-    from swd_models.loading import family_of
-
-    family_of(source.model)  # whether there is such a model is said first
+    encoder = _load(source)  # whether there is such a model is said first
     side = source.pixels or _common_side(files, kind, source, skipped)
     if side is None:
         return
-    device, autoencoder = find_device(), load_latents(source.model)
+    latents = _encoded(files, kind, source, skipped, batch, side, encoder)
+    yield from latents if source.tiny is None else _normalised(latents)
+
+
+def _load(source: Source) -> Callable[[Tensor], Tensor]:
+    """Return what encodes pixels in [-1, 1]: a model's autoencoder, or a tiny one."""
+    device = find_device()
+    if source.tiny is not None:
+        from swd_models.taesd import load_tiny_autoencoder
+
+        tiny = load_tiny_autoencoder(source.tiny).to(device)
+        return lambda pixels: cast(Tensor, tiny.encode(pixels.to(device)).latents)
+    from swd_models import load_latents  # imports diffusers: not for latents on disk
+
+    autoencoder = load_latents(source.model)
     autoencoder.vae.to(device)
+    return lambda pixels: autoencoder.encode(pixels.to(device))
+
+
+def _encoded(
+    files: Sequence[Path],
+    kind: str,
+    source: Source,
+    skipped: Skipped,
+    batch: int,
+    side: int,
+    encoder: Callable[[Tensor], Tensor],
+) -> Iterator[Tensor]:
     for path in tqdm(files, desc=f"encode {kind}"):
         if str(path) in skipped.reasons:
             continue
@@ -35,11 +61,30 @@ def encode(files: Sequence[Path], kind: str, source: Source, skipped: Skipped, b
             skipped.add(str(path), error)
             continue
         with torch.no_grad():
-            latents = torch.cat([autoencoder.encode(few.to(device)) for few in torch.split(pixels, batch)])
+            latents = torch.cat([encoder(few) for few in torch.split(pixels, batch)])
         if not latents.isfinite().all():
             skipped.add(str(path), ValueError(f"expected finite latents, got NaN or infinity of {path}: try another"))
             continue
         yield latents if kind == "images" else latents.transpose(0, 1)[None]
+
+
+def _normalised(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield latents with mean 0 and variance 1 in each channel over all of them, which a temporary file holds."""
+    total = squares = torch.zeros(1, dtype=torch.float64)
+    count, kept = 0, 0
+    with tempfile.TemporaryFile() as file:
+        for latents in batches:
+            np.save(file, latents.cpu().numpy())
+            values = latents.transpose(0, 1).flatten(1).double().cpu()
+            total, squares, count = total + values.sum(1), squares + values.square().sum(1), count + values.shape[1]
+            kept += 1
+        mean = total / max(count, 1)
+        std = (squares / max(count, 1) - mean.square()).clamp(min=1e-12).sqrt()
+        file.seek(0)
+        for _ in range(kept):
+            latents = torch.from_numpy(np.load(file))
+            shape = (1, -1, *(1,) * (latents.ndim - 2))
+            yield (latents - mean.float().view(shape)) / std.float().view(shape)
 
 
 def _common_side(files: Sequence[Path], kind: str, source: Source, skipped: Skipped) -> int | None:

@@ -36,6 +36,15 @@ class Measurement:
             laws["time"] = _law(self.time, 0.5)
         return {axis: law for axis, law in laws.items() if law}
 
+    @property
+    def floored(self) -> PowerLaw | None:
+        """Return the law over space with the floor that its autoencoder adds; None: none is seen."""
+        law = _law(self.space, 2.0, floor=True) if self.space.extent >= 12 else None
+        # A floor below the lowest power's tenth, or one that may be anything, is none.
+        lowest = float(self.space.power[self.space.power > 0].min())
+        seen = law is not None and law.floor_interval is not None and law.floor_interval[0] > lowest / 10
+        return law if seen else None
+
     def save(self, path: Path) -> None:
         """Write everything as JSON; `load` gives back an equal measurement."""
         write_json(path, {"full": self.full, "space": _to_dict(self.space), "time": self.time and _to_dict(self.time)})
@@ -89,10 +98,10 @@ def measure(batches: Iterable[Tensor], *, drop_first: bool = False) -> Measureme
     return Measurement(full, found, time.result() if time.num_samples else None)
 
 
-def _law(density: Density, low: float) -> PowerLaw | None:
+def _law(density: Density, low: float, *, floor: bool = False) -> PowerLaw | None:
     """Fit a law; None where too few bins have any power, as of pictures that stand still."""
     try:
-        return fit_power_law(density, low)
+        return fit_power_law(density, low, floor=floor)
     except ValueError:
         return None
 

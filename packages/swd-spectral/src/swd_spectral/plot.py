@@ -67,10 +67,12 @@ def _panel(
         axes.fill_between(cycles, (clean - error).clamp(min=1e-12), clean + error, color=CLEAN, alpha=0.25, lw=0)
     noisy = torch.tensor([noised(float(power), sigma, process) for power in clean])
     axes.plot(cycles, noisy, color=NOISY, label="noisy latents")
-    law = measurement.laws.get(density.axis)
+    law, above = measurement.laws.get(density.axis), ""
+    if density.axis == "space" and measurement.floored:
+        law, above = measurement.floored, f" + {measurement.floored.floor:.2g}"
     if law:
         fit = [law(float(k)) for k in cycles]
-        axes.plot(cycles, fit, color=CLEAN, lw=0.8, ls=":", label=f"$k^{{-{law.exponent:.2f}}}$ fit")
+        axes.plot(cycles, fit, color=CLEAN, lw=0.8, ls=":", label=f"$k^{{-{law.exponent:.2f}}}${above} fit")
     # Frequencies beyond the full size's own Nyquist frequency exist in the corners of the plane alone: not drawn.
     axes.set(xscale="log", yscale="log", xlim=(float(cycles[0]), density.extent / 2))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,9 @@
-"""FLUX.2 [klein], outside the paper: denoiser, latents, text, and the teacher's own sampler."""
+"""FLUX.2 [klein], outside the paper: denoiser, latents, text, and the teacher's own sampler.
+
+Latents are as of FLUX.1: 32 channels, a cell of 8 px. The model sees 2x2 of them as one token of 128 channels, each
+normalised by itself. Apart they have places, and sizes change as an image's do; each of the 128 channels holds every
+second cell of a row, of which a resized one would make what was never between them.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,13 +12,13 @@ import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
-from swd_models.parts import Size, Text, device_of
+from swd_models.families.flux import PATCH, check_size
+from swd_models.parts import Size, Text, device_of, encode_mode
 from swd_models.prediction import Prediction
-
-PATCH = 2  # the autoencoder's cells are joined 2x2 before they are normalised: latents are these patches
 
 
 class Flux2Denoiser(Denoiser):
@@ -30,7 +35,7 @@ class Flux2Denoiser(Denoiser):
         super().__init__(
             backbone,
             blocks=blocks(config),
-            num_channels=config.in_channels,
+            num_channels=config.in_channels // PATCH**2,
             num_features=backbone.inner_dim,
         )
 
@@ -57,10 +62,12 @@ class Flux2Denoiser(Denoiser):
         check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.x_embedder.weight.dtype
-        image = model.x_embedder(x_t.flatten(2).transpose(1, 2).to(dtype))
+        tokens = pixel_unshuffle(x_t, PATCH)
+        size = tokens.shape[-2:]
+        image = model.x_embedder(tokens.flatten(2).transpose(1, 2).to(dtype))
         text = model.context_embedder(cond["prompt_embeds"].to(dtype))
         time = model.time_guidance_embed((1000 * sigma).to(dtype), None)
-        positions = model.pos_embed(token_ids(text.shape[1], x_t.shape[-2:], x_t.device))
+        positions = model.pos_embed(token_ids(text.shape[1], size, x_t.device))
         length, features, last = text.shape[1], None, self.last_block(block, stop)
         shifts = model.double_stream_modulation_img(time), model.double_stream_modulation_txt(time)
         for index, layer in enumerate(model.transformer_blocks):
@@ -76,8 +83,9 @@ class Flux2Denoiser(Denoiser):
                 features = tokens[:, length:]
                 if stop:
                     return Prediction(None, features)
-        velocity = model.proj_out(model.norm_out(tokens[:, length:], time)).transpose(1, 2).unflatten(2, x_t.shape[-2:])
-        return Prediction(self.process.to_x0(x_t, velocity.to(x_t.dtype), sigma), features)
+        velocity = model.proj_out(model.norm_out(tokens[:, length:], time)).transpose(1, 2).unflatten(2, size)
+        velocity = pixel_shuffle(velocity.to(x_t.dtype), PATCH)
+        return Prediction(self.process.to_x0(x_t, velocity, sigma), features)
 
 
 def token_ids(num_text: int, size: Sequence[int], device: torch.device) -> Float[Tensor, "n 4"]:
@@ -91,13 +99,15 @@ def token_ids(num_text: int, size: Sequence[int], device: torch.device) -> Float
 
 
 class Flux2Latents:
-    """Latents of an `AutoencoderKLFlux2`: 2x2 cells as one, each channel normalised by the statistics it carries."""
+    """Latents of an `AutoencoderKLFlux2`, each channel of each of 2x2 cells normalised by the statistics it carries."""
 
     bytes_a_pixel: float = 3075
 
     def __init__(self, vae: AutoencoderKLFlux2) -> None:
-        self.vae = vae.eval().requires_grad_(False)
-        self.factor = PATCH * 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae: Any = vae.eval().requires_grad_(False)
+        mean, variance = (value.float().view(1, -1, 1, 1) for value in (vae.bn.running_mean, vae.bn.running_var))
+        self._mean, self._std = mean, (variance + vae.config.batch_norm_eps).sqrt()
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def pixels(self, size: Sequence[int]) -> Size:
         """Return height and width in pixels."""
@@ -105,23 +115,20 @@ class Flux2Latents:
 
     def encode(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
         """Encode images in [-1, 1] to the mode of their posterior, normalised."""
-        z = self.vae.encode(pixels.to(device_of(self.vae), self.vae.dtype)).latent_dist.mode()
-        mean, std = self._statistics()
-        patches: Tensor = torch.nn.functional.pixel_unshuffle(z, PATCH)
-        return (patches.float() - mean) / std
+        z = encode_mode(self.vae, pixels)
+        mean, std = self._statistics(z.device)
+        return pixel_shuffle((pixel_unshuffle(z.float(), PATCH) - mean) / std, PATCH)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 y x"]:
         """Decode normalised latents to images, clipped to [-1, 1]."""
-        mean, std = self._statistics()
-        z = torch.nn.functional.pixel_shuffle(latents.to(mean) * std + mean, PATCH)
+        mean, std = self._statistics(latents.device)
+        z = pixel_shuffle(pixel_unshuffle(latents.float(), PATCH) * std + mean, PATCH)
         images: Tensor = self.vae.decode(z.to(device_of(self.vae), self.vae.dtype)).sample
         return images.float().clamp(-1, 1)
 
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        mean, variance = (
-            value.float().view(1, -1, 1, 1) for value in (self.vae.bn.running_mean, self.vae.bn.running_var)
-        )
-        return mean, (variance + self.vae.config.batch_norm_eps).sqrt()
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        self._mean, self._std = self._mean.to(device), self._std.to(device)  # where they stay
+        return self._mean, self._std
 
 
 class Flux2Text(Text):
@@ -133,12 +140,6 @@ class Flux2Text(Text):
         """Call `encode_prompt` as the pipeline does."""
         embeds, _ = self.pipe.encode_prompt(prompts, device=self.device, **self.options)
         return {"prompt_embeds": embeds}
-
-
-def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
-    """Raise ValueError for a latent size of a video: any height and width will do."""
-    if len(size) != 2:
-        raise ValueError(f"expected latent height and width, got {'x'.join(map(str, size))}; change the schedule")
 
 
 def blocks(config: Mapping[str, Any]) -> range:

@@ -1,0 +1,123 @@
+"""Tiny autoencoders (TAESD and its kin) from the files of their author: diffusers' class, with blocks that it lacks."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from swd_models.parts import Latents
+
+State = dict[str, Tensor]
+PARTS = ("encoder", "decoder")
+SUFFIXES = (".safetensors", ".pth")
+_GROUPS = 4
+BYTES_A_PIXEL = 1024.0
+"""The most that decoding holds in float32: four times 64 channels."""
+
+
+class PooledBlock(AutoencoderTinyBlock):
+    """A block with a norm over the whole image beside it, as TAEF2 has around its middle."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__(channels, channels, "relu")
+        self.pool = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            nn.GroupNorm(_GROUPS, hidden),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Add the norm, then run the block."""
+        out: Tensor = super().forward(x + self.pool(x))
+        return out
+
+
+def load_tiny_autoencoder(path: Path | str) -> AutoencoderTiny:
+    """Load a tiny autoencoder: a file of both parts, or a folder with one of each, `.safetensors` or `.pth`.
+
+    Its latents are those that the denoiser sees, but FLUX.2's, which are not normalised.
+
+    Raises:
+        ValueError: no such file, a pickle that is more than tensors, or another architecture.
+    """
+    state: State = {}
+    for file in _files(Path(path)):
+        state |= _named(_read(file), file)
+    missing = [part for part in PARTS if not any(key.startswith(part) for key in state)]
+    if missing:
+        raise ValueError(f"expected a tiny autoencoder's {' and '.join(missing)} in {path}, got none: add the file")
+    try:
+        vae = AutoencoderTiny(latent_channels=state["decoder.layers.0.weight"].shape[1])
+        for key, weight in state.items():
+            name, found, _ = key.partition(".pool.0.weight")
+            if found:
+                part, _, index = name.rpartition(".")
+                vae.get_submodule(part)[int(index)] = PooledBlock(weight.shape[1], weight.shape[0])
+        vae.load_state_dict(state)
+    except (RuntimeError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"expected a tiny autoencoder as TAESD is built in {path}, got another: {reason:.120}"
+        ) from error
+    return vae.float().eval().requires_grad_(False)
+
+
+def replace_autoencoder(latents: Latents, path: Path | str) -> None:
+    """Put a tiny autoencoder of the same latents in the place of a model's own.
+
+    Raises:
+        ValueError: as `load_tiny_autoencoder`, or one of other latents.
+    """
+    tiny, config = load_tiny_autoencoder(path), latents.vae.config
+    if "z_dim" in config:
+        raise ValueError(
+            f"expected no tiny autoencoder for a model whose latents have frames, got {path}: leave it out"
+        )
+    wanted, found = int(config["latent_channels"]), int(tiny.config.latent_channels)
+    if wanted != found:
+        raise ValueError(
+            f"expected a tiny autoencoder of {wanted} channels, got {found} in {path}: take the one of this family"
+        )
+    latents.vae, latents.bytes_a_pixel = tiny.to(latents.vae.dtype), BYTES_A_PIXEL
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the file, or those of a folder, where one may hold both parts."""
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.glob("*") if file.suffix in SUFFIXES)
+    if not found:
+        raise ValueError(f"expected a tiny autoencoder's {' or '.join(SUFFIXES)}, or a folder of its two, got {path}")
+    return found
+
+
+def _read(file: Path) -> State:
+    try:
+        state: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"expected tensors alone in {file}, got what cannot be read as such") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"expected a tiny autoencoder's tensors in {file}, got {type(state).__name__}")
+    return state
+
+
+def _named(state: State, file: Path) -> State:
+    """Return the weights of a file as diffusers names them: the author's count a clamp as the decoder's first layer."""
+    if any(key.startswith(PARTS) for key in state):
+        return state
+    part, first = ("encoder", 0) if "0.weight" in state else ("decoder", 1)
+    named = {}
+    for key, value in state.items():
+        index, _, rest = key.partition(".")
+        if not index.isdecimal():
+            raise ValueError(f"expected the layers of a tiny autoencoder in {file}, got {key}")
+        named[f"{part}.layers.{int(index) - first}.{rest}"] = value
+    return named
