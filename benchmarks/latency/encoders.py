@@ -9,6 +9,10 @@ from torch.nn.functional import pad
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     UMT5Config,
@@ -21,12 +25,22 @@ _CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 
 _XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 _GATED = {"feed_forward_proj": "gated-gelu"}
 
-# The CLIPs of a family, and its T5.
+_QWEN25 = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4}
+_QWEN3 = {"num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+_QWEN3_4B = {"hidden_size": 2560, "intermediate_size": 9728}
+_QWEN3_8B = {"hidden_size": 4096, "intermediate_size": 12288}
+TEMPLATE = 34
+"""Tokens of Qwen-Image's template, which are run and dropped."""
+
+# The CLIPs of a family, and its language model.
 _ENCODERS: Mapping[str, tuple[list[dict[str, Any]], str | None]] = {
     "sd3": ([_CLIP_L, _CLIP_G], "t5"),
     "flux": ([_CLIP_L], "t5"),
     "wan": ([], "umt5"),
     "sdxl": ([_CLIP_L, _CLIP_G], None),
+    "flux2": ([], "qwen3"),
+    "qwen": ([], "qwen2.5"),
+    "zimage": ([], "qwen3"),
 }
 
 
@@ -35,10 +49,11 @@ class RandomText(nn.Module):
 
     def __init__(self, family: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
-        clips, t5 = _ENCODERS[family]
-        self.clips = nn.ModuleList(_clip(config) for config in clips)
-        self.t5 = _t5(t5) if t5 else None
+        clips, language = _ENCODERS[family]
+        self.family, self.masked = family, "prompt_embeds_mask" in shapes
         self.num_tokens, self.width = shapes["prompt_embeds"]
+        self.clips = nn.ModuleList(_clip(config) for config in clips)
+        self.language = _language(language, self.width) if language else None
         self.pooled = shapes.get("pooled_prompt_embeds", (0,))[0]
         self.clip_is_read = family in {"sd3", "sdxl"}  # by token; FLUX reads the pooled embedding alone
 
@@ -53,10 +68,23 @@ class RandomText(nn.Module):
             if self.clip_is_read:
                 states = torch.cat([out.hidden_states[-2] for out in outputs], 2)
                 tokens.append(pad(states, (0, self.width - states.shape[2])))
-        if self.t5 is not None:
-            length = self.num_tokens - sum(part.shape[1] for part in tokens)
-            tokens.append(self.t5(self._ids(count, length)).last_hidden_state)
+        if self.language is not None:
+            tokens.append(self._read(count, self.num_tokens - sum(part.shape[1] for part in tokens)))
+        if self.masked:
+            device = tokens[0].device
+            found["prompt_embeds_mask"] = torch.ones(count, self.num_tokens, dtype=torch.bool, device=device)
         return found | {"prompt_embeds": torch.cat(tokens, 1)}
+
+    def _read(self, count: int, length: int) -> Tensor:
+        """Return what the family takes of its language model's layers."""
+        assert self.language is not None
+        if self.family == "qwen":
+            hidden: Tensor = self.language(self._ids(count, length + TEMPLATE)).last_hidden_state
+            return hidden[:, TEMPLATE:]
+        if self.family not in {"flux2", "zimage"}:
+            return self.language(self._ids(count, length)).last_hidden_state  # type: ignore[no-any-return]
+        states = self.language(self._ids(count, length), output_hidden_states=True).hidden_states
+        return torch.cat([states[i] for i in (9, 18, 27)], 2) if self.family == "flux2" else states[-2]
 
     def _ids(self, count: int, length: int) -> Tensor:
         return torch.randint(3, 30_000, (count, length), device=next(self.parameters()).device)
@@ -66,7 +94,12 @@ def _clip(config: dict[str, Any]) -> Any:
     return CLIPTextModelWithProjection(CLIPTextConfig(**config, projection_dim=config["hidden_size"]))
 
 
-def _t5(kind: str) -> Any:
+def _language(kind: str, width: int) -> Any:
+    if kind == "qwen2.5":
+        return Qwen2Model(Qwen2Config(**_QWEN25, num_hidden_layers=28, vocab_size=152_064))
+    if kind == "qwen3":
+        size = _QWEN3_4B if width in (_QWEN3_4B["hidden_size"], 3 * _QWEN3_4B["hidden_size"]) else _QWEN3_8B
+        return Qwen3Model(Qwen3Config(**size, **_QWEN3, vocab_size=151_936))
     if kind == "umt5":
         return UMT5EncoderModel(UMT5Config(**_XXL, **_GATED, vocab_size=256_384))
     return T5EncoderModel(T5Config(**_XXL, **_GATED, vocab_size=32_128))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLWan
+from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage, AutoencoderKLWan
 from torch import Tensor, nn
 
 from benchmarks.latency.encoders import RandomText
@@ -22,6 +22,19 @@ from swd_schedules import downscale
 NUM_SAMPLES = 32
 AT_A_TIME = 8  # images through the autoencoder
 Size = tuple[int, ...]
+# Wan2.2-TI2V-5B's: https://huggingface.co/Wan-AI/Wan2.2-TI2V-5B-Diffusers/blob/main/vae/config.json
+_WAN22: dict[str, Any] = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "is_residual": True,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
 
 
 class Encoding(Cache):
@@ -136,7 +149,11 @@ def random_parts(config: Config, device: torch.device, dtype: torch.dtype) -> tu
 def empty_vae(empty: Denoiser) -> Any:
     """Build an autoencoder of full size, wherever torch puts it."""
     if empty.family == "wan":
-        return AutoencoderKLWan()
+        return AutoencoderKLWan(**(_WAN22 if empty.num_channels == _WAN22["z_dim"] else {}))
+    if empty.family == "qwen":
+        return AutoencoderKLQwenImage()
+    if empty.family == "flux2":
+        return AutoencoderKLFlux2()
     levels = 4
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,

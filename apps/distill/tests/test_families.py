@@ -17,6 +17,7 @@ SMALL = ["--data.num-images", "3", "--data.teacher-steps", "2", "--training.iter
 PIXELS = {
     "tiny-flux": (40, 48),
     "tiny-wan": (21, 64, 96),
+    "tiny-wan22": (21, 64, 96),
     "tiny-sdxl": (64, 96),
     "tiny-flux2": (40, 48),
     "tiny-qwen": (80, 96),

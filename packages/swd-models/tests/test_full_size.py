@@ -47,6 +47,9 @@ SCHEDULES = {
     SDXL: ("sdxl-4",),
     QWEN: ("flux-4-paper",),
     ZIMAGE: ("flux-4-paper",),
+    KLEIN: ("flux2-4",),
+    KLEIN_9B: ("flux2-4",),
+    WAN22: ("wan22-5b-4",),
     WAN22_A14B: ("wan-4",),
 }
 # Layers with adapters, counted by hand from the architecture: (in attention, in MLPs).

@@ -172,12 +172,33 @@ _WAN_VAE: dict[str, Any] = {
 }
 
 
-def _wan_pipeline() -> DiffusionPipeline:
+_WAN22: dict[str, Any] = {"in_channels": 12, "out_channels": 12}
+_WAN22_VAE: dict[str, Any] = {
+    **_WAN_VAE,
+    "decoder_base_dim": 4,
+    "z_dim": 12,
+    "is_residual": True,
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.1, -0.1, 0.2] * 4,
+    "latents_std": [1.1, 0.9, 1.2] * 4,
+}
+
+
+def _wan22_pipeline() -> DiffusionPipeline:
+    """Build one as Wan2.2-TI2V-5B's: an autoencoder of cells of 16 px, a timestep a token."""
+    return _wan_pipeline(WAN | _WAN22, _WAN22_VAE, expand_timesteps=True)
+
+
+def _wan_pipeline(config: dict[str, Any] = WAN, vae: dict[str, Any] = _WAN_VAE, **options: Any) -> DiffusionPipeline:
     tokenizer = _tokenizer()
     return WanPipeline(
-        transformer=WanTransformer3DModel(**WAN),
+        **options,
+        transformer=WanTransformer3DModel(**config),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=AutoencoderKLWan(**_WAN_VAE),
+        vae=AutoencoderKLWan(**vae),
         text_encoder=_t5(tokenizer, UMT5EncoderModel, UMT5Config),
         tokenizer=tokenizer,
     )
@@ -277,6 +298,7 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": _sd3_pipeline,
     "flux": _flux_pipeline,
     "wan": _wan_pipeline,
+    "wan22": _wan22_pipeline,
     "sdxl": _sdxl_pipeline,
     "flux2": _flux2_pipeline,
     "qwen": _qwen_pipeline,
