@@ -5,7 +5,7 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from swd_models import load_denoiser, load_latents, load_text
-from swd_models.loading import resolve_model
+from swd_models.loading import empty_denoiser, resolve_model
 
 MODEL = "random-wan22"
 PROMPTS = ["a big red cat", "a small blue dog a big cat"]
@@ -32,6 +32,12 @@ def test_x0_is_what_the_pipeline_computes_with_a_timestep_a_token(size):
     with torch.no_grad():
         ours = denoiser(seen[0], torch.full((2,), float(pipe.scheduler.sigmas[1])), load_text(MODEL)(PROMPTS)).x0
     torch.testing.assert_close(ours, x0, rtol=1e-4, atol=2e-5)
+
+
+def test_the_smaller_model_has_24_frames_a_second_and_the_others_16():
+    for model, fps in (("Wan-AI/Wan2.2-TI2V-5B-Diffusers", 24), ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 16)):
+        assert empty_denoiser(model).fps == fps
+    assert empty_denoiser("random-flux").fps is None
 
 
 def test_a_cell_has_sixteen_pixels_a_side():

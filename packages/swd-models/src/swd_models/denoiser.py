@@ -27,8 +27,6 @@ class Denoiser(nn.Module):
     """Text tokens of a prompt, as the pipeline pads it by default."""
     clip_tokens: ClassVar[int] = 0
     """Those of them that are CLIP's, whose number is fixed."""
-    fps: ClassVar[int | None] = None
-    """Frames a second of the videos that the model knows; None: it makes images."""
     process: FlowMatching | VariancePreserving = FlowMatching()
     guidance: float | None = None
     """What a guidance-distilled model is told, in one pass; None: guidance takes an unconditional pass."""
@@ -50,6 +48,16 @@ class Denoiser(nn.Module):
         """Return the backbone's config."""
         config: Mapping[str, Any] = self.backbone.config
         return config
+
+    @classmethod
+    def fps_of(cls, config: Mapping[str, Any]) -> int | None:
+        """Return the frames a second of the videos that a backbone's config knows; None: it makes images."""
+        return None
+
+    @property
+    def fps(self) -> int | None:
+        """Return the frames a second of the videos that the model knows; None: it makes images."""
+        return self.fps_of(self.config)
 
     @property
     def layers(self) -> Sequence[nn.Module]:

@@ -41,9 +41,9 @@ def skipped_in(folder: Path, config: Config, total: int) -> Skipped:
 
 def fps_of(config: Config) -> int | None:
     """Return the frames a second of a model's videos; None for one of images."""
-    from swd_models.loading import family_of
+    from swd_models.loading import family_of, load_config
 
-    return family_of(config.model).denoiser.fps
+    return family_of(config.model).denoiser.fps_of(load_config(config.model))
 
 
 def background_of(config: Config) -> Colour:

@@ -1,4 +1,4 @@
-"""Wan2.1 text-to-video: denoiser, latents, text, and the teacher's own sampler."""
+"""Wan2.1 and Wan2.2 text-to-video: denoiser, latents, text, and the teacher's own sampler."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,6 @@ class WanDenoiser(Denoiser):
     """Predict x0 of videos with a `WanTransformer3DModel`. `cond` holds `prompt_embeds` (B, L, D)."""
 
     family = "wan"
-    fps = 16
     lora_targets = r"blocks\.\d+\.(attn[12]\.to_[qkv]|attn[12]\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)"
 
     def __init__(self, backbone: WanTransformer3DModel) -> None:
@@ -38,6 +37,11 @@ class WanDenoiser(Denoiser):
             num_channels=config.in_channels,
             num_features=config.num_attention_heads * config.attention_head_dim,
         )
+
+    @classmethod
+    def fps_of(cls, config: Mapping[str, Any]) -> int:
+        """Return 24 for Wan2.2's smaller model, whose latents have 48 channels, 16 for the others."""
+        return 24 if config["in_channels"] == 48 else 16
 
     @property
     def layers(self) -> Sequence[nn.Module]:
