@@ -3,13 +3,15 @@ import math
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
+from safetensors.torch import save_file
 
 from benchmarks import overhead
 from benchmarks.latency import __main__ as latency
 from benchmarks.latency.bench import ratio
 from benchmarks.latency.encoders import RandomText
 from benchmarks.latency.flops import step_flops
-from benchmarks.latency.models import materialise, random_decoder, tiny
+from benchmarks.latency.models import from_file, materialise, random_decoder, tiny
 from benchmarks.latency.paper import TABLE_4, reckon
 from benchmarks.latency.rows import INVENTED, SCALEWISE, TINY, rows, schedules
 from benchmarks.latency.timing import Stopwatch
@@ -67,6 +69,15 @@ def test_what_was_empty_computes_finite_numbers_in_half_precision():
     denoiser = materialise(empty_denoiser("random-flux"), torch.device("cpu"), torch.float16)
     cond = {key: torch.randn(2, *shape) for key, shape in denoiser.cond_shapes.items()}
     assert denoiser.denoise(torch.randn(2, 4, 4, 6), torch.ones(2), cond).isfinite().all()
+
+
+def test_a_tiny_autoencoder_from_a_file_is_of_the_models_latents(tmp_path):
+    path, cpu = tmp_path / "taesd.safetensors", torch.device("cpu")
+    save_file(AutoencoderTiny(latent_channels=4).state_dict(), path)
+    vae = from_file(path, empty_denoiser("random-sd3"), cpu, torch.float64)
+    assert (vae.config.latent_channels, vae.dtype) == (4, torch.float64)
+    with pytest.raises(ValueError, match=r"of 16 channels for flux, got 4 in .*: choose its --models"):
+        from_file(path, empty_denoiser("black-forest-labs/FLUX.1-dev"), cpu, torch.float32)
 
 
 def test_a_random_decoder_makes_a_videos_frames_of_its_latents():

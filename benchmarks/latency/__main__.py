@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--runs", type=int, default=100 if on_gpu else 20)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument(
+        "--tiny", type=Path, help="on a GPU: weights of the TinyVAE that decodes; its family's --models"
+    )
     parser.add_argument("--no-compile", action="store_true", help="on a GPU; the CPU never compiles")
     args = parser.parse_args(argv)
     quiet()
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings |= {"device": device.type, "dtype": "float16" if on_gpu else "float32"}
     record = provenance(settings) | {"models": {}}
     for name in args.models:
-        model = full_size(name, device) if on_gpu else tiny(name)
+        model = full_size(name, device, tiny=args.tiny) if on_gpu else tiny(name)
         record["models"][name] = bench(model, rows(name), batch=args.batch, runs=args.runs, compiled=compiled)
         del model  # the next one may need the memory
         torch._dynamo.reset()

@@ -16,6 +16,7 @@ from swd_models import Denoiser, load_denoiser, load_latents, load_text
 from swd_models.compiling import compile_layers
 from swd_models.loading import empty_denoiser, resolve_model
 from swd_models.parts import ImageLatents
+from swd_models.taesd import load_tiny_autoencoder
 from swd_sample.presets import SOURCES
 
 TINY_VAES = {
@@ -70,27 +71,33 @@ def tiny(model: str) -> Model:
     return Model(denoiser, lambda count: text([prompt] * count), latents.decode, weights, modules)
 
 
-def full_size(name: str, device: torch.device, dtype: torch.dtype = torch.float16) -> Model:
-    """Load a preset's model from the hub if that answers, else build it with random weights on the device."""
+def full_size(name: str, device: torch.device, dtype: torch.dtype = torch.float16, tiny: Path | None = None) -> Model:
+    """Load a preset's model from the hub if that answers, else build it with random weights on the device.
+
+    `tiny` has the weights of the TinyVAE that decodes; by default the hub's, or random ones.
+    """
     model = SOURCES[name].model
     if not _answers(model):
-        return random_model(empty_denoiser(model), device, dtype)
+        return random_model(empty_denoiser(model), device, dtype, tiny)
     denoiser, text = load_denoiser(model, dtype=dtype).to(device), load_text(model, dtype=dtype).to(device)
-    vae, origin = _tiny_vae(denoiser, device, dtype)
+    vae, origin = _tiny_vae(denoiser, device, dtype, tiny)
     modules = {"text": _encoders(text.pipe), "denoiser": [denoiser], "decoder": [vae.decoder]}
     return Model(denoiser, lambda count: text([PROMPT] * count), partial(_decode, vae), f"hub, {origin}", modules)
 
 
-def random_model(empty: Denoiser, device: torch.device, dtype: torch.dtype = torch.float16) -> Model:
+def random_model(
+    empty: Denoiser, device: torch.device, dtype: torch.dtype = torch.float16, tiny: Path | None = None
+) -> Model:
     """Fill a denoiser of the meta device, and build text encoders and a decoder that fit it."""
     with torch.device("meta"):
         text = RandomText(empty.family, empty.cond_shapes)
     denoiser = materialise(empty, device, dtype)
     encoders: RandomText = materialise(text, device, dtype)
-    vae, decode = random_decoder(denoiser.num_channels, device, dtype)
-    parts = [*encoders.clips, *([encoders.t5] if encoders.t5 else [])]
+    vae = from_file(tiny, denoiser, device, dtype) if tiny else random_decoder(denoiser.num_channels, device, dtype)[0]
+    parts = [*encoders.clips, *([encoders.language] if encoders.language else [])]
     modules = {"text": parts, "denoiser": [denoiser], "decoder": [vae.decoder]}
-    return Model(denoiser, encoders, decode, "random", modules)
+    weights = f"random, TinyVAE of {tiny.name}" if tiny else "random"
+    return Model(denoiser, encoders, partial(_decode, vae), weights, modules)
 
 
 def random_decoder(channels: int, device: torch.device, dtype: torch.dtype) -> tuple[Any, Callable[[Tensor], Tensor]]:
@@ -122,7 +129,20 @@ def _decode(vae: AutoencoderTiny, latents: Tensor) -> Tensor:
     return torch.stack([images.decode(video).transpose(0, 1) for video in each])
 
 
-def _tiny_vae(denoiser: Denoiser, device: torch.device, dtype: torch.dtype) -> tuple[Any, str]:
+def from_file(path: Path, denoiser: Denoiser, device: torch.device, dtype: torch.dtype) -> Any:
+    """Load a TinyVAE for a model's latents."""
+    vae = load_tiny_autoencoder(path)
+    if vae.config.latent_channels != denoiser.num_channels:
+        raise ValueError(
+            f"expected a tiny autoencoder of {denoiser.num_channels} channels for {denoiser.family}, got "
+            f"{vae.config.latent_channels} in {path}: choose its --models"
+        )
+    return vae.to(device, dtype)
+
+
+def _tiny_vae(denoiser: Denoiser, device: torch.device, dtype: torch.dtype, tiny: Path | None) -> tuple[Any, str]:
+    if tiny is not None:
+        return from_file(tiny, denoiser, device, dtype), f"TinyVAE of {tiny.name}"
     name = TINY_VAES.get(denoiser.family)
     if name and _answers(name, "config.json"):
         return AutoencoderTiny.from_pretrained(name, torch_dtype=dtype).to(device), "TinyVAE too"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from swd_models import load_denoiser
 from swd_models.tiny import SIZES, TINY, tiny_cond
 
 LENGTHS = (5, 40, 32)  # of Z-Image 32, 64 and 32 tokens with those that fill up
@@ -36,6 +37,12 @@ def test_what_stands_behind_a_caption_changes_nothing(family):
     other = cond | {"prompt_embeds": torch.where(cond["prompt_embeds_mask"][..., None], cond["prompt_embeds"], 7.0)}
     with torch.no_grad():
         assert torch.equal(denoiser(x_t, sigma, cond).x0, denoiser(x_t, sigma, other).x0)
+
+
+def test_float16_is_refused_where_numbers_leave_it():
+    with pytest.raises(ValueError, match="too large for float16, got float16: choose another dtype"):
+        load_denoiser("random-qwen", dtype=torch.float16)
+    assert next(load_denoiser("random-zimage", dtype=torch.float16).parameters()).dtype == torch.float16
 
 
 def test_zimage_is_what_the_transformer_of_diffusers_makes_of_lists():

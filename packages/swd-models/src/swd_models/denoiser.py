@@ -28,6 +28,8 @@ class Denoiser(nn.Module):
     clip_tokens: ClassVar[int] = 0
     """Those of them that are CLIP's, whose number is fixed."""
     process: FlowMatching | VariancePreserving = FlowMatching()
+    takes_float16: ClassVar[bool] = True
+    """Whether its numbers stay within float16's range."""
     guidance: float | None = None
     """What a guidance-distilled model is told, in one pass; None: guidance takes an unconditional pass."""
 

@@ -54,6 +54,11 @@ class Family:
     ) -> Denoiser:
         """Load the denoiser alone; a quantised one layer by layer onto the device."""
         options = {"dtype": torch.float32} | options
+        if options["dtype"] == torch.float16 and not self.denoiser.takes_float16:
+            raise ValueError(
+                f"expected bfloat16 or float32 for {self.denoiser.family}, whose numbers are too large for float16, "
+                "got float16: choose another dtype"
+            )
         if base == "bf16":
             return self._wrap(_load_whole(self.backbone, model, self.denoiser.subfolder, **options).eval())
         names = quantised_layers(self.build_empty(self.load_config(model)))

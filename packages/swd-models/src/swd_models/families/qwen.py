@@ -25,6 +25,7 @@ class QwenDenoiser(Denoiser):
     """
 
     family = "qwen"
+    takes_float16 = False
 
     def __init__(self, backbone: QwenImageTransformer2DModel) -> None:
         config = backbone.config
