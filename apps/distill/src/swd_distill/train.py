@@ -33,7 +33,7 @@ from swd_models import load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
 from swd_models.lora.files import TOKENS_KEY
 from swd_models.lora.loading import start_from
-from swd_models.parts import Media
+from swd_models.parts import Media, trim
 from swd_models.placing import decode_in_tiles
 from swd_models.roles import compile_blocks, shard_base
 from swd_sample.grid import grid
@@ -245,7 +245,7 @@ def sample(config: Config, trainer: Trainer) -> list[Media]:
     media: list[Media] = []
     with trainer.student.averaged():
         for i in range(len(cache.captions)):
-            cond = {key: value.to(trainer.device) for key, value in cache.cond([i]).items()}
+            cond = {key: value.to(trainer.device) for key, value in trim(cache.cond([i])).items()}
             x0 = sample_scalewise(
                 partial(student.denoise, cond=cond),
                 trainer.schedule,

@@ -12,7 +12,7 @@ from swd_models import Denoiser, load_denoiser, load_latents, load_lora, load_te
 from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
 from swd_models.lora.files import text_tokens_of
-from swd_models.parts import Latents, Media, Text
+from swd_models.parts import Latents, Media, Text, as_long_as, trim
 from swd_models.placing import decode_in_tiles, place
 from swd_models.quantized import Base, check_base
 from swd_sample.media import to_media
@@ -30,6 +30,7 @@ class SwDPipeline:
     def __init__(self, denoiser: Denoiser, text: Text, latents: Latents, schedule: ScaleSchedule) -> None:
         self.denoiser, self.text, self.latents, self.schedule = denoiser, text, latents, schedule
         self.device, self._clear = next(denoiser.parameters()).device, _nothing
+        self._trims = True
 
     @classmethod
     def from_pretrained(
@@ -89,6 +90,7 @@ class SwDPipeline:
 
     def compile(self, backend: str = "inductor") -> int:
         """Compile the blocks, each kind once for each size; return the most compilations that there will be."""
+        self._trims = False  # a length of text more would be a shape more
         return compile_layers(self.denoiser.layers, backend, 2 * len(set(self.schedule.sizes)))
 
     @property
@@ -112,13 +114,13 @@ class SwDPipeline:
         a guidance-distilled model, which runs once.
         """
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-        cond = self.text(prompts)
-        device = self.device
+        cond, device = self.text(prompts), self.device
         passes = 1 if guidance == 1.0 else 2
         if passes == 2 and self.denoiser.guidance is not None:
             passes, cond = 1, cond | {"guidance": torch.full((len(prompts),), guidance, device=device)}
         none = self.text.uncond() if passes == 2 else {}
-        uncond = {key: value.expand_as(cond[key]) for key, value in none.items()}
+        cond = trim(cond, none) if self._trims else cond
+        uncond = as_long_as(cond, none)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
             x0 = self.denoiser.denoise(x_t, sigma, cond)

@@ -1,6 +1,6 @@
 """Latents, text and teacher as pipelines of diffusers have them: what the families share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -82,6 +82,7 @@ def encode_mode(vae: Any, pixels: Tensor) -> Tensor:
     return z
 
 
+TRIM = 32
 MAX_TOKENS = 512
 """Beyond which diffusers encodes no text."""
 
@@ -177,6 +178,29 @@ def padded(tokens: Sequence[Tensor], length: int) -> dict[str, Tensor]:
         row[: len(text)] = text[:length]
     mask = torch.arange(length) < torch.tensor([[len(text)] for text in tokens])
     return {"prompt_embeds": cond, "prompt_embeds_mask": mask.to(cond.device)}
+
+
+def trim(cond: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `cond` without the padding that no text of it or of `others` reaches; as it is where it has no mask.
+
+    What is padding no sample sees, yet it is computed: of 512 tokens most captions fill a tenth. Lengths are rounded up
+    to TRIM, so that few shapes come up.
+    """
+    masks = [each["prompt_embeds_mask"] for each in (cond, *others) if "prompt_embeds_mask" in each]
+    if not masks:
+        return dict(cond)
+    longest = max(int(mask.sum(1).max()) for mask in masks)
+    return cut(cond, -(-longest // TRIM) * TRIM)
+
+
+def cut(cond: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+    """Return `cond` with its texts cut to a length."""
+    return {name: each[:, :length] if name.startswith("prompt_embeds") else each for name, each in cond.items()}
+
+
+def as_long_as(cond: Mapping[str, Tensor], uncond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the embedding of no prompt (1, ...) for each sample of `cond`, its text as long."""
+    return {name: uncond[name][:, : like.shape[1]].expand_as(like) for name, like in cond.items() if name in uncond}
 
 
 class Teacher:

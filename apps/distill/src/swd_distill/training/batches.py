@@ -67,10 +67,12 @@ class Draw:
 
     def batch(self, cache: Cache, schedule: ScaleSchedule, recipe: Recipe) -> Batch:
         """Draw bucket, stage, samples, noise and levels, and read the samples."""
+        from swd_models.parts import trim  # imports diffusers: not for a plan
+
         bucket, among = cache.buckets[self.bucket(cache)]
         stage, key = self.stage(bucket.schedule(schedule), recipe), (self.seed, self.step, self.update, "sample")
         samples = [among[integer(len(among), *key, i)] for i in self.places]
-        real, cond = cache.latents(samples, stage.target), cache.cond(samples)
+        real, cond = cache.latents(samples, stage.target), trim(cache.cond(samples), cache.uncond)
         upscaled = None
         if stage.index > 0:
             upscaled = upscale(cache.latents(samples, stage.source), stage.target, schedule.upscaler)

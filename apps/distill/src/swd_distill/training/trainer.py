@@ -26,6 +26,7 @@ from swd_losses import (
 )
 from swd_models import Roles
 from swd_models.adapters import adapter_parameters
+from swd_models.parts import as_long_as
 from swd_schedules import Stage
 
 FIRST_FAKE = "fake-0"
@@ -198,7 +199,7 @@ class Trainer:
             return self.mmd(x0, batch.real, batch.cond, sigma, noise)
         if name == "dmd":
             told = self.roles.teacher.guidance is not None
-            uncond = None if told else {key: value.expand_as(batch.cond[key]) for key, value in self.uncond.items()}
+            uncond = None if told else as_long_as(batch.cond, self.uncond)
             return self.dmd(x0, batch.cond, uncond, sigma, noise)
         return self.gan.generator(x0, batch.cond, sigma, noise)
 

@@ -105,8 +105,7 @@ class Flux2Latents:
 
     def __init__(self, vae: AutoencoderKLFlux2) -> None:
         self.vae: Any = vae.eval().requires_grad_(False)
-        mean, variance = (value.float().view(1, -1, 1, 1) for value in (vae.bn.running_mean, vae.bn.running_var))
-        self._mean, self._std = mean, (variance + vae.config.batch_norm_eps).sqrt()
+        self._bn, self._eps = vae.bn, float(vae.config.batch_norm_eps)  # also where another autoencoder decodes
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def pixels(self, size: Sequence[int]) -> Size:
@@ -127,8 +126,9 @@ class Flux2Latents:
         return images.float().clamp(-1, 1)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        self._mean, self._std = self._mean.to(device), self._std.to(device)  # where they stay
-        return self._mean, self._std
+        values = (self._bn.running_mean, self._bn.running_var)
+        mean, variance = (value.to(device, torch.float32).view(1, -1, 1, 1) for value in values)
+        return mean, (variance + self._eps).sqrt()
 
 
 class Flux2Text(Text):
