@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 
+from swd_data import write_text
 from swd_schedules import ScaleSchedule, presets
 from swd_spectral import FLUX_LAW, smallest_safe_size
 from swd_spectral.commands import analyze
@@ -35,7 +36,8 @@ COMMAND = "uv run --group benchmarks python -m benchmarks.spectrum_flux2 PHOTOGR
 def write(measured: Measurement, out: Path) -> Path:
     """Write the page beside the figure that `analyze` made."""
     law = measured.floored
-    assert law
+    if law is None:
+        raise ValueError("expected photographs whose latents have a floor, got none: take others, of 1024 px or more")
     proposal = propose_timesteps(measured.space, SIZES, math.prod)
     flux = check_schedule(presets.FLUX_4_PAPER, measured.space)
     ours = check_schedule(proposal.schedule, measured.space)
@@ -45,7 +47,7 @@ def write(measured: Measurement, out: Path) -> Path:
     density = measured.space
     spread = float((density.error / density.power)[density.cycles >= 2].median())
     found, without = worst_fit(measured, law), worst_fit(measured, measured.laws["space"])
-    page.write_text(f"""# The spectrum of FLUX.2's latents
+    text_of_page = f"""# The spectrum of FLUX.2's latents
 
 `{COMMAND}`
 
@@ -87,7 +89,8 @@ Each step loses this, as signal to noise:
 
 FLUX.1's schedule would lose {max(step.worst for step in flux):.3f} at its worst step.
 Noise of that level hides FLUX.1's high frequencies, and not FLUX.2's floor.
-""")
+"""
+    write_text(page, text_of_page)
     return page
 
 
@@ -139,17 +142,19 @@ def _step(step: Step) -> str:
 def main() -> None:
     """Measure, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photographs", type=Path, help="a folder of photographs of 1024 px or more")
-    parser.add_argument("--tiny", type=Path, required=True, help="TAEF2's weights, or the folder of its two files")
+    parser.add_argument("photographs", type=Path, nargs="?", help="a folder of photographs of 1024 px or more")
+    parser.add_argument("--tiny", type=Path, help="TAEF2's weights, or the folder of its two files")
+    parser.add_argument("--spectrum", type=Path, help="spectrum.json of before, instead of the two")
     parser.add_argument("--work", type=Path, default=Path("runs/spectrum-flux2"), help="numbers and figures")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="page and figure")
     args = parser.parse_args()
-    numbers = args.work / "spectrum.json"
-    if not numbers.is_file():
+    if args.spectrum is None:
+        if args.photographs is None or args.tiny is None:
+            parser.error("expected PHOTOGRAPHS and --tiny, or --spectrum")
         source = Source(tiny=args.tiny, pixels=PIXELS)
         print(analyze(Analyze((str(args.photographs),), source, timesteps=DRAWN, out=args.work)))
+    measured = Measurement.load(args.spectrum or args.work / "spectrum.json")
     args.out.mkdir(parents=True, exist_ok=True)
-    measured = Measurement.load(numbers)
     title = f"FLUX.2: {measured.space.num_samples} photographs of {PIXELS} px"
     plot_masking(measured, DRAWN, title=title).savefig(args.out / "spectrum-flux2.png")
     print(write(measured, args.out).read_text())

@@ -9,9 +9,10 @@ from torch.nn.functional import pad
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
-    Qwen2Config,
-    Qwen2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -29,6 +30,8 @@ _QWEN25 = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads
 _QWEN3 = {"num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
 _QWEN3_4B = {"hidden_size": 2560, "intermediate_size": 9728}
 _QWEN3_8B = {"hidden_size": 4096, "intermediate_size": 12288}
+_MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+_STATES = {"flux2": (9, 18, 27), "qwen": (-1,), "zimage": (-2,)}
 TEMPLATE = 34
 """Tokens of Qwen-Image's template, which are run and dropped."""
 
@@ -53,7 +56,7 @@ class RandomText(nn.Module):
         self.family, self.masked = family, "prompt_embeds_mask" in shapes
         self.num_tokens, self.width = shapes["prompt_embeds"]
         self.clips = nn.ModuleList(_clip(config) for config in clips)
-        self.language = _language(language, self.width) if language else None
+        self.language = _language(language, family, self.width) if language else None
         self.pooled = shapes.get("pooled_prompt_embeds", (0,))[0]
         self.clip_is_read = family in {"sd3", "sdxl"}  # by token; FLUX reads the pooled embedding alone
 
@@ -78,13 +81,12 @@ class RandomText(nn.Module):
     def _read(self, count: int, length: int) -> Tensor:
         """Return what the family takes of its language model's layers."""
         assert self.language is not None
-        if self.family == "qwen":
-            hidden: Tensor = self.language(self._ids(count, length + TEMPLATE)).last_hidden_state
-            return hidden[:, TEMPLATE:]
-        if self.family not in {"flux2", "zimage"}:
+        if self.family not in _STATES:
             return self.language(self._ids(count, length)).last_hidden_state  # type: ignore[no-any-return]
-        states = self.language(self._ids(count, length), output_hidden_states=True).hidden_states
-        return torch.cat([states[i] for i in (9, 18, 27)], 2) if self.family == "flux2" else states[-2]
+        dropped = TEMPLATE if self.family == "qwen" else 0
+        ids = self._ids(count, length + dropped)
+        states = self.language(ids, output_hidden_states=True, use_cache=False).hidden_states
+        return torch.cat([states[i][:, dropped:] for i in _STATES[self.family]], 2)
 
     def _ids(self, count: int, length: int) -> Tensor:
         return torch.randint(3, 30_000, (count, length), device=next(self.parameters()).device)
@@ -94,12 +96,17 @@ def _clip(config: dict[str, Any]) -> Any:
     return CLIPTextModelWithProjection(CLIPTextConfig(**config, projection_dim=config["hidden_size"]))
 
 
-def _language(kind: str, width: int) -> Any:
-    if kind == "qwen2.5":
-        return Qwen2Model(Qwen2Config(**_QWEN25, num_hidden_layers=28, vocab_size=152_064))
+def _language(kind: str, family: str, width: int) -> Any:
+    if kind == "qwen2.5":  # with the tower for images that it brings, which runs for none
+        text = {**_QWEN25, "num_hidden_layers": 28, "vocab_size": 152_064, "rope_parameters": _MROPE}
+        vision = {"out_hidden_size": _QWEN25["hidden_size"]}
+        return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
     if kind == "qwen3":
-        size = _QWEN3_4B if width in (_QWEN3_4B["hidden_size"], 3 * _QWEN3_4B["hidden_size"]) else _QWEN3_8B
-        return Qwen3Model(Qwen3Config(**size, **_QWEN3, vocab_size=151_936))
+        small = width in (_QWEN3_4B["hidden_size"], 3 * _QWEN3_4B["hidden_size"])
+        config = Qwen3Config(
+            **(_QWEN3_4B if small else _QWEN3_8B), **_QWEN3, vocab_size=151_936, tie_word_embeddings=small
+        )
+        return Qwen3ForCausalLM(config) if family == "flux2" else Qwen3Model(config)
     if kind == "umt5":
         return UMT5EncoderModel(UMT5Config(**_XXL, **_GATED, vocab_size=256_384))
     return T5EncoderModel(T5Config(**_XXL, **_GATED, vocab_size=32_128))

@@ -109,8 +109,10 @@ def random_decoder(channels: int, device: torch.device, dtype: torch.dtype) -> t
 def materialise(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """Give a module of the meta device memory on another, and random numbers small enough to stay finite in float16."""
     module = module.eval().requires_grad_(False).to(dtype).to_empty(device=device)
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point():
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if name.endswith("running_var"):
+            nn.init.ones_(tensor)
+        elif tensor.is_floating_point():
             nn.init.normal_(tensor, std=STD)
         else:
             tensor.copy_(torch.arange(tensor.numel(), device=device).view_as(tensor))  # positions of tokens

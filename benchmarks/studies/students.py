@@ -82,9 +82,9 @@ def _timed(folder: Path, result: Path, work: Callable[[], object]) -> float:
 
 
 def measure(model: str, name: str, sample: Sampler, captions: Sequence[str], seed: int, sheet: Path) -> Record:
-    """Score a sampler; the first seed's first samples are kept as a sheet, for the pictures."""
+    """Score a sampler; the first seed's samples of the first captions are kept as a sheet, for the pictures."""
     if seed == 0:
-        few = captions[:NUM_PICTURED]
+        few = captions[: min(NUM_PICTURED, len(set(captions)))]  # each may come several times
         sheet.parent.mkdir(parents=True, exist_ok=True)
         save_sheet([item for i in range(0, len(few), PER_ROW) for item in sample(few[i : i + PER_ROW], i)], sheet)
     return {"scores": score(sample, captions, f"{name}, seed {seed}", seed=10_000 * (seed + 1), model=model)}

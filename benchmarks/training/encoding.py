@@ -97,8 +97,13 @@ class Drawn(Cache):
         self.buckets, self.captions = [(Bucket(), range(AT_A_TIME))], []
         self._latents = {size: draw(AT_A_TIME, base.num_channels, *size) for size in set(sizes)}
         dtype = next(base.parameters()).dtype
-        self._cond = {name: draw(AT_A_TIME, *shape).to(dtype) for name, shape in base.cond_shapes.items()}
-        self.uncond = {name: draw(1, *shape).to(dtype) for name, shape in base.cond_shapes.items()}
+
+        def texts(count: int) -> dict[str, Tensor]:
+            found = {name: draw(count, *shape).to(dtype) for name, shape in base.cond_shapes.items()}
+            masks = {name: torch.ones_like(each, dtype=torch.bool) for name, each in found.items() if "mask" in name}
+            return found | masks
+
+        self._cond, self.uncond = texts(AT_A_TIME), texts(1)
 
     def latents(self, samples: Sequence[int], size: Size) -> Tensor:
         """Return latents."""

@@ -106,13 +106,17 @@ def test_it_stands_in_for_a_familys_autoencoder_and_keeps_its_normalisation(tmp_
 def test_what_is_no_tiny_autoencoder_is_refused_in_a_line(tmp_path):
     encoder, decoder = parts(4, False)
     folder = write(tmp_path / "tiny", encoder, decoder, ".pth")
-    for model, line in (("random-flux2-none", "expected random-"), ("random-wan", "whose latents have frames")):
+    for model, line in (("random-flux2-none", "expected random-"), ("random-wan", "in the place of Wan's")):
         with pytest.raises(ValueError, match=line):
             load_latents(model, tiny=folder)
     with pytest.raises(ValueError, match="of 4 channels, got 16"):
         load_latents("random-sd3", tiny=write(tmp_path / "wide", *parts(16, False), ".safetensors"))
     with pytest.raises(ValueError, match="a folder of its two, got"):
         load_tiny_autoencoder(tmp_path / "nowhere")
+    save_file(encoder.state_dict(), folder / "taesd_encoder.safetensors")
+    with pytest.raises(ValueError, match="got several: name the file of one"):
+        load_tiny_autoencoder(folder)
+    (folder / "taesd_encoder.safetensors").unlink()
     (folder / "taef2_encoder.pth").unlink()
     with pytest.raises(ValueError, match="expected a tiny autoencoder's encoder in"):
         load_tiny_autoencoder(folder)

@@ -39,4 +39,6 @@ def compiling(backend: str, bound: int) -> str:
 
 
 def _kind(layer: nn.Module) -> tuple[object, ...]:
-    return type(layer), *((name, tuple(tensor.shape)) for name, tensor in layer.named_parameters())
+    # Z-Image's blocks that refine the image are as the others, but for what they are given: its ids tell.
+    refines = getattr(layer, "layer_id", 0) >= 1000
+    return type(layer), refines, *((name, tuple(tensor.shape)) for name, tensor in layer.named_parameters())

@@ -1,14 +1,14 @@
 """Load a family from a diffusers directory or hub id, part by part."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from swd_data import read_object, reading
 
@@ -70,11 +70,16 @@ def family_of(model: str) -> "Family":
         index = Path(path) / "model_index.json"
         if not index.is_file():
             raise ValueError(f"expected a diffusers directory with model_index.json, got {path}")
-        name = str(read_object(index, "a pipeline's index").get("_class_name", "no _class_name"))
+        found: Mapping[str, Any] = read_object(index, "a pipeline's index")
     else:
-        name = _hub_class_name(path)
+        found = _hub_index(path)
+    name = str(found.get("_class_name", "no _class_name"))
     if name not in _FAMILIES:
         raise ValueError(f"expected a pipeline of {', '.join(_FAMILIES)}, got {name} in {path}")
+    if found.get("boundary_ratio") is not None:
+        raise ValueError(f"expected a model of one transformer, got two experts in {path}, which are not supported yet")
+    if found.get("is_distilled"):
+        raise ValueError(f"expected a model that takes guidance, got a distilled one in {path}: take its base model")
     family: Family = import_module(f"swd_models.families.{_FAMILIES[name]}").FAMILY
     return family
 
@@ -216,14 +221,14 @@ def _known(model: str) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
-def _hub_class_name(model: str) -> str:
+def _hub_index(model: str) -> Mapping[str, Any]:
     known = _known(model)
     if known:
-        return str(known["pipeline"])
+        return {"_class_name": known["pipeline"]}
     from diffusers import DiffusionPipeline
 
     try:
-        return str(DiffusionPipeline.load_config(model)["_class_name"])
+        return cast(Mapping[str, Any], DiffusionPipeline.load_config(model))
     except OSError as error:
         raise ValueError(
             f"expected a diffusers directory or a hub id, got {model!r}, which is neither on disk nor reachable: log "

@@ -95,6 +95,8 @@ class Text:
 
     tokenizer: ClassVar[str | None] = None
     """The pipeline's tokenizer whose texts may be of any length; None: there is none."""
+    any_length: ClassVar[bool] = False
+    """Whether the pipeline's text is as long as a batch's captions: then blocks meet many shapes."""
     negative: ClassVar[str] = ""
     """What guidance guides away from, as the pipeline does."""
 
@@ -195,7 +197,8 @@ def trim(cond: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> dict[str,
 
 def cut(cond: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
     """Return `cond` with its texts cut to a length."""
-    return {name: each[:, :length] if name.startswith("prompt_embeds") else each for name, each in cond.items()}
+    texts = (name for name in cond if name.startswith("prompt_embeds"))
+    return dict(cond) | {name: cond[name][:, :length].contiguous() for name in texts}
 
 
 def as_long_as(cond: Mapping[str, Tensor], uncond: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -213,11 +216,13 @@ class Teacher:
         """Take a pipeline, as diffusers has them, the blocks of its denoiser, and its text."""
         self.pipe, self.latents, self.layers = pipe, latents, layers
         self.options, self.guiding = text.options if text else {}, (text or Text).guiding
+        self._any_length = text is not None and text.any_length
         pipe.set_progress_bar_config(disable=True)
 
     def compile(self, backend: str, num_sizes: int) -> int:
         """Compile the blocks for sampling in so many sizes; return the most compilations that there will be."""
-        return compile_layers(self.layers, backend, 4 * num_sizes)  # last batches are smaller, guidance doubles
+        versions = 4 * num_sizes  # last batches are smaller, guidance doubles
+        return compile_layers(self.layers, backend, versions, dynamic=self._any_length)
 
     def pixels(
         self,

@@ -50,7 +50,12 @@ def load_tiny_autoencoder(path: Path | str) -> AutoencoderTiny:
     """
     state: State = {}
     for file in _files(Path(path)):
-        state |= _named(_read(file), file)
+        named = _named(_read(file), file)
+        if named.keys() & state.keys():
+            raise ValueError(
+                f"expected one tiny autoencoder in {path}, got several: name the file of one, or its folder"
+            )
+        state |= named
     missing = [part for part in PARTS if not any(key.startswith(part) for key in state)]
     if missing:
         raise ValueError(f"expected a tiny autoencoder's {' and '.join(missing)} in {path}, got none: add the file")
@@ -65,7 +70,7 @@ def load_tiny_autoencoder(path: Path | str) -> AutoencoderTiny:
     except (RuntimeError, LookupError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"expected a tiny autoencoder as TAESD is built in {path}, got another: {reason:.120}"
+            f"expected a tiny autoencoder as TAESD is built in {path}, got another, choose its file: {reason:.120}"
         ) from error
     return vae.float().eval().requires_grad_(False)
 
@@ -79,7 +84,7 @@ def replace_autoencoder(latents: Latents, path: Path | str) -> None:
     tiny, config = load_tiny_autoencoder(path), latents.vae.config
     if "z_dim" in config:
         raise ValueError(
-            f"expected no tiny autoencoder for a model whose latents have frames, got {path}: leave it out"
+            f"expected no tiny autoencoder in the place of Wan's or Qwen-Image's autoencoder, got {path}: leave it out"
         )
     wanted, found = int(config["latent_channels"]), int(tiny.config.latent_channels)
     if wanted != found:
@@ -95,7 +100,9 @@ def _files(path: Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.glob("*") if file.suffix in SUFFIXES)
     if not found:
-        raise ValueError(f"expected a tiny autoencoder's {' or '.join(SUFFIXES)}, or a folder of its two, got {path}")
+        raise ValueError(
+            f"expected a tiny autoencoder's {' or '.join(SUFFIXES)}, or a folder of its two, got {path}: check it"
+        )
     return found
 
 
@@ -103,9 +110,11 @@ def _read(file: Path) -> State:
     try:
         state: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"expected tensors alone in {file}, got what cannot be read as such") from error
+        raise ValueError(
+            f"expected tensors alone in {file}, got what cannot be read as such: download it again"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"expected a tiny autoencoder's tensors in {file}, got {type(state).__name__}")
+        raise ValueError(f"expected a tiny autoencoder's tensors in {file}, got {type(state).__name__}: choose another")
     return state
 
 
@@ -118,6 +127,6 @@ def _named(state: State, file: Path) -> State:
     for key, value in state.items():
         index, _, rest = key.partition(".")
         if not index.isdecimal():
-            raise ValueError(f"expected the layers of a tiny autoencoder in {file}, got {key}")
+            raise ValueError(f"expected the layers of a tiny autoencoder in {file}, got {key}: choose another file")
         named[f"{part}.layers.{int(index) - first}.{rest}"] = value
     return named

@@ -41,7 +41,9 @@ class Measurement:
         """Return the law over space with the floor that its autoencoder adds; None: none is seen."""
         law = _law(self.space, 2.0, floor=True) if self.space.extent >= 12 else None
         # A floor below the lowest power's tenth, or one that may be anything, is none.
-        lowest = float(self.space.power[self.space.power > 0].min())
+        space = self.space
+        fitted = space.power[(space.cycles >= 2) & (space.cycles <= space.extent / 2) & (space.power > 0)]
+        lowest = float(fitted.min()) if len(fitted) else 0.0
         seen = law is not None and law.floor_interval is not None and law.floor_interval[0] > lowest / 10
         return law if seen else None
 

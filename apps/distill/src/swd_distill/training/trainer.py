@@ -118,7 +118,10 @@ class Trainer:
     def _descend(
         self, network: Network, terms: Callable[[Draw], LossTerms], step: int, update: str
     ) -> dict[str, Tensor]:
-        """Update a network; count its FLOPs where none like it was counted before (compiled blocks do not tell)."""
+        """Update a network; count its FLOPs where none like it was counted before (compiled blocks do not tell).
+
+        Where captions differ in length, those of the first batch stand for its stage.
+        """
         draws = self._draws(step, update)
         shares = [partial(terms, draw) for draw in draws]
         like = update, draws[0].stage(self.schedule, self.recipe), draws[0].bucket(self.cache)

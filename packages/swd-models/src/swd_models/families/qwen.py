@@ -108,6 +108,8 @@ class QwenDenoiser(Denoiser):
 class QwenLatents(VideoLatents):
     """Latents of an `AutoencoderKLQwenImage`: Wan's, of one frame."""
 
+    bytes_a_pixel: float = 6921
+
     def pixels(self, size: Sequence[int]) -> Size:
         """Return height and width in pixels."""
         return tuple(side * self.vae.spatial_compression_ratio for side in size)
@@ -126,6 +128,7 @@ class QwenText(Text):
 
     tokenizer = "tokenizer"
     negative = " "
+    any_length = True
 
     @staticmethod
     def guiding(num_prompts: int, guidance: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Wan2.1 and Wan2.2 text-to-video: denoiser, latents, text, and the teacher's own sampler."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan, WanPipeline, WanTransformer3DModel
@@ -99,10 +99,13 @@ class VideoLatents:
     """Latents of Wan's causal `AutoencoderKLWan`, each channel of mean 0 and variance 1."""
 
     bytes_a_pixel: float = 253
+    patched: ClassVar[float] = 190
+    """As `bytes_a_pixel`, of Wan2.2's smaller model, whose autoencoder takes patches of 2x2 pixels."""
 
     def __init__(self, vae: AutoencoderKLWan | AutoencoderKLQwenImage) -> None:
         self.vae = vae.eval().requires_grad_(False)
-        self._mean, self._std = torch.tensor([vae.config.latents_mean, vae.config.latents_std]).view(2, -1, 1, 1, 1)
+        if vae.config.get("patch_size"):
+            self.bytes_a_pixel = self.patched
 
     def pixels(self, size: Sequence[int]) -> Size:
         """Return frames, height and width in pixels: the first latent frame stands for one frame, each other for 4."""
@@ -124,8 +127,9 @@ class VideoLatents:
         return videos.float().clamp(-1, 1)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        self._mean, self._std = self._mean.to(device), self._std.to(device)  # where they stay
-        return self._mean, self._std
+        config = self.vae.config
+        mean, std = torch.tensor([config.latents_mean, config.latents_std], device=device).view(2, -1, 1, 1, 1)
+        return mean, std
 
 
 class WanText(Text):

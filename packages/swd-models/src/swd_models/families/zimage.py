@@ -29,6 +29,7 @@ class ZImageDenoiser(Denoiser):
     """
 
     family = "zimage"
+    takes_float16 = False
     lora_targets = (
         r"(layers|noise_refiner|context_refiner)\.\d+"
         r"\.(attention\.to_[qkv]|attention\.to_out\.0|feed_forward\.w[123])"
@@ -143,6 +144,7 @@ class ZImageText(Text):
     """The last layer but one of Qwen3, padded with zeros; a mask tells how many tokens there are."""
 
     tokenizer = "tokenizer"
+    any_length = True
 
     @staticmethod
     def guiding(num_prompts: int, guidance: float) -> dict[str, Any]:
