@@ -99,7 +99,7 @@ def _clip(config: dict[str, Any]) -> Any:
 def _language(kind: str, family: str, width: int) -> Any:
     if kind == "qwen2.5":  # with the tower for images that it brings, which runs for none
         text = {**_QWEN25, "num_hidden_layers": 28, "vocab_size": 152_064, "rope_parameters": _MROPE}
-        vision = {"out_hidden_size": _QWEN25["hidden_size"]}
+        vision = {"hidden_size": 1280, "out_hidden_size": _QWEN25["hidden_size"]}
         return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
     if kind == "qwen3":
         small = width in (_QWEN3_4B["hidden_size"], 3 * _QWEN3_4B["hidden_size"])
