@@ -3,13 +3,12 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
@@ -31,31 +30,21 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
-    CLIPTextModelWithProjection,
-    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
-    T5Config,
-    T5EncoderModel,
     UMT5Config,
     UMT5EncoderModel,
 )
 
+from swd_models.random_parts import CHAT, PROMPTS, random_clip, random_t5, random_tokenizer, random_vae
 from swd_models.tiny import FLUX, FLUX2, POOLED, QWEN, SD3, SDXL, TEXT, WAN, ZIMAGE
 
 VERSION = 2  # of the pipelines below: a change makes cached ones anew
-NUM_TOKENS = 12
-CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"
-PROMPTS = tuple(
-    f"a {size} {color} {thing}" for size in ("big", "small") for color in ("red", "blue") for thing in ("cat", "dog")
-)
 
 
 def random_pipeline(name: str) -> Path:
@@ -82,81 +71,31 @@ def random_pipeline(name: str) -> Path:
     return folder
 
 
-def _tokenizer(texts: Iterable[str] = PROMPTS, marks: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """Make words of the prompts, and the bytes of any others, into tokens, and marks as they are."""
-    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel()
-    special = ["<pad>", "</s>", "<unk>", *marks]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet)
-    )
-    options = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=NUM_TOKENS, **options)
-
-
-def _clip(tokenizer: PreTrainedTokenizerFast, width: int, kind: Any = CLIPTextModelWithProjection) -> Any:
-    return kind(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            projection_dim=width,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=NUM_TOKENS,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-
-
-def _t5(tokenizer: PreTrainedTokenizerFast, kind: Any = T5EncoderModel, config: Any = T5Config) -> Any:
-    return kind(config(vocab_size=len(tokenizer), d_model=TEXT, d_kv=12, d_ff=48, num_layers=2, num_heads=2))
-
-
-def _vae(num_levels: int = 3, kind: Any = AutoencoderKL, **config: object) -> Any:
-    """Build an autoencoder with 4 channels, f4 with three levels."""
-    return kind(
-        down_block_types=("DownEncoderBlock2D",) * num_levels,
-        up_block_types=("UpDecoderBlock2D",) * num_levels,
-        block_out_channels=(8,) * num_levels,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=64,
-        mid_block_add_attention=False,
-        **config,
-    )
-
-
 def _sd3_pipeline() -> DiffusionPipeline:
-    tokenizer = _tokenizer()
+    tokenizer = random_tokenizer()
     half = POOLED // 2
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(**SD3),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=_clip(tokenizer, half),
+        vae=random_vae(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=random_clip(tokenizer, half),
         tokenizer=tokenizer,
-        text_encoder_2=_clip(tokenizer, half),
+        text_encoder_2=random_clip(tokenizer, half),
         tokenizer_2=tokenizer,
-        text_encoder_3=_t5(tokenizer),
+        text_encoder_3=random_t5(tokenizer),
         tokenizer_3=tokenizer,
     )
 
 
 def _flux_pipeline() -> DiffusionPipeline:
-    tokenizer = _tokenizer()
+    tokenizer = random_tokenizer()
     return FluxPipeline(
         transformer=FluxTransformer2DModel(**FLUX),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=_vae(shift_factor=0.1, scaling_factor=0.4, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=_clip(tokenizer, POOLED, CLIPTextModel),
+        vae=random_vae(shift_factor=0.1, scaling_factor=0.4, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=random_clip(tokenizer, POOLED, CLIPTextModel),
         tokenizer=tokenizer,
-        text_encoder_2=_t5(tokenizer),
+        text_encoder_2=random_t5(tokenizer),
         tokenizer_2=tokenizer,
     )
 
@@ -193,19 +132,19 @@ def _wan22_pipeline() -> DiffusionPipeline:
 
 
 def _wan_pipeline(config: dict[str, Any] = WAN, vae: dict[str, Any] = _WAN_VAE, **options: Any) -> DiffusionPipeline:
-    tokenizer = _tokenizer()
+    tokenizer = random_tokenizer()
     return WanPipeline(
         **options,
         transformer=WanTransformer3DModel(**config),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=AutoencoderKLWan(**vae),
-        text_encoder=_t5(tokenizer, UMT5EncoderModel, UMT5Config),
+        text_encoder=random_t5(tokenizer, UMT5EncoderModel, UMT5Config),
         tokenizer=tokenizer,
     )
 
 
 def _sdxl_pipeline() -> DiffusionPipeline:
-    tokenizer = _tokenizer()
+    tokenizer = random_tokenizer()
     wide = 2 * TEXT - POOLED
     return StableDiffusionXLPipeline(
         unet=UNet2DConditionModel(**SDXL),
@@ -216,18 +155,18 @@ def _sdxl_pipeline() -> DiffusionPipeline:
             timestep_spacing="leading",
             steps_offset=1,
         ),
-        vae=_vae(num_levels=4, scaling_factor=0.5),
-        text_encoder=_clip(tokenizer, wide, CLIPTextModel),
+        vae=random_vae(num_levels=4, scaling_factor=0.5),
+        text_encoder=random_clip(tokenizer, wide, CLIPTextModel),
         tokenizer=tokenizer,
-        text_encoder_2=_clip(tokenizer, POOLED),
+        text_encoder_2=random_clip(tokenizer, POOLED),
         tokenizer_2=tokenizer,
     )
 
 
 def _flux2_pipeline() -> DiffusionPipeline:
-    tokenizer = _tokenizer()
+    tokenizer = random_tokenizer()
     tokenizer.chat_template = CHAT
-    vae = _vae(kind=AutoencoderKLFlux2)
+    vae = random_vae(kind=AutoencoderKLFlux2)
     torch.nn.init.normal_(vae.bn.running_mean, std=0.1)
     torch.nn.init.uniform_(vae.bn.running_var, 0.5, 1.5)
     text = Qwen3Config(
@@ -250,7 +189,7 @@ def _flux2_pipeline() -> DiffusionPipeline:
 
 def _qwen_pipeline() -> DiffusionPipeline:
     template = QwenImagePipeline(None, None, None, None, None).prompt_template_encode
-    tokenizer = _tokenizer((*PROMPTS, template.lower()), marks=("<|im_start|>", "<|im_end|>"))
+    tokenizer = random_tokenizer((*PROMPTS, template.lower()), marks=("<|im_start|>", "<|im_end|>"))
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": TEXT,
@@ -271,7 +210,7 @@ def _qwen_pipeline() -> DiffusionPipeline:
 
 
 def _zimage_pipeline() -> DiffusionPipeline:
-    tokenizer = _tokenizer()
+    tokenizer = random_tokenizer()
     tokenizer.chat_template = CHAT
     transformer = ZImageTransformer2DModel(**ZIMAGE)
     for token in (transformer.x_pad_token, transformer.cap_pad_token):
@@ -288,7 +227,7 @@ def _zimage_pipeline() -> DiffusionPipeline:
     return ZImagePipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(shift_factor=0.1, scaling_factor=0.4, use_quant_conv=False, use_post_quant_conv=False),
+        vae=random_vae(shift_factor=0.1, scaling_factor=0.4, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=Qwen3Model(text),
         tokenizer=tokenizer,
     )
