@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from swd_models import load_denoiser
-from swd_models.parts import as_long_as, trim
+from swd_models.parts import expand, trim
 from swd_models.tiny import SIZES, TINY, tiny_cond
 
 LENGTHS = (5, 40, 32)  # of Z-Image 32, 64 and 32 tokens with those that fill up
@@ -40,23 +40,26 @@ def test_what_stands_behind_a_caption_changes_nothing(family):
         assert torch.equal(denoiser(x_t, sigma, cond).x0, denoiser(x_t, sigma, other).x0)
 
 
+@pytest.mark.parametrize("lengths", [(5, 20, 11), (20, 20, 20), (32, 32, 32), (0, 0, 0)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_padding_that_no_text_reaches_is_left_out_and_changes_nothing(family):
+def test_padding_that_no_text_reaches_is_left_out_and_changes_nothing(family, lengths):
     denoiser, x_t, sigma, cond = inputs(family)
-    cond["prompt_embeds_mask"] = torch.arange(48) < torch.tensor([5, 20, 11])[:, None]
-    uncond = {name: value[:1] for name, value in cond.items()}
-    short = trim(cond, uncond)
-    assert {value.shape[1] for value in short.values()} == {32}
-    assert {value.shape[1] for value in trim(cond, {"prompt_embeds_mask": torch.ones(1, 40)}).values()} == {48}
-    assert as_long_as(short, uncond)["prompt_embeds"].shape == short["prompt_embeds"].shape
+    cond["prompt_embeds_mask"] = torch.arange(48) < torch.tensor(lengths)[:, None]
+    short = trim(cond)
+    alike = len(set(lengths)) == 1 and lengths[0] > 0
+    assert ("prompt_embeds_mask" in short) is not alike  # texts of one length need none
+    assert short["prompt_embeds"].shape[1] == (lengths[0] if alike else 32)
+    assert short["prompt_embeds"].is_contiguous()
     with torch.no_grad():
         torch.testing.assert_close(denoiser(x_t, sigma, short).x0, denoiser(x_t, sigma, cond).x0, rtol=1e-4, atol=1e-5)
 
 
 def test_text_without_a_mask_stays_as_it_is():
-    cond = tiny_cond("sd3", 2)
-    assert trim(cond, cond) == cond
-    assert as_long_as(cond, tiny_cond("sd3", 1))["pooled_prompt_embeds"].shape == cond["pooled_prompt_embeds"].shape
+    cond = tiny_cond("sd3", 1)
+    assert trim(cond) == cond
+    assert {name: value.shape for name, value in expand(cond, 3).items()} == {
+        name: (3, *value.shape[1:]) for name, value in cond.items()
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)

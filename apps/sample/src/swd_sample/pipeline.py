@@ -12,7 +12,7 @@ from swd_models import Denoiser, load_denoiser, load_latents, load_lora, load_te
 from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit
 from swd_models.lora.files import text_tokens_of
-from swd_models.parts import Latents, Media, Text, as_long_as, trim
+from swd_models.parts import Latents, Media, Text, expand, trim
 from swd_models.placing import decode_in_tiles, place
 from swd_models.quantized import Base, check_base
 from swd_sample.media import to_media
@@ -118,9 +118,9 @@ class SwDPipeline:
         passes = 1 if guidance == 1.0 else 2
         if passes == 2 and self.denoiser.guidance is not None:
             passes, cond = 1, cond | {"guidance": torch.full((len(prompts),), guidance, device=device)}
-        none = self.text.uncond() if passes == 2 else {}
-        cond = trim(cond, none) if self._trims else cond
-        uncond = as_long_as(cond, none)
+        uncond = expand(self.text.uncond(), len(prompts)) if passes == 2 else {}
+        if self._trims:
+            cond, uncond = trim(cond), trim(uncond)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
             x0 = self.denoiser.denoise(x_t, sigma, cond)

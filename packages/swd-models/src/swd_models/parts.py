@@ -82,7 +82,7 @@ def encode_mode(vae: Any, pixels: Tensor) -> Tensor:
     return z
 
 
-TRIM = 32
+MASK, TRIM = "prompt_embeds_mask", 32
 MAX_TOKENS = 512
 """Beyond which diffusers encodes no text."""
 
@@ -179,31 +179,29 @@ def padded(tokens: Sequence[Tensor], length: int) -> dict[str, Tensor]:
     for row, text in zip(cond, tokens, strict=True):
         row[: len(text)] = text[:length]
     mask = torch.arange(length) < torch.tensor([[len(text)] for text in tokens])
-    return {"prompt_embeds": cond, "prompt_embeds_mask": mask.to(cond.device)}
+    return {"prompt_embeds": cond, MASK: mask.to(cond.device)}
 
 
-def trim(cond: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `cond` without the padding that no text of it or of `others` reaches; as it is where it has no mask.
+def trim(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `cond` without the padding that no text of it reaches; as it is where it has no mask.
 
-    What is padding no sample sees, yet it is computed: of 512 tokens most captions fill a tenth. Lengths are rounded up
-    to TRIM, so that few shapes come up.
+    What is padding no sample sees, yet it is computed: of 512 tokens most captions fill a tenth. Texts of one length
+    need no mask, without which attention has its fastest kernels; else the length is rounded up to TRIM, so that few
+    shapes come up.
     """
-    masks = [each["prompt_embeds_mask"] for each in (cond, *others) if "prompt_embeds_mask" in each]
-    if not masks:
+    if MASK not in cond:
         return dict(cond)
-    longest = max(int(mask.sum(1).max()) for mask in masks)
-    return cut(cond, -(-longest // TRIM) * TRIM)
+    lengths = cond[MASK].sum(1)
+    longest, alike = int(lengths.max()), bool(((lengths == lengths[0]) & (lengths > 0)).all())
+    length = longest if alike else max(TRIM, -(-longest // TRIM) * TRIM)
+    names = [name for name in cond if name.startswith("prompt_embeds") and not (alike and name == MASK)]
+    others = {name: value for name, value in cond.items() if not name.startswith("prompt_embeds")}
+    return others | {name: cond[name][:, :length].contiguous() for name in names}
 
 
-def cut(cond: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
-    """Return `cond` with its texts cut to a length."""
-    texts = (name for name in cond if name.startswith("prompt_embeds"))
-    return dict(cond) | {name: cond[name][:, :length].contiguous() for name in texts}
-
-
-def as_long_as(cond: Mapping[str, Tensor], uncond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the embedding of no prompt (1, ...) for each sample of `cond`, its text as long."""
-    return {name: uncond[name][:, : like.shape[1]].expand_as(like) for name, like in cond.items() if name in uncond}
+def expand(cond: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return the embedding of one prompt (1, ...) for so many samples."""
+    return {name: value.expand(count, *value.shape[1:]) for name, value in cond.items()}
 
 
 class Teacher:

@@ -72,7 +72,7 @@ class Draw:
         bucket, among = cache.buckets[self.bucket(cache)]
         stage, key = self.stage(bucket.schedule(schedule), recipe), (self.seed, self.step, self.update, "sample")
         samples = [among[integer(len(among), *key, i)] for i in self.places]
-        real, cond = cache.latents(samples, stage.target), trim(cache.cond(samples), cache.uncond)
+        real, cond = cache.latents(samples, stage.target), trim(cache.cond(samples))
         upscaled = None
         if stage.index > 0:
             upscaled = upscale(cache.latents(samples, stage.source), stage.target, schedule.upscaler)

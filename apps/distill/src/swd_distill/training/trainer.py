@@ -26,7 +26,7 @@ from swd_losses import (
 )
 from swd_models import Roles
 from swd_models.adapters import adapter_parameters
-from swd_models.parts import as_long_as
+from swd_models.parts import expand, trim
 from swd_schedules import Stage
 
 FIRST_FAKE = "fake-0"
@@ -43,7 +43,7 @@ class Trainer:
         if roles.teacher.guidance is not None:  # told, not composed of two passes; student and fake keep the default
             roles.teacher.guidance = recipe.guidance
         # The empty prompt is the same for all samples and updates: it stays on the device.
-        self.uncond = {key: value.to(self.device) for key, value in cache.uncond.items()}
+        self.uncond = {key: value.to(self.device) for key, value in trim(cache.uncond).items()}
         training = config.training
         self.places = share_places(config)
         self._flops: dict[tuple[str, Stage, int], int] = {}
@@ -202,7 +202,7 @@ class Trainer:
             return self.mmd(x0, batch.real, batch.cond, sigma, noise)
         if name == "dmd":
             told = self.roles.teacher.guidance is not None
-            uncond = None if told else as_long_as(batch.cond, self.uncond)
+            uncond = None if told else expand(self.uncond, len(x0))
             return self.dmd(x0, batch.cond, uncond, sigma, noise)
         return self.gan.generator(x0, batch.cond, sigma, noise)
 

@@ -12,7 +12,7 @@ from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
 from swd_models.families.flux import PATCH, check_size, pack, unpack
 from swd_models.families.wan import VideoLatents, blocks
-from swd_models.parts import Size, Text, padded
+from swd_models.parts import MASK, Size, Text, padded
 from swd_models.positions import rotations
 from swd_models.prediction import Prediction
 
@@ -20,8 +20,9 @@ from swd_models.prediction import Prediction
 class QwenDenoiser(Denoiser):
     """Predict x0 with a `QwenImageTransformer2DModel`.
 
-    `cond` holds `prompt_embeds` (B, L, D) and `prompt_embeds_mask` (B, L), true where there is text. Positions of the
-    image are centred on 0 at every size, and those of text begin where the image ends: they depend on the size.
+    `cond` holds `prompt_embeds` (B, L, D) and, where lengths differ, `prompt_embeds_mask` (B, L), true where there is
+    text. Positions of the image are centred on 0 at every size, and those of text begin where the image ends: they
+    depend on the size.
     """
 
     family = "qwen"
@@ -68,7 +69,8 @@ class QwenDenoiser(Denoiser):
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.img_in.weight.dtype
         image = model.img_in(pack(x_t).to(dtype))
-        text, mask = model.txt_in(model.txt_norm(cond["prompt_embeds"].to(dtype))), cond["prompt_embeds_mask"].bool()
+        text, mask = model.txt_in(model.txt_norm(cond["prompt_embeds"].to(dtype))), cond.get(MASK)
+        mask = None if mask is None else mask.bool()
         time, positions = model.time_text_embed(sigma, image), self._positions(x_t.shape[-2:], text)
         features, last = None, self.last_block(block, stop)
         for index, layer in enumerate(self.layers):

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
 from swd_models.families.flux import PATCH, check_size
-from swd_models.parts import ImageLatents, Text, padded
+from swd_models.parts import MASK, ImageLatents, Text, padded
 from swd_models.positions import rotations
 from swd_models.prediction import Prediction
 
@@ -23,9 +23,10 @@ MULTIPLE = 32
 class ZImageDenoiser(Denoiser):
     """Predict x0 with a `ZImageTransformer2DModel`.
 
-    `cond` holds `prompt_embeds` (B, L, D) and `prompt_embeds_mask` (B, L), true where there is text, from the first
-    token on. The image's positions lie behind those of its own text: captions of any lengths may be in one batch.
-    Blocks count as they run: two refine the image, two the text, then come those of both, which have the features.
+    `cond` holds `prompt_embeds` (B, L, D) and, where lengths differ, `prompt_embeds_mask` (B, L), true where there is
+    text, from the first token on. The image's positions lie behind those of its own text, so that captions of any
+    lengths may be in one batch. Blocks count as they run: two refine the image, two the text, then come those of both,
+    which have the features.
     """
 
     family = "zimage"
@@ -83,15 +84,16 @@ class ZImageDenoiser(Denoiser):
         fill = model.x_pad_token.expand(len(x_t), -length % MULTIPLE, -1)
         image = torch.cat([embed(tokens.to(dtype)), fill], dim=1)
 
-        lengths = cond["prompt_embeds_mask"].bool().sum(1)
-        room = -cond["prompt_embeds"].shape[1] % MULTIPLE
+        full, mask = cond["prompt_embeds"].shape[1], cond.get(MASK)
+        lengths = mask.bool().sum(1) if mask is not None else torch.full((len(x_t),), full, device=x_t.device)
+        room = -full % MULTIPLE
         text = model.cap_embedder(pad(cond["prompt_embeds"], (0, 0, 0, room)).to(dtype))
         along = torch.arange(text.shape[1], device=x_t.device)
         text = torch.where(along[:, None] < lengths[:, None, None], text, model.cap_pad_token)
         ends = (
             -(-lengths // MULTIPLE) * MULTIPLE
         )  # of the learned tokens that fill up; nothing sees what is behind them
-        seen = along < ends[:, None]
+        seen = None if mask is None else along < ends[:, None]
         of_image, of_text = self._positions(ends, x_t.shape[-2:], image.shape[1], text.shape[1])
 
         for index, layer in enumerate(model.noise_refiner):
@@ -99,7 +101,7 @@ class ZImageDenoiser(Denoiser):
         for index, layer in enumerate(model.context_refiner, start=len(model.noise_refiner)):
             text = self.run(layer, text, seen, of_text, index=index, last=last)
         both, positions = torch.cat([image, text], dim=1), torch.cat([of_image, of_text], dim=1)
-        seen, features = pad(seen, (image.shape[1], 0), value=True), None
+        seen, features = None if seen is None else pad(seen, (image.shape[1], 0), value=True), None
         for index, layer in enumerate(model.layers, start=self.blocks.start):
             both = self.run(layer, both, seen, positions, time, index=index, last=last)
             if index == block:
