@@ -198,6 +198,8 @@ def _qwen_pipeline() -> DiffusionPipeline:
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 2, 2]},
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
     }
     vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": TEXT}
     return QwenImagePipeline(
