@@ -95,14 +95,15 @@ def _fit_floor(x: Floats, y: Floats, start: tuple[float, float], confidence: flo
     if not np.isfinite(covariance).all():
         raise ValueError("expected a power law above a floor, got one without: fit it so")
     spread = stats.t.ppf((1 + confidence) / 2, len(x) - 3) * np.sqrt(np.diag(covariance))
-    low, high = best - spread, best + spread
+    with np.errstate(over="ignore"):  # a floor that may be anything may be infinite
+        low, found, high = (np.exp(each) for each in (best - spread, best, best + spread))
     return PowerLaw(
-        amplitude=float(np.exp(best[0])),
+        amplitude=float(found[0]),
         exponent=float(-best[1]),
-        amplitude_interval=(float(np.exp(low[0])), float(np.exp(high[0]))),
-        exponent_interval=(float(-high[1]), float(-low[1])),
-        floor=float(np.exp(best[2])),
-        floor_interval=(float(np.exp(low[2])), float(np.exp(high[2]))),
+        amplitude_interval=(float(low[0]), float(high[0])),
+        exponent_interval=(float(-best[1] - spread[1]), float(-best[1] + spread[1])),
+        floor=float(found[2]),
+        floor_interval=(float(low[2]), float(high[2])),
     )
 
 
