@@ -168,6 +168,21 @@ def test_dmd_in_two_passes_gives_the_same_numbers(s):
     torch.testing.assert_close(separate.total, batched.total, rtol=1e-12, atol=0)
 
 
+def test_dmd_guides_as_it_is_told(s):
+    seen = []
+
+    def guide(x_t, sigma, with_cond, without, weight):
+        seen.append((x_t, sigma, weight))
+        return guided(with_cond, without, 2 * weight)
+
+    own = DMDObjective(s.teacher, s.fake, s.process, 2.0, guide)(s.x0, s.cond, s.uncond, s.sigma, s.noise)
+    plain = DMDObjective(s.teacher, s.fake, s.process, 4.0)(s.x0, s.cond, s.uncond, s.sigma, s.noise)
+    ((x_t, sigma, weight),) = seen
+    torch.testing.assert_close(x_t, s.x_t)
+    assert (sigma is s.sigma, weight) == (True, 2.0)
+    assert torch.equal(own.total, plain.total)
+
+
 def test_dmd_of_a_guidance_distilled_teacher(s):
     terms = DMDObjective(s.teacher, s.fake, s.process, 7.0)(s.x0, s.cond, None, s.sigma, s.noise)
     assert [call.batch for call in s.teacher.calls] == [B]

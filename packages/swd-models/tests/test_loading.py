@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,3 +109,20 @@ def test_a_hub_id_out_of_reach_is_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="neither on disk nor reachable"):
         family_of("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "line"),
+    [
+        ("random-wan", {"boundary_ratio": 0.875}, "of one transformer, got two experts in .*: take Wan2.2-TI2V-5B"),
+        ("random-flux2", {"is_distilled": True}, "takes guidance, got a distilled one in .*: take its base model"),
+    ],
+)
+def test_a_model_that_would_be_distilled_wrongly_is_refused(tmp_path, model, change, line):
+    index = json.loads((Path(resolve_model(model)) / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    assert family_of(str(tmp_path)) is family_of(model)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model_index.json").write_text(json.dumps(index | change))
+    with pytest.raises(ValueError, match=line):
+        family_of(str(tmp_path / "other"))

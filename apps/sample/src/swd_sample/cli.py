@@ -123,12 +123,12 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
         made_with={"model": model, "lora": checksum(find_lora(lora)), "base_lora": _base_loras(options)}
         | ({} if _base(options) == "bf16" else {"base": _base(options)})
         | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens})
-        | ({} if options.tiny is None else {"tiny": checksums(options.tiny)}),
+        | ({} if options.tiny is None else {"tiny": _checksums(options.tiny)}),
     )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 
-def checksums(path: Path) -> str:
+def _checksums(path: Path) -> str:
     """Return the checksums of a file, or of those of a folder."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     return " ".join(map(checksum, files))

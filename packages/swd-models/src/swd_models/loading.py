@@ -77,7 +77,7 @@ def family_of(model: str) -> "Family":
     if name not in _FAMILIES:
         raise ValueError(f"expected a pipeline of {', '.join(_FAMILIES)}, got {name} in {path}")
     if found.get("boundary_ratio") is not None:
-        raise ValueError(f"expected a model of one transformer, got two experts in {path}, which are not supported yet")
+        raise ValueError(f"expected a model of one transformer, got two experts in {path}: take Wan2.2-TI2V-5B")
     if found.get("is_distilled"):
         raise ValueError(f"expected a model that takes guidance, got a distilled one in {path}: take its base model")
     family: Family = import_module(f"swd_models.families.{_FAMILIES[name]}").FAMILY

@@ -71,12 +71,9 @@ class ZImageDenoiser(Denoiser):
         """Run the transformer as diffusers does, block by block: image and text alone, then as one sequence."""
         check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
-        model, key = self.backbone, f"{PATCH}-1"
-        embed, dtype, last = (
-            model.all_x_embedder[key],
-            model.all_x_embedder[key].weight.dtype,
-            self.last_block(block, stop),
-        )
+        model, key, last = self.backbone, f"{PATCH}-1", self.last_block(block, stop)
+        embed = model.all_x_embedder[key]
+        dtype = embed.weight.dtype
         time = model.t_embedder((1 - sigma) * model.t_scale).to(dtype)
 
         tokens = to_tokens(x_t)
@@ -90,9 +87,8 @@ class ZImageDenoiser(Denoiser):
         text = model.cap_embedder(pad(cond["prompt_embeds"], (0, 0, 0, room)).to(dtype))
         along = torch.arange(text.shape[1], device=x_t.device)
         text = torch.where(along[:, None] < lengths[:, None, None], text, model.cap_pad_token)
-        ends = (
-            -(-lengths // MULTIPLE) * MULTIPLE
-        )  # of the learned tokens that fill up; nothing sees what is behind them
+        # Up to there learned tokens fill up; nothing sees what is behind them.
+        ends = -(-lengths // MULTIPLE) * MULTIPLE
         seen = None if mask is None else along < ends[:, None]
         of_image, of_text = self._positions(ends, x_t.shape[-2:], image.shape[1], text.shape[1])
 
