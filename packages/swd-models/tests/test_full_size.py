@@ -18,7 +18,7 @@ FLUX, WAN = "black-forest-labs/FLUX.1-dev", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 QWEN, ZIMAGE = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image"
 KLEIN, KLEIN_9B = "black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"
-WAN22 = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+WAN22, WAN22_A14B = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
 
 # Billions of parameters as published; the block whose features feed the losses (appendix A; the middle of the U-Net; of
 # models outside the paper ours, about the middle).
@@ -33,11 +33,12 @@ MODELS = {
     KLEIN: (3.88, 10),
     KLEIN_9B: (9.08, 12),
     WAN22: (5.00, 15),
+    WAN22_A14B: (14.29, 20),  # each expert
 }
 # Pixels of latents a token, and the width of features.
 TOKENS = {MEDIUM: (4, 1536), LARGE: (4, 2432), FLUX: (4, 3072), WAN: (4, 1536), SDXL: (16, 1280)}
 TOKENS |= {QWEN: (4, 3072), ZIMAGE: (4, 3840), KLEIN: (4, 3072), KLEIN_9B: (4, 4096)}
-TOKENS |= {WAN22: (4, 3072)}
+TOKENS |= {WAN22: (4, 3072), WAN22_A14B: (4, 5120)}
 SCHEDULES = {
     MEDIUM: ("sd35-medium-6", "sd35-medium-4", "sd35-medium-6-constant-32", "sd35-medium-6-full"),
     LARGE: ("sd35-large-4", "sd35-large-4-full"),
@@ -49,6 +50,7 @@ SCHEDULES = {
     KLEIN: ("flux2-4",),
     KLEIN_9B: ("flux2-4",),
     WAN22: ("wan22-5b-4",),
+    WAN22_A14B: ("wan-4",),
 }
 # Layers with adapters, counted by hand from the architecture: (in attention, in MLPs).
 TARGETS = {
@@ -62,6 +64,7 @@ TARGETS = {
     KLEIN: (4 * 5 + 2 * 20, 4 * 5),
     KLEIN_9B: (4 * 8 + 2 * 24, 4 * 8),
     WAN22: (8 * 30, 2 * 30),
+    WAN22_A14B: (8 * 40, 2 * 40),
 }
 
 

@@ -114,7 +114,6 @@ def test_a_hub_id_out_of_reach_is_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("model", "change", "line"),
     [
-        ("random-wan", {"boundary_ratio": 0.875}, "of one transformer, got two experts in .*: take Wan2.2-TI2V-5B"),
         ("random-flux2", {"is_distilled": True}, "takes guidance, got a distilled one in .*: take its base model"),
     ],
 )

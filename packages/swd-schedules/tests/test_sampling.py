@@ -95,3 +95,16 @@ def test_gradients_reach_the_denoiser_through_every_stage() -> None:
     sample_scalewise(lambda x_t, _: gain * x_t, TINY_4, (1, 2), generator=seeded()).sum().backward()
     assert gain.grad is not None
     assert gain.grad != 0
+
+
+def test_two_halves_are_the_whole() -> None:
+    generator = seeded()
+    start = sample_scalewise(shrink, VIDEO, (2, 3), generator=generator, levels=(0.875, 1.0))
+    assert start.shape[2:] == (3, 4, 8)
+    result = sample_scalewise(shrink, VIDEO, (2, 3), generator=generator, levels=(0.0, 0.875), start=start)
+    assert torch.equal(result, sample_scalewise(shrink, VIDEO, (2, 3), generator=seeded()))
+
+
+def test_levels_without_a_stage_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected levels that hold a stage of 1000@2x4x6 .*, got 0 to 0\.5: none"):
+        sample_scalewise(shrink, VIDEO, (2, 3), levels=(0.0, 0.5))

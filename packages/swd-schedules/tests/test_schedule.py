@@ -46,6 +46,14 @@ def test_full_scale_keeps_timesteps_at_the_final_size() -> None:
     assert SCHEDULE.full_scale() == ScaleSchedule.square((1000.0, 896.0, 737.0), (16, 16, 16))
 
 
+def test_a_level_at_a_boundary_is_of_the_noisier_side() -> None:
+    stages = SCHEDULE.stages
+    assert SCHEDULE.within(0.896, 1.0) == stages[:2]
+    assert SCHEDULE.within(0.0, 0.896) == stages[2:]
+    assert SCHEDULE.within(0.0, 1.0) == stages
+    assert SCHEDULE.within(0.9, 0.95) == ()
+
+
 def test_text_is_one_compact_line() -> None:
     assert str(SCHEDULE) == "1000@8x8 -> 896@8x8 -> 737@16x16"
     assert str(presets.WAN_4).startswith("1000@6x20x34 -> 895.9@11x30x52")

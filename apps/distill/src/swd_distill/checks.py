@@ -33,10 +33,23 @@ def check(config: Config) -> None:
 
 
 def check_model(config: Config) -> None:
-    """Raise ValueError for sizes or a block that the model does not have."""
+    """Raise ValueError for sizes or a block that the model does not have, or an expert without a stage."""
     from swd_distill.data.buckets import schedules_of
-    from swd_models.loading import check_fit, check_text
+    from swd_distill.training.batches import check_levels, recipe_within
+    from swd_models.loading import check_fit, check_text, experts_of
 
+    for expert in (experts := experts_of(config.model)):
+        check_levels(recipe_within(config.recipe, expert.levels))
+        if not config.scales.within(*expert.levels):
+            raise ValueError(
+                f"expected stages for both experts of {config.model}, whose boundary is at timestep "
+                f"{1000 * experts[0].levels[0]:g}, got {config.scales}: choose another --schedule"
+            )
+    if len(experts) > 1 and config.evaluation.metrics:
+        raise ValueError(
+            f"expected no --evaluation.metrics for {config.model}, whose two experts sample together, got "
+            f"{' '.join(config.evaluation.metrics)}: take swd-sample --prompts-file and swd-eval when it is done"
+        )
     check_text(config.model, config.data.text_tokens)
     check_fit(config.model, config.scales.sizes, config.training.block)
     check_fit(config.model, [size for schedule in schedules_of(config) for size in schedule.sizes])
@@ -49,17 +62,20 @@ def check_loras(config: Config) -> None:
     import torch
 
     from swd_models import share_base
-    from swd_models.loading import empty_denoiser
-    from swd_models.lora.files import read_lora
+    from swd_models.loading import empty_denoiser, experts_of
+    from swd_models.lora.files import lora_of, read_lora
     from swd_models.lora.loading import split_weight, start_from
 
     empty = empty_denoiser(config.model)
+    experts = experts_of(config.model)
     for lora in config.teacher_lora:
-        read_lora(split_weight(lora)[0], empty)
+        for expert in experts:
+            read_lora(lora_of(split_weight(lora)[0], expert.name), empty)
     if config.init_lora:
         with torch.device("meta"):
             student = share_base(empty, config.training.rank, fake=False).student
-        start_from(student, config.init_lora)
+        for student.expert in experts:
+            start_from(student, config.init_lora)
 
 
 def check_backends(config: Config) -> None:

@@ -146,9 +146,11 @@ class Config:
     out: Path = Path("runs")
     """The run folder; everything of the run is inside."""
     teacher_lora: tuple[str, ...] = ()
-    """LoRAs, PATH or PATH:WEIGHT, merged into the model: a teacher of one's own. A file, a folder or a hub id each."""
+    """LoRAs, PATH or PATH:WEIGHT, merged into the model: a teacher of one's own. A file, a folder or a hub id each; for
+    a model of two experts a folder with high-noise and low-noise."""
     init_lora: str | None = None
-    """A LoRA that the student begins as: a file, a folder or a hub id. Default: the student begins as the teacher."""
+    """A LoRA that the student begins as: a file, a folder or a hub id, as of --teacher-lora. Default: it begins as the
+    teacher."""
     seed: int = 0
     """Source of all randomness."""
     device: str = "auto"

@@ -30,8 +30,8 @@ class Export:
 
 def export(options: Export) -> str:
     """Convert, and return the line for the user."""
-    from swd_models.loading import empty_denoiser
-    from swd_models.lora.files import FILES, PEFT_CONFIG, read_lora, write_lora
+    from swd_models.loading import empty_denoiser, experts_of
+    from swd_models.lora.files import FILES, PEFT_CONFIG, lora_of, read_lora, write_lora
     from swd_sample.pipeline import base_loras_of, model_of
 
     is_run = (options.source / "config.json").is_file()
@@ -48,27 +48,34 @@ def export(options: Export) -> str:
     if options.to == "merged":
         check_replaceable(out, MARK)  # minutes before it is written
         base_loras = base_loras_of(options.source) if is_run and options.model is None else ()
-        return f"merged model in {_merge(model, base_loras, lora, out, options.dtype)}"
-    empty = empty_denoiser(model)
-    own(out, [FILES[options.to], *([PEFT_CONFIG] if options.to == "peft" else [])])
-    return f"LoRA for {options.to} in {write_lora(read_lora(lora, empty), empty, out, options.to)}"
+        return f"merged model in {' and '.join(_merge(model, base_loras, lora, out, options.dtype))}"
+    empty, files, written = empty_denoiser(model), [FILES[options.to], *[PEFT_CONFIG] * (options.to == "peft")], []
+    for expert in experts_of(model):
+        own(out / expert.name, files)
+        found = read_lora(lora_of(lora, expert.name), empty)
+        written.append(str(write_lora(found, empty, out / expert.name, options.to)))
+    return f"LoRA for {options.to} in {' and '.join(written)}"
 
 
-def _merge(model: str, base_loras: tuple[str, ...], lora: Path, out: Path, dtype: str) -> Path:
+def _merge(model: str, base_loras: tuple[str, ...], lora: Path, out: Path, dtype: str) -> list[str]:
     import torch
 
     from swd_models import load_denoiser, load_lora
     from swd_models.adapters import merge_adapters
+    from swd_models.loading import experts_of
 
-    denoiser = load_denoiser(model, loras=base_loras)
-    schedule = load_lora(denoiser, lora)
-    merge_adapters(denoiser)
-    keep = set(denoiser.backbone._keep_in_fp32_modules or ())
-    for name, parameter in denoiser.backbone.named_parameters():
-        if not keep & set(name.split(".")):
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+    written = []
     with whole_folder(out, MARK) as temporary:
-        denoiser.backbone.save_pretrained(temporary / denoiser.subfolder)
-        if schedule is not None:
-            write_text(temporary / "schedule.json", schedule.to_json() + "\n")
-    return out / denoiser.subfolder
+        for expert in experts_of(model):  # one at a time: each is gigabytes
+            denoiser = load_denoiser(model, expert=expert, loras=base_loras)
+            schedule = load_lora(denoiser, lora)
+            merge_adapters(denoiser)
+            keep = set(denoiser.backbone._keep_in_fp32_modules or ())
+            for name, parameter in denoiser.backbone.named_parameters():
+                if not keep & set(name.split(".")):
+                    parameter.data = parameter.data.to(getattr(torch, dtype))
+            denoiser.backbone.save_pretrained(temporary / denoiser.folder)
+            written.append(str(out / denoiser.folder))
+            if schedule is not None:
+                write_text(temporary / "schedule.json", schedule.to_json() + "\n")
+    return written

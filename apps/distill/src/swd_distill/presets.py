@@ -117,6 +117,13 @@ _KLEIN = _preset(
     data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=4.0),
     training=replace(_PAPER_TRAINING, block=10),
 )
+_WAN22_A14B = _preset(
+    "wan22-a14b",
+    # Its card guides the high-noise expert by 4 and the low-noise one by 3: here one number is for both.
+    recipe=replace(PAPER, guidance=3.5),
+    data=Data(num_images=200_000, teacher_steps=40, teacher_guidance=3.5, batch=1),
+    training=replace(_PAPER_TRAINING, rank=128, block=20),
+)
 _WAN22 = _preset(
     "wan22-5b",
     recipe=replace(PAPER, guidance=5.0),
@@ -139,6 +146,7 @@ PRESETS = {
         _TRIAL,
         _like(_TRIAL, "tiny-wan"),
         _like(_TRIAL, "tiny-wan22"),
+        _like(_TRIAL, "tiny-wan22-a14b"),
         _like(_TRIAL, "tiny-sdxl", training=replace(_TRIAL.training, block=3)),
         _like(_TRIAL, "tiny-flux2"),
         _like(_TRIAL, "tiny-qwen"),
@@ -169,5 +177,6 @@ PRESETS = {
         _QWEN,
         _Z_IMAGE,
         _WAN22,
+        _WAN22_A14B,
     )
 }

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 from tqdm import tqdm
 
-from swd_data import claim, is_hub_id, read_object, write_json
+from swd_data import claim, is_hub_id, make_folder, read_object, write_json
 from swd_distill.config import Config, Evaluation, Optimizer
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
@@ -22,15 +22,17 @@ from swd_distill.devices import device_and_dtype, optimizer_for, processes
 from swd_distill.locks import only_one
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
-from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
+from swd_distill.training.checkpoints import load_checkpoint, newest_whole, save_checkpoint, step_name
 from swd_distill.training.evaluation import Evaluator
 from swd_distill.training.log import Log, peak_gib
 from swd_distill.training.network import Metrics
 from swd_distill.training.stopping import Stopping
 from swd_distill.training.trainer import Trainer, share_places
 from swd_losses import DiscriminatorHead, Recipe
-from swd_models import load_denoiser, load_latents, save_lora, share_base
+from swd_models import Expert, load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
+from swd_models.experts import NAMES
+from swd_models.loading import experts_of
 from swd_models.lora.files import TOKENS_KEY
 from swd_models.lora.loading import start_from
 from swd_models.parts import Media, trim
@@ -40,7 +42,7 @@ from swd_sample.grid import grid
 from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
 
-WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples")
+WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples", *NAMES)
 
 # What runs of earlier versions were made with where their config.json does not say.
 BEFORE: dict[str, Any] = {
@@ -55,39 +57,57 @@ BEFORE: dict[str, Any] = {
 def train(config: Config, *, verify: bool = True) -> Path:
     """Train to `config.training.iterations`; return the folder with the LoRA. `verify` the cache if the config asks.
 
+    Of a model of two experts, each has its student, one after the other: all that they write is in OUT/high-noise and
+    OUT/low-noise, but for the LoRAs, which are in folders of these names in OUT/lora.
+
     Every process calls this; the main one writes. SIGTERM or SIGINT ends it after the step and a checkpoint.
     """
     config = settled(config)
-    state, training, total = processes(), config.training, config.training.iterations
     share_places(config)
-    samples = state.is_main_process or training.shard_base  # no process can alone where the base is split
     cache = Live(config) if config.data.on_the_fly else _open_cache(config, verify=verify)
     with claimed(config):
-        evaluator = Evaluator(config) if config.evaluation.metrics else None
-        trainer = build_trainer(config, cache)
-        start = load_checkpoint(config.out / "checkpoints", trainer)
-        if start > total:
-            raise ValueError(f"expected --training.iterations of at least {start}, which are done, got {total}")
-        with Log(config, start) as log, Stopping(trainer.device) as stopping:
-            for step in range(start + 1, total + 1):
-                log.write(step, iterate(trainer, step - 1))
-                last, stop = step == total, stopping.asked()
-                if samples and (last or (not stop and step % training.sample_every == 0)):
-                    log.picture(step, grid({"": sample(config, trainer)}, cache.captions))
-                if evaluator and (last or (not stop and step % config.evaluation.every == 0)):
-                    log.evaluation(step, evaluator.measure(step, trainer))
-                if last or stop or step % training.save_every == 0:
-                    log.flush()
-                    if state.is_main_process:
-                        save_checkpoint(config.out / "checkpoints", trainer, step)
-                    state.wait_for_everyone()  # none is gone before all is saved
-                if stop:
-                    raise Stopped(step, total, stopping.signal or SIGTERM)
-        if state.is_main_process:
-            with trainer.student.averaged():
-                save_lora(trainer.roles.student, config.out / "lora", schedule=config.scales, notes=_made_on(config))
-        state.wait_for_everyone()
+        for expert in experts_of(config.model):
+            lora = config.out / "lora" / expert.name
+            if not (expert.name and lora.is_dir() and _is_done(config.out / expert.name, config)):
+                _train(replace(config, out=config.out / expert.name), expert, cache, lora)
     return config.out / "lora"
+
+
+def _is_done(folder: Path, config: Config) -> bool:
+    """Tell whether the expert of a folder needs no more: loading it would take minutes."""
+    return newest_whole(folder / "checkpoints") == step_name(config.training.iterations)
+
+
+def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
+    """Train one denoiser's student in the config's folder, and write its LoRA into another."""
+    state, training, total = processes(), config.training, config.training.iterations
+    samples = state.is_main_process or training.shard_base  # no process can alone where the base is split
+    evaluator = Evaluator(config) if config.evaluation.metrics else None
+    trainer = build_trainer(config, cache, expert)
+    make_folder(config.out)
+    start = load_checkpoint(config.out / "checkpoints", trainer)
+    if start > total:
+        raise ValueError(f"expected --training.iterations of at least {start}, which are done, got {total}")
+    with Log(config, start) as log, Stopping(trainer.device) as stopping:
+        for step in range(start + 1, total + 1):
+            log.write(step, iterate(trainer, step - 1))
+            last, stop = step == total, stopping.asked()
+            if samples and (last or (not stop and step % training.sample_every == 0)):
+                log.picture(step, grid({"": sample(config, trainer)}, cache.captions))
+            if evaluator and (last or (not stop and step % config.evaluation.every == 0)):
+                log.evaluation(step, evaluator.measure(step, trainer))
+            if last or stop or step % training.save_every == 0:
+                log.flush()
+                if state.is_main_process:
+                    save_checkpoint(config.out / "checkpoints", trainer, step)
+                state.wait_for_everyone()  # none is gone before all is saved
+            if stop:
+                raise Stopped(step, total, stopping.signal or SIGTERM)
+    if state.is_main_process:
+        notes = _made_on(config) | ({"swd_expert": expert.name} if expert.name else {})
+        with trainer.student.averaged():
+            save_lora(trainer.roles.student, lora, schedule=config.scales, notes=notes)
+    state.wait_for_everyone()
 
 
 def settled(config: Config) -> Config:
@@ -204,14 +224,16 @@ def _is_longer(config: Config) -> bool:
     return True
 
 
-def build_trainer(config: Config, cache: Cache) -> Trainer:
-    """Load the teacher, share its weights with student and fake, and draw the head."""
+def build_trainer(config: Config, cache: Cache, expert: Expert | None = None) -> Trainer:
+    """Load the teacher, or an expert of it, share its weights with student and fake, and draw the head."""
     device, dtype = device_and_dtype()
     training = config.training
     if training.dtype != "auto":
         dtype = getattr(torch, training.dtype)
     place = "cpu" if training.shard_base else device  # whose blocks go there one by one
-    teacher = load_denoiser(config.model, loras=config.teacher_lora, base=training.base, device=place, dtype=dtype)
+    teacher = load_denoiser(
+        config.model, expert=expert, loras=config.teacher_lora, base=training.base, device=place, dtype=dtype
+    )
     roles = share_base(teacher, training.rank, fake=config.needs_fake, seed=config.seed)
     if config.init_lora:
         start_from(roles.student, config.init_lora)
@@ -236,22 +258,29 @@ def _new_head(config: Config, width: int) -> DiscriminatorHead:
 
 @torch.no_grad()
 def sample(config: Config, trainer: Trainer) -> list[Media]:
-    """Sample the first captions of the cache with the student."""
+    """Sample the first captions of the cache with the student.
+
+    An expert runs its own stages: the low-noise one begins, as in training, from real latents of the size before.
+    """
     cache, student = trainer.cache, trainer.roles.student
     # Training holds no autoencoder: it comes for the picture and goes. One sample at a time, for memory is full.
-    latents = load_latents(config.model, dtype=device_and_dtype()[1])
+    latents, levels = load_latents(config.model, dtype=device_and_dtype()[1]), trainer.levels
+    first = trainer.schedule.within(*levels)[0]
     latents.vae.to(trainer.device)
     decode_in_tiles(latents, config.scales.sizes[-1], trainer.device)
     media: list[Media] = []
     with trainer.student.averaged():
         for i in range(len(cache.captions)):
             cond = {key: value.to(trainer.device) for key, value in trim(cache.cond([i])).items()}
+            start = cache.latents([i], first.source).to(trainer.device) if first.index else None
             x0 = sample_scalewise(
                 partial(student.denoise, cond=cond),
                 trainer.schedule,
                 (1, student.num_channels),
                 process=student.process,
                 generator=stream(config.seed, "grid", i),
+                levels=levels,
+                start=start,
                 device=trainer.device,
             )
             media += to_media(latents.decode(x0))

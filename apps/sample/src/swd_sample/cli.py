@@ -108,7 +108,6 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
     model, lora = _where(options)
     pipe = _load(options, model, lora)
     schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
-    from swd_models.lora.files import find_lora
     from swd_sample.folder import sample_folder
 
     is_video = len(schedule.sizes[-1]) == 3
@@ -120,12 +119,20 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
         seed=options.seed,
         batch=options.batch,
         names=names,
-        made_with={"model": model, "lora": checksum(find_lora(lora)), "base_lora": _base_loras(options)}
+        made_with={"model": model, "lora": _lora_checksums(model, lora), "base_lora": _base_loras(options)}
         | ({} if _base(options) == "bf16" else {"base": _base(options)})
         | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens})
         | ({} if options.tiny is None else {"tiny": _checksums(options.tiny)}),
     )
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
+
+
+def _lora_checksums(model: str, lora: str) -> str:
+    """Return the checksum of a LoRA's file, or of those of two experts."""
+    from swd_models.loading import experts_of
+    from swd_models.lora.files import find_lora, lora_of
+
+    return " ".join(checksum(find_lora(lora_of(lora, expert.name))) for expert in experts_of(model))
 
 
 def _checksums(path: Path) -> str:

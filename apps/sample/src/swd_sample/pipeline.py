@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from torch import Tensor
 from swd_data import read_object
 from swd_models import Denoiser, load_denoiser, load_latents, load_lora, load_text
 from swd_models.compiling import compile_layers
-from swd_models.loading import check_fit
-from swd_models.lora.files import text_tokens_of
+from swd_models.loading import check_fit, first_device
+from swd_models.lora.files import lora_of, text_tokens_of
 from swd_models.parts import Latents, Media, Text, expand, trim
 from swd_models.placing import decode_in_tiles, place
 from swd_models.quantized import Base, check_base
@@ -58,8 +58,9 @@ class SwDPipeline:
         """
         where = find_device(device or "auto")
         use_device(where)
-        options = {"dtype": default_dtype(where)}
-        denoiser = load_denoiser(model, loras=base_loras, base=base, device=where, **options)
+        options: dict[str, Any] = {"dtype": default_dtype(where)}
+        first = first_device(model, base, where)
+        denoiser = load_denoiser(model, loras=base_loras, base=base, device=first, **options)
         carried = load_lora(denoiser, lora, merge=merge and base == "bf16") if lora else None
         chosen = schedule or carried or fallback
         if chosen is None:
@@ -67,10 +68,10 @@ class SwDPipeline:
         check_fit(model, chosen.sizes)
         text, latents = load_text(model, text_tokens, **options), load_latents(model, tiny=tiny, **options)
         if text.takes_tokens and text_tokens is None and lora:
-            text.num_tokens = text_tokens_of(lora)
+            text.num_tokens = text_tokens_of(lora_of(lora, denoiser.experts[0].expert.name))
         pipe = cls(denoiser, text, latents, chosen)
         pipe.device = where
-        pipe._clear = place([*text.encoders, denoiser, latents.vae], where)
+        pipe._clear = place([*text.encoders, *denoiser.experts, latents.vae], where)
         decode_in_tiles(latents, chosen.sizes[-1], where)
         return pipe
 

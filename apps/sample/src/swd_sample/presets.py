@@ -26,6 +26,7 @@ SOURCES = {
     "tiny-flux": Source("random-flux", "1000:4x4,945:6x6,790:8x8,602:10x12"),
     "tiny-wan": Source("random-wan", "1000:2x4x6,896:3x4x8,737:4x6x10,602:6x8x12"),
     "tiny-wan22": Source("random-wan22", "1000:2x2x4,896:3x2x4,737:4x4x6,602:6x4x6"),
+    "tiny-wan22-a14b": Source("random-wan22-a14b", "1000:2x4x6,896:3x4x8,737:4x6x10,602:6x8x12"),
     "tiny-sdxl": Source("random-sdxl", "1000:4x4,800:4x8,600:8x8,400:8x12"),
     "tiny-flux2": Source("random-flux2", "1000:4x4,945:6x6,790:8x8,602:10x12"),
     "tiny-qwen": Source("random-qwen", "1000:4x4,945:6x6,790:8x8,602:10x12"),
@@ -44,4 +45,5 @@ SOURCES = {
     "qwen-image": Source("Qwen/Qwen-Image", "flux-4-paper"),
     "z-image": Source("Tongyi-MAI/Z-Image", "flux-4-paper"),  # FLUX.1's autoencoder
     "wan22-5b": Source("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "wan22-5b-4"),
+    "wan22-a14b": Source("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "wan-4"),  # Wan2.1's autoencoder
 }

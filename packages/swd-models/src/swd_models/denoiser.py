@@ -1,6 +1,7 @@
 """What every family's denoiser is: a backbone of diffusers that predicts x0, with its conventions inside."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,21 @@ from torch.utils.checkpoint import checkpoint
 from swd_models.norms import fuse_norms
 from swd_models.prediction import Prediction
 from swd_schedules import FlowMatching, VariancePreserving
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One denoiser of a model: most have one, without a name, for all noise levels.
+
+    Attributes:
+        name: "high-noise" or "low-noise": of its run, and of its LoRA's folder.
+        subfolder: Where diffusers keeps it in a pipeline; "": where the family has its only one.
+        levels: The noise levels that it knows, from the first to below the second, or to 1.
+    """
+
+    name: str = ""
+    subfolder: str = ""
+    levels: tuple[float, float] = (0.0, 1.0)
 
 
 class Denoiser(nn.Module):
@@ -33,6 +49,9 @@ class Denoiser(nn.Module):
     guidance: float | None = None
     """What a guidance-distilled model is told, in one pass; None: guidance takes an unconditional pass."""
 
+    expert: Expert = Expert()
+    """Which of a model's denoisers it is."""
+
     checkpointed: int = 0
     """How many blocks of a pass, from the first on, are recomputed in backward."""
 
@@ -55,6 +74,16 @@ class Denoiser(nn.Module):
     def fps_of(cls, config: Mapping[str, Any]) -> int | None:
         """Return the frames a second of the videos that a backbone's config knows; None: it makes images."""
         return None
+
+    @property
+    def folder(self) -> str:
+        """Return where diffusers keeps it in a pipeline: `subfolder`, but for the second of two experts."""
+        return self.expert.subfolder or self.subfolder
+
+    @property
+    def experts(self) -> Sequence["Denoiser"]:
+        """Return the denoisers that the noise levels are split between, the noisiest first: itself alone."""
+        return (self,)
 
     @property
     def fps(self) -> int | None:

@@ -15,7 +15,7 @@ from swd_data import read_object, reading
 if TYPE_CHECKING:
     import torch
 
-    from swd_models.denoiser import Denoiser
+    from swd_models.denoiser import Denoiser, Expert
     from swd_models.families.family import Family
     from swd_models.parts import Latents, Teacher, Text
     from swd_models.quantized import Base
@@ -65,23 +65,37 @@ def family_of(model: str) -> "Family":
     Raises:
         ValueError: no such directory or hub id, or a pipeline of no supported family.
     """
-    path = resolve_model(model)
-    if Path(path).is_dir():
-        index = Path(path) / "model_index.json"
-        if not index.is_file():
-            raise ValueError(f"expected a diffusers directory with model_index.json, got {path}")
-        found: Mapping[str, Any] = read_object(index, "a pipeline's index")
-    else:
-        found = _hub_index(path)
+    found = _index(model)
     name = str(found.get("_class_name", "no _class_name"))
     if name not in _FAMILIES:
-        raise ValueError(f"expected a pipeline of {', '.join(_FAMILIES)}, got {name} in {path}")
-    if found.get("boundary_ratio") is not None:
-        raise ValueError(f"expected a model of one transformer, got two experts in {path}: take Wan2.2-TI2V-5B")
+        raise ValueError(f"expected a pipeline of {', '.join(_FAMILIES)}, got {name} in {model}")
     if found.get("is_distilled"):
-        raise ValueError(f"expected a model that takes guidance, got a distilled one in {path}: take its base model")
+        raise ValueError(f"expected a model that takes guidance, got a distilled one in {model}: take its base model")
     family: Family = import_module(f"swd_models.families.{_FAMILIES[name]}").FAMILY
     return family
+
+
+def experts_of(model: str) -> tuple["Expert", ...]:
+    """Return the denoisers that a model splits its noise levels between, the noisiest first; most have one.
+
+    Raises:
+        ValueError: no such directory or hub id, or a boundary between them that is none.
+    """
+    from swd_models.experts import experts_in
+
+    return experts_in(_index(model))
+
+
+@cache
+def _index(model: str) -> Mapping[str, Any]:
+    """Return what `model_index.json` says of a pipeline."""
+    path = resolve_model(model)
+    if not Path(path).is_dir():
+        return _hub_index(path)
+    index = Path(path) / "model_index.json"
+    if not index.is_file():
+        raise ValueError(f"expected a diffusers directory with model_index.json, got {path}")
+    return read_object(index, "a pipeline's index")
 
 
 def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = None) -> None:
@@ -102,7 +116,10 @@ def load_config(model: str) -> dict[str, Any]:
 
 
 def empty_denoiser(model: str) -> "Denoiser":
-    """Build the denoiser on the meta device, from its config alone: names and shapes without weights."""
+    """Build the denoiser on the meta device, from its config alone: names and shapes without weights.
+
+    Two experts of a model are alike: it is either.
+    """
     return family_of(model).build_empty(load_config(model))
 
 
@@ -124,12 +141,15 @@ def cond_shapes(model: str, num_tokens: int | None = None) -> dict[str, tuple[in
 def load_denoiser(
     model: str,
     *,
+    expert: "Expert | None" = None,
     loras: Sequence[str] = (),
     base: "Base" = "bf16",
     device: "torch.device | str" = "cpu",
     **options: Any,
 ) -> "Denoiser":
     """Load the denoiser alone onto a device; `options` go to `from_pretrained` (dtype, revision, ...).
+
+    Of a model of two experts (`experts_of`) it is both as one, or the `expert` that is named.
 
     `loras`, each PATH or PATH:WEIGHT, are merged into it: a fine-tune of the model. `base` int8, fp8 or nf4 holds the
     blocks' linear layers in fewer bits, quantised one by one as they are loaded; with LoRAs, which are merged before,
@@ -138,18 +158,32 @@ def load_denoiser(
     Raises:
         ValueError: no such model, or a base whose library is not installed.
     """
+    from swd_models.experts import Experts
     from swd_models.quantized import check_base, quantise
 
     check_base(base)
+    experts = (expert,) if expert else experts_of(model)
+    if len(experts) > 1:
+        options |= {"loras": loras, "base": base, "device": device}
+        return Experts([load_denoiser(model, expert=each, **options) for each in experts])
     with _loading(model):
         straight: Base = "bf16" if loras else base
-        denoiser = family_of(model).load_denoiser(resolve_model(model), base=straight, device=device, **options)
+        family = family_of(model)
+        denoiser = family.load_denoiser(resolve_model(model), experts[0], base=straight, device=device, **options)
     if loras:
         from swd_models.lora.loading import merge_loras
 
         merge_loras(denoiser, loras)
         quantise(denoiser, base)
     return denoiser.to(device)
+
+
+def first_device(model: str, base: "Base", device: "torch.device") -> "torch.device | str":
+    """Return where the denoiser of a pipeline is loaded: on its device, but two experts on the host: they may not fit.
+
+    Quantised ones are made where they compute.
+    """
+    return device if base != "bf16" or len(experts_of(model)) == 1 else "cpu"
 
 
 def load_latents(model: str, *, tiny: Path | str | None = None, **options: Any) -> "Latents":
@@ -178,7 +212,7 @@ def load_text(model: str, num_tokens: int | None = None, **options: Any) -> "Tex
     """
     check_text(model, num_tokens)
     with _loading(model):
-        return family_of(model).load_text(resolve_model(model), num_tokens, **options)
+        return family_of(model).load_text(resolve_model(model), num_tokens, experts_of(model), **options)
 
 
 def check_text(model: str, num_tokens: int | None) -> None:
@@ -224,7 +258,7 @@ def _known(model: str) -> dict[str, Any] | None:
 def _hub_index(model: str) -> Mapping[str, Any]:
     known = _known(model)
     if known:
-        return {"_class_name": known["pipeline"]}
+        return {"_class_name": known["pipeline"], "boundary_ratio": known.get("boundary_ratio")}
     from diffusers import DiffusionPipeline
 
     try:

@@ -131,6 +131,11 @@ def _wan22_pipeline() -> DiffusionPipeline:
     return _wan_pipeline(WAN | _WAN22, _WAN22_VAE, expand_timesteps=True)
 
 
+def _wan22_experts_pipeline() -> DiffusionPipeline:
+    """Build one as Wan2.2-T2V-A14B: two denoisers, of high noise and of low."""
+    return _wan_pipeline(transformer_2=WanTransformer3DModel(**WAN), boundary_ratio=0.875)
+
+
 def _wan_pipeline(config: dict[str, Any] = WAN, vae: dict[str, Any] = _WAN_VAE, **options: Any) -> DiffusionPipeline:
     tokenizer = random_tokenizer()
     return WanPipeline(
@@ -240,6 +245,7 @@ PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "flux": _flux_pipeline,
     "wan": _wan_pipeline,
     "wan22": _wan22_pipeline,
+    "wan22-a14b": _wan22_experts_pipeline,
     "sdxl": _sdxl_pipeline,
     "flux2": _flux2_pipeline,
     "qwen": _qwen_pipeline,

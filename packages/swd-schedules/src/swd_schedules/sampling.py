@@ -21,6 +21,8 @@ def sample_scalewise(
     process: Process = _FLOW,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     on_stage: Callable[[Stage, Tensor], None] | None = None,
+    levels: tuple[float, float] = (0.0, 1.0),
+    start: Tensor | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "batch channels *size"]:
@@ -38,16 +40,21 @@ def sample_scalewise(
         generator: Source of all noise; or one per sample, so that a sample is the same in every batch. Noise is drawn
             on the generator's device, then moved.
         on_stage: Called with every stage and its x0.
+        levels: Only stages within these noise levels are run, as `ScaleSchedule.within` takes them: an expert's.
+        start: The x0 that goes before the first of them, of any size; without it that begins with noise alone.
         device: Where to sample; by default the generator's device, else the CPU.
         dtype: Of the noise, so of x_t as well.
 
     Raises:
-        ValueError: The number of generators is not the batch size.
+        ValueError: The number of generators is not the batch size, or no stage is within the levels.
     """
     if isinstance(generator, Sequence) and len(generator) != shape[0]:
         raise ValueError(f"expected {shape[0]} generators, got {len(generator)}; give one per sample, or a single one")
-    x0: Tensor | None = None
-    for stage in schedule.stages:
+    stages = schedule.within(*levels)
+    if not stages:
+        raise ValueError(f"expected levels that hold a stage of {schedule}, got {levels[0]:g} to {levels[1]:g}: none")
+    x0 = start
+    for stage in stages:
         noise = _draw((*shape, *stage.target), generator, device, dtype)
         x_t = noise
         if x0 is not None:
@@ -56,7 +63,7 @@ def sample_scalewise(
         x0 = denoise(x_t, sigma)
         if on_stage is not None:
             on_stage(stage, x0)
-    assert x0 is not None  # a schedule has at least one stage
+    assert x0 is not None  # there is at least one stage
     return x0
 
 

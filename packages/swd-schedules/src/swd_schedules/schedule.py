@@ -88,6 +88,10 @@ class ScaleSchedule:
         rows = zip(self.sigmas, sources, self.sizes, strict=True)
         return tuple(Stage(index, *row) for index, row in enumerate(rows))
 
+    def within(self, low: float, high: float) -> tuple[Stage, ...]:
+        """Return the stages of noise levels in [low, high), or in [low, 1]: those of one expert of a model of two."""
+        return tuple(stage for stage in self.stages if low <= stage.sigma and (stage.sigma < high or high == 1))
+
     def full_scale(self) -> "ScaleSchedule":
         """Return the baseline of section 5: the same timesteps, all at the final size."""
         return replace(self, sizes=self.sizes[-1:] * len(self.sizes))

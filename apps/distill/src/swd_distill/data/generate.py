@@ -16,7 +16,7 @@ from swd_distill.data.sources import fps_of
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, processes
 from swd_models.compiling import compiling
-from swd_models.loading import load_teacher, resolve_model
+from swd_models.loading import first_device, load_teacher, resolve_model
 from swd_models.parts import Teacher, to_pil
 from swd_models.placing import decode_in_tiles, fits
 from swd_sample.media import save_media
@@ -90,7 +90,7 @@ def teacher_of(config: Config) -> Teacher:
         loras=config.teacher_lora,
         base=config.training.base,
         num_tokens=tokens,
-        device=device,
+        device=first_device(config.model, config.training.base, device),
         dtype=dtype,
     )
     parts = [part for part in teacher.pipe.components.values() if isinstance(part, nn.Module)]

@@ -32,7 +32,12 @@ class Way:
     def seconds(self, gpu: Gpu) -> float:
         """Return the seconds of an iteration."""
         assert self.found is not None
-        return self.found.mean_seconds(gpu) * (self.config.training.batch // self.found.share)
+        return self.training_seconds(gpu) / (self.config.training.iterations * len(self.found.students()))
+
+    def training_seconds(self, gpu: Gpu) -> float:
+        """Return the seconds of all iterations."""
+        assert self.found is not None
+        return self.found.training_seconds(gpu) * (self.config.training.batch // self.found.share)
 
     def flags(self) -> list[str]:
         """Return the flags that choose it, beside a preset's."""
@@ -122,7 +127,7 @@ def _cells(way: Way, gpu: Gpu) -> Sequence[str]:
     seconds = way.seconds(gpu)
     return (
         base, way.loss, f"{found.total():.1f}", str(found.share), f"{found.checkpointed} of {found.counts.num_blocks}",
-        found.config.training.optimizer, f"{seconds:.1f}", f"{seconds * way.config.training.iterations / 86400:.1f}",
+        found.config.training.optimizer, f"{seconds:.1f}", f"{way.training_seconds(gpu) / 86400:.1f}",
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from swd_distill.planning.roofline import Recorder
 from swd_distill.training.batches import STUDENT, Batch, intervals
 from swd_distill.training.trainer import FIRST_FAKE, Trainer
 from swd_models import Denoiser, Roles, share_base
-from swd_models.loading import cond_shapes, empty_denoiser
+from swd_models.loading import cond_shapes, empty_denoiser, experts_of
 from swd_models.quantized import quantised_layers
 from swd_schedules import Stage
 
@@ -61,9 +61,14 @@ class Counted:
 
     @property
     def facts(self) -> dict[str, int]:
-        """Return what a plan asks of a model: `channels` of latents, numbers of a prompt's `text`, `passes` a step."""
+        """Return what a plan asks of a model: `channels` of latents, numbers of a prompt's `text`, `passes` a step.
+
+        And of one of two experts the `boundary` between them, a timestep.
+        """
         teacher, text = self.roles.teacher, sum(math.prod(shape) for shape in self._cond.values())
-        return {"channels": teacher.num_channels, "text": text, "passes": 2 if teacher.guidance is None else 1}
+        facts = {"channels": teacher.num_channels, "text": text, "passes": 2 if teacher.guidance is None else 1}
+        first, *others = experts_of(self.config.model)
+        return facts | ({"boundary": round(1000 * first.levels[0])} if others else {})
 
     @property
     def num_blocks(self) -> int:

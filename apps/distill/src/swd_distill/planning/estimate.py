@@ -12,6 +12,7 @@ from swd_distill.config import Config
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.pieces import StageCost
 from swd_distill.planning.roofline import GIB, Gpu, Ops
+from swd_schedules import Stage
 
 Size = tuple[int, ...]
 BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
@@ -74,6 +75,18 @@ class Estimate:
         """Return the seconds of an iteration for the share, mean over the stages."""
         sizes = self.config.scales.sizes
         return sum(self.seconds(gpu, size, config).total() for size in sizes) / len(sizes)
+
+    def students(self) -> tuple[tuple[Stage, ...], ...]:
+        """Return the stages of each student: there is one, or one for each expert of a model of two."""
+        scales, boundary = self.config.scales, self.counts.facts.get("boundary", 0) / 1000
+        return (scales.within(boundary, 1.0), scales.within(0.0, boundary)) if boundary else (scales.stages,)
+
+    def training_seconds(self, gpu: Gpu) -> float:
+        """Return the seconds of all iterations, of all students, for the share."""
+        means = (
+            sum(self.seconds(gpu, stage.target).total() for stage in stages) / len(stages) for stages in self.students()
+        )
+        return self.config.training.iterations * sum(means)
 
     def loss_ratio(self) -> float:
         """Return what the full loss costs over MMD alone (table 5), in FLOPs."""

@@ -79,6 +79,7 @@ def plan(options: Plan) -> str:
         f"{options.name}: {options.scales}",
         f"batch {training.batch} on {gpus} x {name}, {share} at a time",
         _recipe(options),
+        *_experts(found),
         *_flops(found),
         *_memory(found, gib, gpus),
         *_disk(found),
@@ -118,6 +119,14 @@ def _recipe(config: Config) -> str:
         return f"recipe: {losses} alone, without a fake model"
     how = "shares of MMD's gradient" if recipe.balance else "weights, which hold for one model"
     return f"recipe: {losses} ({how}), {recipe.fake_updates} fake updates an update"
+
+
+def _experts(found: "Estimate") -> list[str]:
+    """Say which stages each student has, where there are two."""
+    steps = [", ".join(_name(stage.target) for stage in stages) for stages in found.students()]
+    if len(steps) == 1:
+        return []
+    return [f"two experts, one after the other: high noise at {steps[0]}, low noise at {steps[1]}"]
 
 
 def _flops(found: "Estimate") -> list[str]:
@@ -207,7 +216,7 @@ def _stages(found: "Estimate", gpu: "Gpu", gib: float, gpus: int) -> list[str]:
         _each(counts.around.get(name), gpu, data.batch) for name in ("text", "decode")
     )
     cached = sum(_each(counts.around.get(name), gpu, data.batch) for name in ("encode", "text"))
-    train = found.mean_seconds(gpu) * config.training.accumulate
+    students, seconds = len(found.students()), found.training_seconds(gpu) * config.training.accumulate
     lines = [""]
     if config.data.images is None:
         hours, forwards = data.num_images * image / gpus / 3600, data.num_images * data.teacher_steps * passes
@@ -215,7 +224,8 @@ def _stages(found: "Estimate", gpu: "Gpu", gib: float, gpus: int) -> list[str]:
     if counts.around:
         lines.append(f"encode {data.num_images * cached / gpus / 3600:.1f} h; {_held(found, 'encode', gib)}")
     updates = config.training.iterations
-    lines.append(f"train {updates * train / 3600:.1f} h ({updates:,} iterations of {train:.2f} s)")
+    each = f"{updates:,} iterations of {seconds / updates / students:.2f} s"
+    lines.append(f"train {seconds / 3600:.1f} h ({'2 students, each ' * (students > 1)}{each})")
     return lines
 
 
@@ -230,7 +240,7 @@ def _held(found: "Estimate", what: str, gib: float) -> str:
     numbers, around, batch = found.counts.parameters, found.counts.around, found.config.data.batch
     if what not in around:
         return "its text encoders and autoencoder are not counted"
-    base = 2 * numbers["base"] if what == "decode" else 0
+    base = 2 * numbers["base"] * len(found.students()) if what == "decode" else 0
     weights = base + 2 * numbers["text"] + 4 * numbers["vae"]
     total = (weights + around[what].peak * batch) / GIB
     smaller = ", try a smaller --data.batch" if weights / GIB < gib else ""

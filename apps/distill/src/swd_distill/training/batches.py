@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from swd_schedules import ScaleSchedule, Stage, shifted_grid, upscale
 GRID = tuple(sigma for sigma in shifted_grid(28) if sigma > 0)
 STUDENT = "student"  # the update of that name; the others are the fake model's
 LOSSES = ("mmd", "dmd", "gan")
+INTERVALS = ("mmd_interval", "dmd_interval", "fake_interval", "gan_interval")
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ class Draw:
     """One share of an update, by name: all its randomness is a pure function of (seed, step, update) and the places.
 
     `places` are those of its samples in the batch of all processes and shares: however a batch is split, each sample is
-    the same, and so are stage and bucket, which all shares of an update have in common.
+    the same, and so are stage and bucket, which all shares of an update have in common. `levels` are those that the
+    model knows: its stages are within them.
     """
 
     seed: int
     step: int
     update: str
     places: range
+    levels: tuple[float, float] = (0.0, 1.0)
 
     def batch(self, cache: Cache, schedule: ScaleSchedule, recipe: Recipe) -> Batch:
         """Draw bucket, stage, samples, noise and levels, and read the samples."""
@@ -94,7 +98,7 @@ class Draw:
 
     def stage(self, schedule: ScaleSchedule, recipe: Recipe) -> Stage:
         """Draw the stage, the same for all shares; or take that whose turn it is, the same for a whole iteration."""
-        stages = schedule.stages
+        stages = schedule.within(*self.levels)
         if recipe.stages == "cycle":
             return stages[self.step % len(stages)]
         return stages[integer(len(stages), self.seed, self.step, self.update, "stage")]
@@ -121,6 +125,29 @@ def intervals(recipe: Recipe, update: str) -> dict[str, tuple[float, float]]:
     return {name: getattr(recipe, f"{name}_interval") for name in LOSSES if getattr(recipe, f"{name}_weight")}
 
 
+def recipe_within(recipe: Recipe, levels: tuple[float, float]) -> Recipe:
+    """Return a recipe whose losses draw noise levels that an expert knows.
+
+    An interval is cut to them. Where nothing is left, it is the same share of them: with a boundary at .875, MMD's
+    [0, .6] is [.875, .95] for the high-noise expert, the lower part, where it sees most.
+
+    Raises:
+        ValueError: the images that MMD compares have no noise, which this expert does not know.
+    """
+    if levels == (0.0, 1.0):
+        return recipe
+    if not recipe.mmd_noised and levels[0] > 0:
+        raise ValueError("expected --recipe.mmd-noised for a model of two experts, got none: one knows noise alone")
+    changes: dict[str, Any] = {name: _within(getattr(recipe, name), levels) for name in INTERVALS}
+    return replace(recipe, **changes)
+
+
+def _within(interval: tuple[float, float], levels: tuple[float, float]) -> tuple[float, float]:
+    (first, last), width = levels, levels[1] - levels[0]
+    low, high = max(interval[0], first), min(interval[1], last)
+    return (low, high) if low < high else (first + width * interval[0], first + width * interval[1])
+
+
 def grid_points(interval: tuple[float, float]) -> Sequence[float]:
     """Return the points of the teacher's 28-step grid within an interval, both ends included."""
     points = [sigma for sigma in GRID if interval[0] <= sigma <= interval[1]]
@@ -131,7 +158,7 @@ def grid_points(interval: tuple[float, float]) -> Sequence[float]:
 
 def check_levels(recipe: Recipe) -> None:
     """Raise ValueError for an interval of noise levels that cannot be drawn from."""
-    for name in ("mmd_interval", "dmd_interval", "fake_interval", "gan_interval"):
+    for name in INTERVALS:
         low, high = getattr(recipe, name)
         if not 0 <= low < high <= 1:
             raise ValueError(f"expected --recipe.{name.replace('_', '-')} as 0 <= low < high <= 1, got {low} {high}")

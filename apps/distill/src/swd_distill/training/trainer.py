@@ -9,7 +9,7 @@ from torch import Tensor
 from swd_distill.config import Config
 from swd_distill.data.cache import Cache
 from swd_distill.devices import processes
-from swd_distill.training.batches import STUDENT, Batch, Draw
+from swd_distill.training.batches import STUDENT, Batch, Draw, recipe_within
 from swd_distill.training.loader import Loader
 from swd_distill.training.meter import FlopMeter
 from swd_distill.training.network import Metrics, Network
@@ -37,9 +37,10 @@ class Trainer:
 
     def __init__(self, config: Config, cache: Cache, roles: Roles, head: DiscriminatorHead | None) -> None:
         self.config, self.cache, self.roles, self.head = config, cache, roles, head
-        self.schedule, self.recipe = config.scales, config.recipe
+        self.levels = roles.teacher.expert.levels
+        self.schedule, self.recipe = config.scales, recipe_within(config.recipe, self.levels)
         self.device = next(roles.teacher.parameters()).device
-        recipe, process, block = config.recipe, roles.teacher.process, config.training.block
+        recipe, process, block = self.recipe, roles.teacher.process, config.training.block
         if roles.teacher.guidance is not None:  # told, not composed of two passes; student and fake keep the default
             roles.teacher.guidance = recipe.guidance
         # The empty prompt is the same for all samples and updates: it stays on the device.
@@ -207,7 +208,7 @@ class Trainer:
         return self.gan.generator(x0, batch.cond, sigma, noise)
 
     def _draws(self, step: int, update: str) -> list[Draw]:
-        return [Draw(self.config.seed, step, update, places) for places in self.places]
+        return [Draw(self.config.seed, step, update, places, self.levels) for places in self.places]
 
     def _order(self, step: int) -> list[Draw]:
         """Return the draws of an iteration whose batches are read: of reused samples, only the first update's."""

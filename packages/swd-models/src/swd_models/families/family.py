@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from swd_models.denoiser import Denoiser
+from swd_models.denoiser import Denoiser, Expert
 from swd_models.parts import Latents, Teacher, Text
 from swd_models.quantized import Base, check_quantised, freeze, loading, quantised_layers
 
@@ -50,9 +50,22 @@ class Family:
             return self._wrap(self.backbone.from_config(config))
 
     def load_denoiser(
-        self, model: str, *, base: Base = "bf16", device: torch.device | str = "cpu", **options: Any
+        self,
+        model: str,
+        expert: Expert = Expert(),  # noqa: B008, which is frozen
+        *,
+        base: Base = "bf16",
+        device: torch.device | str = "cpu",
+        **options: Any,
     ) -> Denoiser:
-        """Load the denoiser alone; a quantised one layer by layer onto the device."""
+        """Load a denoiser alone; a quantised one layer by layer onto the device."""
+        denoiser = self._load_denoiser(model, expert.subfolder or self.denoiser.subfolder, base, device, options)
+        denoiser.expert = expert
+        return denoiser
+
+    def _load_denoiser(
+        self, model: str, subfolder: str, base: Base, device: torch.device | str, options: dict[str, Any]
+    ) -> Denoiser:
         options = {"dtype": torch.float32} | options
         if options["dtype"] == torch.float16 and not self.denoiser.takes_float16:
             raise ValueError(
@@ -60,10 +73,10 @@ class Family:
                 "got float16: choose another dtype"
             )
         if base == "bf16":
-            return self._wrap(_load_whole(self.backbone, model, self.denoiser.subfolder, **options).eval())
+            return self._wrap(_load_whole(self.backbone, model, subfolder, **options).eval())
         names = quantised_layers(self.build_empty(self.load_config(model)))
         with loading(names, base, options["dtype"], torch.device(device)) as quantised:
-            backbone = _load_whole(self.backbone, model, self.denoiser.subfolder, **options, **quantised).eval()
+            backbone = _load_whole(self.backbone, model, subfolder, **options, **quantised).eval()
         denoiser = freeze(self._wrap(backbone))
         check_quantised(denoiser, base)
         return denoiser
@@ -72,17 +85,25 @@ class Family:
         """Load the autoencoder alone."""
         return self.latents(self._load_vae(model, **options))
 
-    def load_text(self, model: str, num_tokens: int | None = None, **options: Any) -> Text:
+    def load_text(
+        self,
+        model: str,
+        num_tokens: int | None = None,
+        experts: Sequence[Expert] = (Expert(),),
+        **options: Any,
+    ) -> Text:
         """Load text encoders and tokenizers alone; `num_tokens` as of `Text`."""
         denoiser = self.denoiser.subfolder
-        pipe = self._load_pipeline(model, {"vae": None, denoiser: None}, **options)
+        left_out = {each.subfolder or denoiser: None for each in experts}
+        pipe = self._load_pipeline(model, {"vae": None} | left_out, **options)
         # SD3's `encode_prompt` reads the width of a left-out T5 from the transformer's config.
         pipe.register_modules(**{denoiser: self.build_empty(self.load_config(model)).backbone})
         return self.text(pipe, num_tokens)
 
     def load_teacher(self, model: str, denoiser: Denoiser, num_tokens: int | None = None, **options: Any) -> Teacher:
-        """Load the whole pipeline around its denoiser; `num_tokens` as of `Text`."""
-        parts = {self.denoiser.subfolder: denoiser.backbone, "vae": self._load_vae(model, **options)}
+        """Load the whole pipeline around its denoiser, or the experts of one; `num_tokens` as of `Text`."""
+        parts = {each.folder: each.backbone for each in denoiser.experts}
+        parts["vae"] = self._load_vae(model, **options)
         pipe = self._load_pipeline(model, parts, **options)
         teacher = Teacher(pipe, self.latents(pipe.vae), denoiser.layers, self.text(pipe, num_tokens))
         teacher.denoiser = denoiser

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
 from swd_models.families.flux import PATCH, check_size, pack, unpack
+from swd_models.families.positions import rotations
 from swd_models.families.wan import VideoLatents, blocks
 from swd_models.parts import MASK, Size, Text, padded
-from swd_models.positions import rotations
 from swd_models.prediction import Prediction
 
 

@@ -12,8 +12,8 @@ from torch.nn.functional import pad
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
 from swd_models.families.flux import PATCH, check_size
+from swd_models.families.positions import rotations
 from swd_models.parts import MASK, ImageLatents, Text, padded
-from swd_models.positions import rotations
 from swd_models.prediction import Prediction
 
 MULTIPLE = 32

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from swd_data import is_hub_id, make_folder, reading, whole, write_json
 from swd_models.denoiser import Denoiser
+from swd_models.experts import NAMES
 from swd_models.lora.hub import download
 from swd_models.lora.names import PEFT_PREFIX, shown
 from swd_models.lora.scales import CONFIG_KEY, PEFT_CONFIG, alphas_of
@@ -104,6 +105,21 @@ def find_lora(path: Path | str) -> Path:
     if found[0].name not in FILES.values() and len(found) > 1:
         raise ValueError(f"expected a LoRA file, or a folder with one, got {path} with {len(found)}: name the file")
     return found[0]
+
+
+def lora_of(path: Path | str, expert: str) -> str:
+    """Return where the LoRA of an expert lies in a folder, or hub id, that has one for each; "": the path itself.
+
+    Raises:
+        ValueError: a folder or file that has none for it.
+    """
+    if not expert:
+        return str(path)
+    if is_hub_id(path, ".safetensors") and str(path).count("/") == 1:
+        return f"{path}/{expert}/{FILES['diffusers']}"
+    if not (Path(path) / expert).is_dir():
+        raise ValueError(f"expected a folder with {' and '.join(NAMES)}, a LoRA in each, got {path}")
+    return str(Path(path) / expert)
 
 
 def _schedule(file: Path, metadata: dict[str, str]) -> ScaleSchedule | None:

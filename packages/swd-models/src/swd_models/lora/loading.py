@@ -11,7 +11,7 @@ from peft import LoraConfig, set_peft_model_state_dict
 from swd_data import is_hub_id
 from swd_models.adapters import adapter_alphas, adapter_state, add_adapters, load_adapter_state, merge_adapters
 from swd_models.denoiser import Denoiser
-from swd_models.lora.files import Form, Lora, read_lora, write_lora
+from swd_models.lora.files import Form, Lora, lora_of, read_lora, write_lora
 from swd_models.quantized import check_whole
 from swd_schedules import ScaleSchedule
 
@@ -47,20 +47,21 @@ def load_lora(
     """Put the adapters of a file or folder (any form) into `denoiser`; return the schedule that they carry.
 
     With `merge` they are added to the weights, in float32, and cost nothing when the denoiser runs. `weight` is how
-    much they count.
+    much they count. Of a model of two experts each takes its own from the folder: see `lora_of`.
 
     Raises:
-        ValueError: as `read_lora`.
+        ValueError: as `read_lora` and `lora_of`.
     """
-    if merge:
-        check_whole(denoiser)
-    lora = read_lora(path, denoiser).weighted(weight)
-    add_adapters(denoiser, lora.config())
-    set_peft_model_state_dict(denoiser.backbone, lora.state)
-    denoiser.requires_grad_(False)
-    if merge:
-        merge_adapters(denoiser)
-    return lora.schedule
+    loras = [read_lora(lora_of(path, each.expert.name), each).weighted(weight) for each in denoiser.experts]
+    for each, lora in zip(denoiser.experts, loras, strict=True):
+        if merge:
+            check_whole(each)
+        add_adapters(each, lora.config())
+        set_peft_model_state_dict(each.backbone, lora.state)
+        each.requires_grad_(False)
+        if merge:
+            merge_adapters(each)
+    return loras[0].schedule
 
 
 def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
@@ -82,7 +83,7 @@ def start_from(denoiser: Denoiser, path: Path | str) -> None:
     Raises:
         ValueError: as `read_lora`; layers that have no adapters here, or a larger rank.
     """
-    lora, own = read_lora(path, denoiser), adapter_state(denoiser)
+    lora, own = read_lora(lora_of(path, denoiser.expert.name), denoiser), adapter_state(denoiser)
     scales = Lora.of(own, adapter_alphas(denoiser), None, _is_rslora(denoiser), {}).scales
     state = {key: torch.zeros_like(value) if ".lora_B." in key else value.clone() for key, value in own.items()}
     for layer, rank in lora.ranks.items():
