@@ -3,7 +3,8 @@
 `uv run --group benchmarks python -m benchmarks.spectrum_flux2 PHOTOGRAPHS --tiny ../shared/flux2`
 
 The weights are those of TAEF2, FLUX.2's tiny autoencoder, as its author published them. Photographs of 1024 px or more
-come with Debian: lomiri-wallpapers-16.04, lomiri-wallpapers-20.04 and mate-backgrounds, without what is drawn.
+come with Debian: lomiri-wallpapers-16.04, lomiri-wallpapers-20.04, mate-backgrounds and plasma-workspace-wallpapers,
+without what is drawn.
 """
 
 import argparse
@@ -42,8 +43,8 @@ def write(measured: Measurement, out: Path) -> Path:
     flux = check_schedule(presets.FLUX_4_PAPER, measured.space)
     ours = check_schedule(proposal.schedule, measured.space)
     page = out / "spectrum-flux2.md"
-    amplitude, exponent = fold(measured)
-    folded = worst_fit(measured, lambda k: amplitude * (k**-exponent + (FULL - k) ** -exponent))
+    amplitude, exponent, share = fold(measured)
+    folded = worst_fit(measured, lambda k: amplitude * (k**-exponent + share * (FULL - k) ** -exponent))
     density = measured.space
     spread = float((density.error / density.power)[density.cycles >= 2].median())
     found, without = worst_fit(measured, law), worst_fit(measured, measured.laws["space"])
@@ -64,9 +65,10 @@ at all frequencies, which the paper sees as "slightly noisy" latents. From 2 cyc
 Of the photographs themselves a bin has a standard error of about {100 * spread:.0f} %.
 The law published for FLUX.1's latents has no floor: {FLUX_LAW}.
 
-The floor need not be noise. A grid of {FULL} cells folds what is beyond {FULL // 2} cycles back below it. A law so
-folded, A (k^-b + ({FULL} - k)^-b) with A = {amplitude:.4g} and b = {exponent:.3f}, has no floor and comes within
-{100 * folded:.0f} %. The schedule is of what was measured, whatever the reason.
+The floor need not be noise. A grid of {FULL} cells folds what is beyond {FULL // 2} cycles back below it: the power at k
+is then A (k^-b + c ({FULL} - k)^-b), where c = 1 folds all of it. Fitted without a floor, A is {amplitude:.4g}, b
+{exponent:.3f} and c {share:.2f}, and the curve comes within {100 * folded:.0f} %. The schedule is of what was measured,
+whatever the reason.
 
 | t | smallest safe size, of {FULL} | FLUX.1's |
 |---|---|---|
@@ -94,17 +96,17 @@ Noise of that level hides FLUX.1's high frequencies, and not FLUX.2's floor.
     return page
 
 
-def fold(measured: Measurement) -> tuple[float, float]:
-    """Fit A (k^-b + (n - k)^-b) to the logarithms of power: what a grid of n cells makes of a power law."""
+def fold(measured: Measurement) -> tuple[float, float, float]:
+    """Fit A (k^-b + c (n - k)^-b) to the logarithms of power: with c = 1, what n cells make of a power law."""
     density = measured.space
     kept = (density.cycles >= 2) & (density.cycles <= density.extent / 2)
     cycles, power = density.cycles[kept].numpy(), density.power[kept].numpy()
 
-    def curve(k: NDArray[np.float64], amplitude: float, slope: float) -> NDArray[np.float64]:
-        return amplitude + np.log(k**slope + (density.extent - k) ** slope)
+    def curve(k: NDArray[np.float64], amplitude: float, slope: float, share: float) -> NDArray[np.float64]:
+        return amplitude + np.log(k**slope + np.exp(share) * (density.extent - k) ** slope)
 
-    (amplitude, slope), _ = curve_fit(curve, cycles, np.log(power), (5.0, -1.7))
-    return float(np.exp(amplitude)), float(-slope)
+    (amplitude, slope, share), _ = curve_fit(curve, cycles, np.log(power), (5.0, -1.7, 0.0))
+    return float(np.exp(amplitude)), float(-slope), float(np.exp(share))
 
 
 def worst_fit(measured: Measurement, law: Callable[[float], float]) -> float:

@@ -28,7 +28,7 @@ _SCALEWISE = {
     "wan-4": ScaleSchedule(_FOUR_STEPS, tuple((t, *hw) for t, hw in zip((6, 11, 16, 21), _WAN_SIZES, strict=True))),
     "wan-4-spatial": ScaleSchedule(_FOUR_STEPS, tuple((21, *hw) for hw in _WAN_SIZES)),
     # FLUX.2's own, from its spectrum (docs/spectrum-flux2.md): noise hides less of its latents than of FLUX.1's.
-    "flux2-4": ScaleSchedule.square((1000.0, 816.0, 718.0, 664.0), (32, 64, 96, 128)),
+    "flux2-4": ScaleSchedule.square((1000.0, 816.0, 719.0, 667.0), (32, 64, 96, 128)),
     # Wan2.2's smaller one: cells of 16 px, 121 frames of 704x1280; the shares of Wan2.1's sizes.
     "wan22-5b-4": ScaleSchedule(_FOUR_STEPS, ((9, 14, 26), (16, 22, 40), (23, 30, 54), (31, 44, 80))),
     # SDXL is variance preserving: its own timesteps, not points of the flow grid.
