@@ -65,8 +65,8 @@ at all frequencies, which the paper sees as "slightly noisy" latents. From 2 cyc
 Of the photographs themselves a bin has a standard error of about {100 * spread:.0f} %.
 The law published for FLUX.1's latents has no floor: {FLUX_LAW}.
 
-The floor need not be noise. A grid of {FULL} cells folds what is beyond {FULL // 2} cycles back below it: the power at k
-is then A (k^-b + c ({FULL} - k)^-b), where c = 1 folds all of it. Fitted without a floor, A is {amplitude:.4g}, b
+The floor need not be noise. A grid of {FULL} cells folds what is beyond {FULL // 2} cycles back below it: the power at
+k is then A (k^-b + c ({FULL} - k)^-b), where c = 1 folds all of it. Fitted without a floor, A is {amplitude:.4g}, b
 {exponent:.3f} and c {share:.2f}, and the curve comes within {100 * folded:.0f} %. The schedule is of what was measured,
 whatever the reason.
 

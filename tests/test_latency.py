@@ -11,11 +11,12 @@ from benchmarks.latency import __main__ as latency
 from benchmarks.latency.bench import ratio
 from benchmarks.latency.encoders import RandomText
 from benchmarks.latency.flops import step_flops
-from benchmarks.latency.models import from_file, materialise, random_decoder, tiny
+from benchmarks.latency.models import _decode, _decoder_of, from_file, materialise, random_decoder, tiny
 from benchmarks.latency.paper import TABLE_4, reckon
 from benchmarks.latency.rows import INVENTED, SCALEWISE, TINY, rows, schedules
 from benchmarks.latency.timing import Stopwatch
 from benchmarks.provenance import data_sheet
+from swd_models.autoencoders.taehv import TinyVideoAutoencoder
 from swd_models.loading import empty_denoiser
 from swd_sample.presets import SOURCES
 
@@ -78,6 +79,16 @@ def test_a_tiny_autoencoder_from_a_file_is_of_the_models_latents(tmp_path):
     assert (vae.config.latent_channels, vae.dtype) == (4, torch.float64)
     with pytest.raises(ValueError, match=r"of 16 channels for flux, got 4 in .*: choose its --models"):
         from_file(path, empty_denoiser("black-forest-labs/FLUX.1-dev"), cpu, torch.float32)
+
+
+def test_a_tiny_autoencoder_of_videos_makes_all_frames_at_once(tmp_path):
+    path, cpu = tmp_path / "taew2_1.safetensors", torch.device("cpu")
+    save_file(TinyVideoAutoencoder(4).state_dict(), path)
+    vae = from_file(path, empty_denoiser("random-wan"), cpu, torch.float32)
+    latents = torch.randn(2, 4, 3, 4, 6)
+    assert torch.equal(_decode(vae, latents), vae.decode(latents).sample)
+    assert _decode(vae, latents[:, :, 0]).shape == (2, 3, 32, 48)
+    assert _decoder_of(vae) == list(vae.decoder)
 
 
 def test_a_random_decoder_makes_a_videos_frames_of_its_latents():

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from benchmarks.latency.encoders import RandomText
 from swd_models import Denoiser, load_denoiser, load_latents, load_text
+from swd_models.autoencoders.files import load_tiny_autoencoder
+from swd_models.autoencoders.taehv import TinyVideoAutoencoder
 from swd_models.compiling import compile_layers
 from swd_models.loading import empty_denoiser, resolve_model
 from swd_models.parts import ImageLatents
-from swd_models.taesd import load_tiny_autoencoder
 from swd_sample.presets import SOURCES
 
 TINY_VAES = {
     "sd3": "madebyollin/taesd3",
     "flux": "madebyollin/taef1",
     "sdxl": "madebyollin/taesdxl",
-}  # Wan's, TAEHV, is in no library: a random AutoencoderTiny decodes its frames one by one
+}  # Wan's, TAEHV, comes by path; without one a random AutoencoderTiny decodes frames one by one
 STD = 0.02
 VERSIONS = 2
 """Of a kind of block at a size: batches of text, those of prompts and that of the empty one."""
@@ -81,7 +82,7 @@ def full_size(name: str, device: torch.device, dtype: torch.dtype = torch.float1
         return random_model(empty_denoiser(model), device, dtype, tiny)
     denoiser, text = load_denoiser(model, dtype=dtype).to(device), load_text(model, dtype=dtype).to(device)
     vae, origin = _tiny_vae(denoiser, device, dtype, tiny)
-    modules = {"text": _encoders(text.pipe), "denoiser": [denoiser], "decoder": [vae.decoder]}
+    modules = {"text": _encoders(text.pipe), "denoiser": [denoiser], "decoder": _decoder_of(vae)}
     return Model(denoiser, lambda count: text([PROMPT] * count), partial(_decode, vae), f"hub, {origin}", modules)
 
 
@@ -95,7 +96,7 @@ def random_model(
     encoders: RandomText = materialise(text, device, dtype)
     vae = from_file(tiny, denoiser, device, dtype) if tiny else random_decoder(denoiser.num_channels, device, dtype)[0]
     parts = [*encoders.clips, *([encoders.language] if encoders.language else [])]
-    modules = {"text": parts, "denoiser": [denoiser], "decoder": [vae.decoder]}
+    modules = {"text": parts, "denoiser": [denoiser], "decoder": _decoder_of(vae)}
     weights = f"random, TinyVAE of {tiny.name}" if tiny else "random"
     return Model(denoiser, encoders, partial(_decode, vae), weights, modules)
 
@@ -119,8 +120,12 @@ def materialise(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return module
 
 
-def _decode(vae: AutoencoderTiny, latents: Tensor) -> Tensor:
-    """Decode images, or videos one by one, each latent frame but the first four times."""
+def _decode(vae: AutoencoderTiny | TinyVideoAutoencoder, latents: Tensor) -> Tensor:
+    """Decode images, or videos; of an autoencoder of images one by one, each latent frame but the first four times."""
+    if isinstance(vae, TinyVideoAutoencoder):
+        videos = latents if latents.ndim == 5 else latents.unsqueeze(2)
+        pixels: Tensor = vae.decode(videos.to(vae.device, vae.dtype)).sample.float()
+        return pixels if latents.ndim == 5 else pixels.squeeze(2)
     images = ImageLatents(vae)
     if latents.ndim == 4:
         return images.decode(latents)
@@ -149,6 +154,11 @@ def _tiny_vae(denoiser: Denoiser, device: torch.device, dtype: torch.dtype, tiny
     if name and _answers(name, "config.json"):
         return AutoencoderTiny.from_pretrained(name, torch_dtype=dtype).to(device), "TinyVAE too"
     return random_decoder(denoiser.num_channels, device, dtype)[0], "TinyVAE random"
+
+
+def _decoder_of(vae: Any) -> list[Any]:
+    """Return what is compiled of a decoder: a video's is called block by block."""
+    return list(vae.decoder) if isinstance(vae, TinyVideoAutoencoder) else [vae.decoder]
 
 
 def _encoders(pipe: Any) -> list[Any]:

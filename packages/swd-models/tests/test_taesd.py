@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from swd_models import load_latents
-from swd_models.taesd import load_tiny_autoencoder
+from swd_models.autoencoders.files import load_tiny_autoencoder
 
 RELEASED = Path(os.environ.get("SWD_TAEF2") or Path(__file__).parents[4] / "shared" / "flux2")
 needs_release = pytest.mark.skipif(not RELEASED.is_dir(), reason="needs TAEF2: ../shared/flux2, or SWD_TAEF2")
@@ -106,7 +106,10 @@ def test_it_stands_in_for_a_familys_autoencoder_and_keeps_its_normalisation(tmp_
 def test_what_is_no_tiny_autoencoder_is_refused_in_a_line(tmp_path):
     encoder, decoder = parts(4, False)
     folder = write(tmp_path / "tiny", encoder, decoder, ".pth")
-    for model, line in (("random-flux2-none", "expected random-"), ("random-wan", "in the place of Wan's")):
+    for model, line in (
+        ("random-flux2-none", "expected random-"),
+        ("random-wan", "built as TAEHV, got one as TAESD in"),
+    ):
         with pytest.raises(ValueError, match=line):
             load_latents(model, tiny=folder)
     with pytest.raises(ValueError, match="of 4 channels, got 16"):
@@ -126,7 +129,7 @@ def test_what_is_no_tiny_autoencoder_is_refused_in_a_line(tmp_path):
     state = encoder.state_dict()
     del state["1.conv.0.bias"]
     save_file(state, folder / "taef2_encoder.safetensors")
-    with pytest.raises(ValueError, match="as TAESD is built"):
+    with pytest.raises(ValueError, match="as TAESD or TAEHV is built"):
         load_tiny_autoencoder(folder)
 
 

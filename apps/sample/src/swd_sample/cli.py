@@ -49,7 +49,7 @@ class Options:
     steps: int | None = None
     """Keep this many stages of the schedule, the first and the last among them."""
     tiny: Path | None = None
-    """Weights of a tiny autoencoder of the family (TAESD and its kin, a file or a folder). It decodes in the place of
+    """Weights of a tiny autoencoder of the family (TAESD, TAEW and kin: a file or a folder). It decodes in the place of
     the model's own: faster, with less detail."""
     merge: bool = True
     """Add the LoRA to the base's weights when it is loaded: faster, and equal but for rounding."""

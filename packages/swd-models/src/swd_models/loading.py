@@ -195,7 +195,7 @@ def load_latents(model: str, *, tiny: Path | str | None = None, **options: Any) 
     with _loading(model):
         latents = family_of(model).load_latents(resolve_model(model), **options)
     if tiny is not None:
-        from swd_models.taesd import replace_autoencoder
+        from swd_models.autoencoders.files import replace_autoencoder
 
         replace_autoencoder(latents, tiny)
     return latents

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from jaxtyping import Float
 from PIL.Image import Image, fromarray
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class ImageLatents:
 def encode_mode(vae: Any, pixels: Tensor) -> Tensor:
     """Encode pixels to the mode of their posterior, or to what a tiny autoencoder has of it, not normalised."""
     found = vae.encode(pixels.to(device_of(vae), vae.dtype))
-    z: Tensor = found.latents if isinstance(vae, AutoencoderTiny) else found.latent_dist.mode()
+    z: Tensor = found.latents if isinstance(found, AutoencoderTinyOutput) else found.latent_dist.mode()
     return z
 
 

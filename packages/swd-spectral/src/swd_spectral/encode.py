@@ -32,9 +32,12 @@ def _load(source: Source) -> Callable[[Tensor], Tensor]:
     """Return what encodes pixels in [-1, 1]: a model's autoencoder, or a tiny one."""
     device = find_device()
     if source.tiny is not None:
-        from swd_models.taesd import load_tiny_autoencoder
+        from swd_models.autoencoders.files import load_tiny_autoencoder
+        from swd_models.autoencoders.taehv import TinyVideoAutoencoder
 
         tiny = load_tiny_autoencoder(source.tiny).to(device)
+        if isinstance(tiny, TinyVideoAutoencoder):
+            return lambda pixels: tiny.encode_images(pixels.to(device))
         return lambda pixels: cast(Tensor, tiny.encode(pixels.to(device)).latents)
     from swd_models import load_latents  # imports diffusers: not for latents on disk
 

@@ -20,8 +20,8 @@ class Source:
     model: str = "embedded"
     """A diffusers directory or hub id whose autoencoder encodes; "embedded" ships with swd-models."""
     tiny: Path | None = None
-    """Weights of a tiny autoencoder (TAESD, TAEF2): a file, or a folder of encoder and decoder. It encodes instead; its
-    latents are normalised channel by channel, by the mean and variance of these images."""
+    """Weights of a tiny autoencoder (TAESD, TAEF2, TAEW): a file, or a folder of encoder and decoder. It encodes instead;
+    its latents are normalised channel by channel, by the mean and variance of these images."""
     pixels: int | None = None
     """Images are cut to this square. Default: the smallest image's shorter side, at most 512."""
     num_frames: int = 21

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
 from swd_models.families.family import Family
-from swd_models.parts import Size, Text, device_of
+from swd_models.parts import Size, Text, device_of, encode_mode
 from swd_models.prediction import Prediction
 
 _ORIGINAL_NAMES = {
@@ -115,7 +115,7 @@ class VideoLatents:
 
     def encode(self, pixels: Float[Tensor, "b 3 n y x"]) -> Float[Tensor, "b c t h w"]:
         """Encode videos in [-1, 1] to the mode of their posterior, normalised."""
-        z: Tensor = self.vae.encode(pixels.to(device_of(self.vae), self.vae.dtype)).latent_dist.mode()
+        z = encode_mode(self.vae, pixels)
         mean, std = self._statistics(z.device)
         return (z.float() - mean) / std
 

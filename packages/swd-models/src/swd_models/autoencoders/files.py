@@ -1,4 +1,4 @@
-"""Tiny autoencoders (TAESD and its kin) from the files of their author: diffusers' class, with blocks that it lacks."""
+"""Tiny autoencoders by path: of images (TAESD) or of videos (TAEHV), as their author publishes them."""
 
 import pickle
 from pathlib import Path
@@ -6,44 +6,24 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
-from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from swd_models.autoencoders.taehv import TinyVideoAutoencoder, taehv_of
+from swd_models.autoencoders.taesd import BYTES_A_PIXEL, taesd_of
 from swd_models.parts import Latents
 
 State = dict[str, Tensor]
 PARTS = ("encoder", "decoder")
 SUFFIXES = (".safetensors", ".pth")
-_GROUPS = 4
-BYTES_A_PIXEL = 1024.0
-"""The most that decoding holds in float32: four times 64 channels."""
 
 
-class PooledBlock(AutoencoderTinyBlock):
-    """A block with a norm over the whole image beside it, as TAEF2 has around its middle."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__(channels, channels, "relu")
-        self.pool = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1, bias=False),
-            nn.GroupNorm(_GROUPS, hidden),
-            nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1, bias=False),
-        )
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Add the norm, then run the block."""
-        out: Tensor = super().forward(x + self.pool(x))
-        return out
-
-
-def load_tiny_autoencoder(path: Path | str) -> AutoencoderTiny:
+def load_tiny_autoencoder(path: Path | str) -> AutoencoderTiny | TinyVideoAutoencoder:
     """Load a tiny autoencoder: a file of both parts, or a folder with one of each, `.safetensors` or `.pth`.
 
-    Its latents are those that the denoiser sees, but FLUX.2's, which are not normalised.
+    Its latents are those that the denoiser sees, but FLUX.2's, which are not normalised. TAEHV's are of Wan and of
+    Qwen-Image.
 
     Raises:
         ValueError: no such file, a pickle that is more than tensors, or another architecture.
@@ -60,17 +40,12 @@ def load_tiny_autoencoder(path: Path | str) -> AutoencoderTiny:
     if missing:
         raise ValueError(f"expected a tiny autoencoder's {' and '.join(missing)} in {path}, got none: add the file")
     try:
-        vae = AutoencoderTiny(latent_channels=state["decoder.layers.0.weight"].shape[1])
-        for key, weight in state.items():
-            name, found, _ = key.partition(".pool.0.weight")
-            if found:
-                part, _, index = name.rpartition(".")
-                vae.get_submodule(part)[int(index)] = PooledBlock(weight.shape[1], weight.shape[0])
-        vae.load_state_dict(state)
+        vae = taehv_of(state) if "encoder.0.weight" in state else taesd_of(state)
     except (RuntimeError, LookupError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"expected a tiny autoencoder as TAESD is built in {path}, got another, choose its file: {reason:.120}"
+            f"expected a tiny autoencoder as TAESD or TAEHV is built in {path}, got another, choose its file: "
+            f"{reason:.120}"
         ) from error
     return vae.float().eval().requires_grad_(False)
 
@@ -82,11 +57,11 @@ def replace_autoencoder(latents: Latents, path: Path | str) -> None:
         ValueError: as `load_tiny_autoencoder`, or one of other latents.
     """
     tiny, config = load_tiny_autoencoder(path), latents.vae.config
-    if "z_dim" in config:
-        raise ValueError(
-            f"expected no tiny autoencoder in the place of Wan's or Qwen-Image's autoencoder, got {path}: leave it out"
-        )
-    wanted, found = int(config["latent_channels"]), int(tiny.config.latent_channels)
+    of_videos = "z_dim" in config  # so are Qwen-Image's latents: of one frame
+    if of_videos != isinstance(tiny, TinyVideoAutoencoder):
+        kinds = ("TAESD", "TAEHV") if not of_videos else ("TAEHV", "TAESD")
+        raise ValueError("expected a tiny autoencoder built as {}, got one as {} in {}".format(*kinds, path))
+    wanted, found = int(config["z_dim" if of_videos else "latent_channels"]), int(tiny.config.latent_channels)
     if wanted != found:
         raise ValueError(
             f"expected a tiny autoencoder of {wanted} channels, got {found} in {path}: take the one of this family"
