@@ -20,7 +20,7 @@ class Source:
     model: str = "embedded"
     """A diffusers directory or hub id whose autoencoder encodes; "embedded" ships with swd-models."""
     tiny: Path | None = None
-    """Weights of a tiny autoencoder (TAESD, TAEF2, TAEW): a file, or a folder of encoder and decoder. It encodes instead;
+    """Weights of a tiny autoencoder (TAESD, TAEF2, TAEW): a file, or a folder of its two. It encodes instead;
     its latents are normalised channel by channel, by the mean and variance of these images."""
     pixels: int | None = None
     """Images are cut to this square. Default: the smallest image's shorter side, at most 512."""
