@@ -59,7 +59,7 @@ def test_sampling_and_every_form_of_export_hand_over(finished, cli):
     student = SwDPipeline.from_run(finished)
     (video,) = student(["a big red cat"])
     assert len(video) == 21
-    for form in ("comfyui", "peft"):
+    for form in ("comfyui", "peft", "kohya"):
         assert str(finished / "export" / form / "low-noise") in cli("export", str(finished), "--to", form)
         again = SwDPipeline.from_pretrained(PRESETS[NAME].model, lora=finished / "export" / form)
         assert again.schedule == student.schedule

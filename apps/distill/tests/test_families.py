@@ -41,10 +41,10 @@ def test_a_run_of_each_family_generates_encodes_trains_and_samples(cli, tmp_path
         assert json.loads(lora.metadata()["swd_schedule"])["sizes"][-1] == list(size)
     samples = SwDPipeline.from_run(out)(["a big red cat"])
     assert (len(samples[0]) == pixels[0]) if len(size) == 3 else (samples[0].size == pixels[::-1])
-    for form in ("comfyui", "peft", "merged"):
+    for form in ("comfyui", "peft", "kohya", "merged"):
         assert str(out / "export" / form) in cli("export", str(out), "--to", form, "--dtype", "float32")
     student = SwDPipeline.from_run(out)
-    for lora in (out / "export" / "comfyui", out / "export" / "peft"):
-        again = SwDPipeline.from_pretrained(PRESETS[name].model, lora=lora)
+    for form in ("comfyui", "peft", "kohya"):
+        again = SwDPipeline.from_pretrained(PRESETS[name].model, lora=out / "export" / form)
         assert again.schedule == student.schedule
         assert all(map(torch.equal, again.denoiser.state_dict().values(), student.denoiser.state_dict().values()))

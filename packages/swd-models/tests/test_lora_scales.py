@@ -150,8 +150,12 @@ def test_all_forms_keep_what_was_read(case, saved, tmp_path):
         write_lora(first, empty, tmp_path / form, form)
         again = read_lora(tmp_path / form, empty)
         assert again.ranks == first.ranks
-        assert again.scales == pytest.approx(first.scales)
-        assert (again.rslora, again.alphas) == (first.rslora, first.alphas) or form == "comfyui"
+        for layer, scale in first.scales.items():  # joined layers have one scale: another's is in its factor
+            ups = (lora.state[f"{layer}.lora_B.weight"] for lora in (again, first))
+            torch.testing.assert_close(again.scales[layer] * next(ups), scale * next(ups))
+        if form != "kohya":
+            assert again.scales == pytest.approx(first.scales)
+        assert (again.rslora, again.alphas) == (first.rslora, first.alphas) or form in ("comfyui", "kohya")
 
 
 def test_ranks_that_differ_count_as_in_diffusers_where_nothing_tells_an_alpha(tmp_path, capsys):

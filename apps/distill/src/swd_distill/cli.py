@@ -19,7 +19,7 @@ COMMANDS = {
     "encode": "images and captions into the cache that training reads",
     "train": "the student, from the newest checkpoint on",
     "plan": "what a run costs: FLOPs, memory, disk, time; swd-distill plan PRESET --gpus N --memory GIB",
-    "export": "a run's LoRA for another tool: swd-distill export RUN --to diffusers|comfyui|peft|merged",
+    "export": "a run's LoRA for another tool: swd-distill export RUN --to diffusers|comfyui|peft|kohya|merged",
 }
 
 

@@ -18,8 +18,9 @@ class Export:
 
     source: tyro.conf.Positional[Path]
     """A run folder of swd-distill, or any LoRA file or folder (then with --model)."""
-    to: Literal["diffusers", "comfyui", "peft", "merged"]
-    """diffusers: for `pipe.load_lora_weights`. merged: a denoiser in diffusers' format, without adapters."""
+    to: Literal["diffusers", "comfyui", "peft", "kohya", "merged"]
+    """diffusers: for `pipe.load_lora_weights`. kohya: for its scripts and what reads their files. merged: a denoiser in
+    diffusers' format, without adapters."""
     model: str | None = None
     """The base model: a diffusers directory or hub id. Default: the run's. With merged, any fine-tune will do."""
     out: Path | None = None

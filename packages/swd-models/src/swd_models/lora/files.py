@@ -13,19 +13,22 @@ from torch import Tensor
 from swd_data import is_hub_id, make_folder, reading, whole, write_json
 from swd_models.denoiser import Denoiser
 from swd_models.experts import NAMES
+from swd_models.lora.fused import Adapter, join
 from swd_models.lora.hub import download
 from swd_models.lora.names import PEFT_PREFIX, shown
+from swd_models.lora.originals import originals
 from swd_models.lora.scales import CONFIG_KEY, PEFT_CONFIG, alphas_of
 from swd_models.lora.state import Lora
-from swd_models.lora.tensors import FAMILY_KEY, read_tensors
+from swd_models.lora.tensors import FAMILY_KEY, layers_of, read_tensors, widths_of
 from swd_schedules import ScaleSchedule
 
 __all__ = ["FILES", "PEFT_CONFIG", "Form", "Lora", "read_lora", "write_lora"]
-Form = Literal["diffusers", "peft", "comfyui"]
+Form = Literal["diffusers", "peft", "comfyui", "kohya"]
 FILES: dict[Form, str] = {
     "diffusers": "pytorch_lora_weights.safetensors",
     "peft": "adapter_model.safetensors",
     "comfyui": "comfyui_lora.safetensors",
+    "kohya": "kohya_lora.safetensors",
 }
 SCHEDULE_KEY, TOKENS_KEY = "swd_schedule", "swd_text_tokens"
 
@@ -34,8 +37,8 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
     """Write adapters of the denoiser's family and return the file.
 
     "diffusers" is what `pipe.load_lora_weights(folder)` reads, "peft" is a PEFT tree as the authors released,
-    "comfyui" has the keys that ComfyUI maps, with an alpha a layer: rank times its scale. Tensors are those of `lora`
-    in every form.
+    "comfyui" has the keys that ComfyUI maps, with an alpha a layer: rank times its scale. "kohya" has the names of the
+    model's own code, where several layers may be one: they are joined. Tensors are those of `lora` in every form.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
@@ -132,7 +135,9 @@ def _schedule(file: Path, metadata: dict[str, str]) -> ScaleSchedule | None:
 
 
 def _named(lora: Lora, denoiser: Denoiser, form: Form) -> dict[str, Tensor]:
-    """Return the tensors under a form's names; ComfyUI divides its alphas by the rank, whatever the LoRA did."""
+    """Return the tensors under a form's names; alphas among them are over the rank, whatever the LoRA did."""
+    if form == "kohya":
+        return _kohya(lora, denoiser)
     if form != "comfyui":
         prefix = denoiser.subfolder if form == "diffusers" else PEFT_PREFIX
         return {f"{prefix}.{key}": value for key, value in lora.state.items()}
@@ -143,6 +148,23 @@ def _named(lora: Lora, denoiser: Denoiser, form: Form) -> dict[str, Tensor]:
         state[f"{name}.lora_up.weight"] = lora.state[f"{layer}.lora_B.weight"]
         state[f"{name}.alpha"] = torch.tensor(scale * ranks[layer])
     return state
+
+
+def _kohya(lora: Lora, denoiser: Denoiser) -> dict[str, Tensor]:
+    """Return the tensors under kohya's names: those of the model's own code, with underscores."""
+    layers, ranks, scales, state = layers_of(denoiser), lora.ranks, lora.scales, dict[str, Tensor]()
+    for name, among in originals(layers, denoiser).items():
+        parts = [_adapter(lora, layer, scales[layer] * ranks[layer]) if layer in ranks else None for layer in among]
+        if any(parts):
+            down, up, alpha = join(parts, widths_of(among, layers))
+            flat = f"lora_unet_{name.replace('.', '_')}"
+            state |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
+            state[f"{flat}.alpha"] = torch.tensor(alpha)
+    return state
+
+
+def _adapter(lora: Lora, layer: str, alpha: float) -> Adapter:
+    return Adapter(lora.state[f"{layer}.lora_A.weight"], lora.state[f"{layer}.lora_B.weight"], alpha)
 
 
 def _config(lora: Lora) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """What the keys of a LoRA file are: tensors of the model's layers, or what else, which is refused by name."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from swd_models.denoiser import Denoiser
+from swd_models.lora.originals import originals
 
 PEFT_PREFIX = "base_model.model"
-_KEY = re.compile(r"(?P<layer>.+)\.(lora_(?P<kind>A|B|down|up)(\.[\w-]+)?\.weight|alpha)")
+_KEYS = (
+    re.compile(r"(?P<layer>.+)\.(lora_(?P<kind>A|B|down|up)(\.[\w-]+)?\.weight|alpha)"),
+    # An old diffusers: beside an attention or a layer.
+    re.compile(r"(?P<attention>.+)\.processor\.(?P<name>to_(q|k|v|out))_lora\.(?P<kind>down|up)\.weight"),
+    re.compile(r"(?P<layer>.+)(\.lora|\.lora_linear_layer|_lora)\.(?P<kind>down|up)\.weight"),
+)
 _TEXT = re.compile(r"(base_model\.model\.)?(text_encoders?(_\d)?\.|lora_te\d?_)")
 _KINDS = {
     "DoRA": r".*(lora_magnitude_vector|dora_scale)(\..*)?",
@@ -19,17 +25,6 @@ _KINDS = {
     "whole weights": r".*\.modules_to_save\..*|.*\.(diff|w_norm|b_norm|set_weight)|(?!.*lora).*\.weight",
     "a LoRA with biases": r".*\.(bias|diff_b)",
 }
-_KOHYA = r"(lora_unet|lora_transformer|lycoris)_"
-_STYLES = {
-    "kohya names of BFL layers (fused qkv)": rf"{_KOHYA}(double|single)_blocks_.*",
-    "LDM names": r"(.*[._])?(input_blocks|middle_block|output_blocks)[._]\d.*",
-    # Of diffusers' layers with underscores SDXL's are read, as ComfyUI does: another U-Net's are another family's.
-    "kohya names": rf"{_KOHYA}(?!(down_blocks|mid_block|up_blocks)_).*",
-    "BFL names (fused qkv)": r"(.*\.)?(double|single)_blocks\.\d.*",
-    "SD3's original names (fused qkv)": r"(.*\.)?joint_blocks\.\d.*",
-    "Wan's original names": r"blocks\.\d+\.(self_attn|cross_attn|ffn)\..*",
-    "names of an old diffusers": r".*(\.processor\.|_lora\.|\.lora\.|\.lora_linear_layer\.).*",
-}
 
 
 class Place(NamedTuple):
@@ -39,24 +34,38 @@ class Place(NamedTuple):
     kind: str
 
 
-def places_of(all_keys: list[str], layers: Iterable[str], denoiser: Denoiser, file: Path) -> dict[str, Place]:
-    """Return the place among `layers` of each key of a file, but for the keys of text encoders.
+class Source(NamedTuple):
+    """The key of a tensor; if it is cut into rows, the layers that share them, in their order."""
+
+    key: str
+    among: tuple[str, ...]
+
+
+def sources_of(all_keys: list[str], layers: Collection[str], denoiser: Denoiser, file: Path) -> dict[Place, Source]:
+    """Return which key of a file is at each place among `layers`; those of text encoders are at none.
 
     Raises:
         ValueError: other names, no plain LoRA, no layer of the model, or two tensors for one place.
     """
     keys = _without_text(all_keys, file)
     _check_kind(keys, file)
-    known = {name: layer for layer in layers for name in _names(layer, denoiser)}
-    places: dict[Place, str] = {}
+    known = _known(layers, denoiser)
+    found: dict[Place, Source] = {}
     for key in keys:
-        place = _place(key, known)
-        if place is None:
-            raise _unknown(key, file)
-        if place in places:
-            raise ValueError(f"expected one adapter a layer, got {places[place]} and {key} in {file}: keep one of them")
-        places[place] = key
-    return {key: place for place, key in places.items()}
+        name, kind = _split(key)
+        among = known.get(name, ())
+        if not among:
+            raise ValueError(
+                f"expected a LoRA of this family, got {shown(key)}, which is no layer of the model, in {file}: choose "
+                "the model that it was trained for"
+            )
+        for layer in among:
+            place = Place(layer, kind)
+            if place in found:
+                twice = f"{found[place].key} and {key}"
+                raise ValueError(f"expected one adapter a layer, got {twice} in {file}: keep one of them")
+            found[place] = Source(key, among)
+    return found
 
 
 def shown(text: str) -> str:
@@ -64,16 +73,35 @@ def shown(text: str) -> str:
     return text[:200] if text.isprintable() else ascii(text[:200])
 
 
-def _names(layer: str, denoiser: Denoiser) -> tuple[str, ...]:
-    return layer, f"{denoiser.subfolder}.{layer}", f"{PEFT_PREFIX}.{layer}", denoiser.comfyui_name(layer)
+def _known(layers: Collection[str], denoiser: Denoiser) -> dict[str, tuple[str, ...]]:
+    """Return the layers that each name stands for, in the order of their rows: diffusers' own name for one."""
+    found: dict[str, tuple[str, ...]] = {}
+    for layer in layers:
+        prefixes = (denoiser.subfolder, PEFT_PREFIX, "diffusion_model")
+        names = [layer, denoiser.comfyui_name(layer), *(f"{prefix}.{layer}" for prefix in prefixes)]
+        found |= dict.fromkeys(names + _flat(layer), (layer,))
+    for name, among in originals(layers, denoiser).items():
+        for each in (name, f"diffusion_model.{name}", f"model.diffusion_model.{name}", *_flat(name)):
+            found.setdefault(each, among)
+    return found
 
 
-def _place(key: str, known: Mapping[str, str]) -> Place | None:
-    match = _KEY.fullmatch(key)
-    layer = known.get(match["layer"]) if match else None
-    if match is None or layer is None:
-        return None
-    return Place(layer, {None: "alpha", "down": "A", "up": "B"}.get(match["kind"], match["kind"]))
+def _flat(name: str) -> list[str]:
+    """Return kohya's names, OneTrainer's and LyCORIS's."""
+    return [f"{prefix}_{name.replace('.', '_')}" for prefix in ("lora_unet", "lora_transformer", "lycoris")]
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Return the name and the kind of a tensor; "" for what is neither a factor nor an alpha."""
+    match = next(filter(None, (pattern.fullmatch(key) for pattern in _KEYS)), None)
+    if match is None:
+        return "", ""
+    parts = match.groupdict()
+    kind = {None: "alpha", "down": "A", "up": "B"}.get(parts["kind"], str(parts["kind"]))
+    if "attention" not in parts:
+        return str(parts["layer"]), kind
+    name = {"to_out": "to_out.0"}.get(str(parts["name"]), str(parts["name"]))
+    return f"{parts['attention']}.{name}", kind
 
 
 def _without_text(keys: list[str], file: Path) -> list[str]:
@@ -92,16 +120,3 @@ def _check_kind(all_keys: list[str], file: Path) -> None:
                 f"expected a plain LoRA, got {kind} ({shown(keys[0])}) in {file}, which is not "
                 "supported: merge it into its model with the tool that made it, and pass that model"
             )
-
-
-def _unknown(key: str, file: Path) -> ValueError:
-    for style, pattern in _STYLES.items():
-        if re.fullmatch(pattern, key, re.DOTALL):
-            return ValueError(
-                f"expected names of diffusers' layers, got {style} ({shown(key)}) in {file}: convert it by diffusers, "
-                "with pipe.load_lora_weights, then pipe.save_lora_weights and the adapter's metadata (its alphas)"
-            )
-    return ValueError(
-        f"expected a LoRA of this family, got {shown(key)}, which is no layer of the model, in {file}: choose the "
-        "model that it was trained for"
-    )
