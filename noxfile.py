@@ -11,7 +11,7 @@ nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "none"  # the two below: what uv makes exact hides no removed dependency
 
 ROOT = Path(__file__).parent
-MEMBERS = {path.parent.name: path.parent for path in sorted(ROOT.glob("*/*/pyproject.toml"))}
+MEMBERS = {path.parent.name: path.parent for path in sorted(ROOT.glob("*/*/src"))}
 SOURCES = [str((path / "src").relative_to(ROOT)) for path in MEMBERS.values()]
 PACKAGES = [name.replace("-", "_") for name, path in MEMBERS.items() if path.parent.name == "packages"]
 WORKSPACE, MEMBER = ROOT / ".nox" / "workspace", ROOT / ".nox" / "member"

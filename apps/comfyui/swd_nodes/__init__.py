@@ -1,0 +1,1 @@
+"""The nodes (`nodes`) and what they compute (`core`), which needs torch alone."""
