@@ -1,5 +1,7 @@
 """LoRA files under the names of other tools give what the file they stand for gives; diffusers is the oracle."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +14,8 @@ from swd_models.lora.tensors import layers_of
 from swd_models.tiny import SIZES, TINY, tiny_cond
 
 RANK, ALPHA = 3, 6.0
+# Shift and scale in the models' own code, scale and shift in diffusers.
+SWAPPED = (("norm_out.linear",), ("transformer_blocks.2.norm1_context.linear",))
 DIT = "transformer_blocks.0.attn"
 
 
@@ -34,6 +38,8 @@ def plain(family, names):
     state = {}
     for i, among in enumerate(names.values()):
         down, up = factors(family, among, i)
+        if among in SWAPPED:
+            up = torch.cat(up.chunk(2)[::-1])
         widths = [len(layer_of(family, name).weight) for name in among]
         for name, rows in zip(among, up.split(widths), strict=True):
             state |= {f"{name}.lora_A.weight": down.clone(), f"{name}.lora_B.weight": rows.contiguous()}
@@ -81,6 +87,7 @@ FLUX = BFL | {
     "single_blocks.1.linear1": (*qkv(f"{SINGLE}.attn"), f"{SINGLE}.proj_mlp"),
     "single_blocks.0.linear2": ("single_transformer_blocks.0.proj_out",),
     "single_blocks.0.modulation.lin": ("single_transformer_blocks.0.norm.linear",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
 }
 FLUX2 = BFL | {
     "double_blocks.0.img_mlp.0": ("transformer_blocks.0.ff.linear_in",),
@@ -97,6 +104,12 @@ SD3 = {
     "joint_blocks.1.context_block.attn.proj": ("transformer_blocks.1.attn.to_add_out",),
     "joint_blocks.2.x_block.mlp.fc1": ("transformer_blocks.2.ff.net.0.proj",),
     "joint_blocks.0.context_block.mlp.fc2": ("transformer_blocks.0.ff_context.net.2",),
+    "joint_blocks.0.x_block.adaLN_modulation.1": ("transformer_blocks.0.norm1.linear",),
+    "joint_blocks.1.context_block.adaLN_modulation.1": ("transformer_blocks.1.norm1_context.linear",),
+    "joint_blocks.2.context_block.adaLN_modulation.1": ("transformer_blocks.2.norm1_context.linear",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+    "t_embedder.mlp.0": ("time_text_embed.timestep_embedder.linear_1",),
+    "y_embedder.mlp.2": ("time_text_embed.text_embedder.linear_2",),
 }
 WAN = {
     "blocks.0.self_attn.q": ("blocks.0.attn1.to_q",),
@@ -160,7 +173,7 @@ def test_a_file_under_the_models_own_names_gives_what_the_plain_one_gives(tmp_pa
 
 # What diffusers' converters read of these: not FLUX.1's joined rows at other widths than its own, nor half a block.
 READ = {
-    "flux": [name for name in FLUX if ".linear1" not in name],
+    "flux": [name for name in FLUX if ".linear1" not in name and "final" not in name],
     "flux2": [name for name in FLUX2 if "modulation" not in name],
     "qwen": list(QWEN),
     "sdxl": [name for name in SDXL if "attn" in name or "ff" in name or "proj_in" in name],
@@ -238,7 +251,7 @@ def test_what_was_joined_is_cut_into_what_it_was(tmp_path, family):
 @pytest.mark.parametrize("prefix", ["lora_unet_", "lora_transformer_", "lycoris_"])
 @pytest.mark.parametrize("family", list(TINY))
 def test_diffusers_names_with_underscores_are_read(tmp_path, family, prefix):
-    names = {among[0]: (among[0],) for among in NAMES[family].values()}
+    names = {among[0]: (among[0],) for among in NAMES[family].values() if among not in SWAPPED}
     flat_names = {f"{prefix}{name.replace('.', '_')}": among for name, among in names.items()}
     save_file(foreign(family, flat_names), tmp_path / "other.safetensors")
     save_file(plain(family, names), tmp_path / "plain.safetensors")
@@ -268,6 +281,51 @@ def test_an_old_diffusers_is_read(tmp_path, beside):
 def _inputs():
     x_t = torch.randn(2, 4, *SIZES["sdxl"][0], generator=torch.Generator().manual_seed(2))
     return x_t, torch.tensor([0.9, 0.4]), tiny_cond("sdxl", 2)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_a_config_beside_joined_names_is_that_of_the_whole(tmp_path, rslora):
+    """As strong as the file says, whether the whole is cut into parts of its rank or not, patterns by its names too."""
+    joined, apart = "double_blocks.0.img_attn.qkv", "double_blocks.1.txt_attn.qkv"
+    first, second = qkv(DIT), added("transformer_blocks.1.attn")
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name in (joined, apart):
+        up = torch.randn(96, 6, generator=generator)
+        if name == joined:
+            up = torch.block_diag(*(up[32 * i : 32 * (i + 1), 2 * i : 2 * (i + 1)] for i in range(3)))
+        state |= {f"{name}.lora_A.weight": torch.randn(6, 32, generator=generator), f"{name}.lora_B.weight": up}
+    save_file(state, tmp_path / "lora.safetensors")
+    config = {"r": 6, "lora_alpha": 12, "alpha_pattern": {apart: 24}, "use_rslora": rslora, "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    lora = read_lora(tmp_path / "lora.safetensors", TINY["flux"]())
+    for name, among, alpha, rank in ((joined, first, 12, 2), (apart, second, 24, 6)):
+        scale = alpha / (6**0.5 if rslora else 6)
+        whole = scale * state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"]
+        for layer, rows in zip(among, whole.split(32), strict=True):
+            down, up = (lora.state[f"{layer}.lora_{kind}.weight"] for kind in "AB")
+            assert len(down) == rank
+            torch.testing.assert_close(lora.scales[layer] * up @ down, rows)
+
+
+def test_an_untrained_whole_is_not_taken_for_a_joined_one(tmp_path):
+    names = {"single_blocks.1.linear1": FLUX["single_blocks.1.linear1"]}
+    state = foreign("flux", names, alpha=None)
+    state["single_blocks.1.linear1.lora_down.weight"] = torch.randn(4, 32)
+    state["single_blocks.1.linear1.lora_up.weight"] = torch.zeros(224, 4)
+    save_file(state, tmp_path / "lora.safetensors")
+    assert set(read_lora(tmp_path / "lora.safetensors", TINY["flux"]()).ranks.values()) == {4}
+
+
+def test_tensors_of_a_layer_under_several_names_are_one_line(tmp_path):
+    names = {"double_blocks.0.img_attn.qkv": qkv(DIT)}
+    joined, apart = foreign("flux", names, "lora_A.weight", "lora_B.weight"), plain("flux", names)
+    down = {key: value for key, value in joined.items() if "lora_A" in key}
+    up = {key: value for key, value in apart.items() if "lora_B" in key}
+    for mixed in (down | up, joined | {f"{DIT}.to_q.alpha": torch.tensor(1.0)}):
+        mixed.pop("double_blocks.0.img_attn.qkv.alpha", None)
+        save_file(mixed, tmp_path / "mixed.safetensors")
+        with pytest.raises(ValueError, match=r"expected all tensors of .* under one name, got"):
+            read_lora(tmp_path / "mixed.safetensors", TINY["flux"]())
 
 
 def test_rows_that_do_not_add_up_are_one_line(tmp_path):

@@ -1,6 +1,7 @@
 """LoRA files in the forms that people use; the schedule travels in the metadata."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +14,13 @@ from torch import Tensor
 from swd_data import is_hub_id, make_folder, reading, whole, write_json
 from swd_models.denoiser import Denoiser
 from swd_models.experts import NAMES
-from swd_models.lora.fused import Adapter, join
+from swd_models.lora.fused import Factors, join
 from swd_models.lora.hub import download
 from swd_models.lora.names import PEFT_PREFIX, shown
-from swd_models.lora.originals import originals
+from swd_models.lora.originals import original, originals
 from swd_models.lora.scales import CONFIG_KEY, PEFT_CONFIG, alphas_of
 from swd_models.lora.state import Lora
-from swd_models.lora.tensors import FAMILY_KEY, layers_of, read_tensors, widths_of
+from swd_models.lora.tensors import FAMILY_KEY, by_layer, layers_of, read_tensors, widths_of
 from swd_schedules import ScaleSchedule
 
 __all__ = ["FILES", "PEFT_CONFIG", "Form", "Lora", "read_lora", "write_lora"]
@@ -30,7 +31,7 @@ FILES: dict[Form, str] = {
     "comfyui": "comfyui_lora.safetensors",
     "kohya": "kohya_lora.safetensors",
 }
-SCHEDULE_KEY, TOKENS_KEY = "swd_schedule", "swd_text_tokens"
+SCHEDULE_KEY, TOKENS_KEY, STEPS_KEY = "swd_schedule", "swd_text_tokens", "swd_steps"
 
 
 def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = "diffusers") -> Path:
@@ -38,7 +39,8 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
 
     "diffusers" is what `pipe.load_lora_weights(folder)` reads, "peft" is a PEFT tree as the authors released,
     "comfyui" has the keys that ComfyUI maps, with an alpha a layer: rank times its scale. "kohya" has the names of the
-    model's own code, where several layers may be one: they are joined. Tensors are those of `lora` in every form.
+    model's own code, where several layers may be one: they are joined, with zeros between them. Tensors are those of
+    `lora` in every other form, and in this one where joined layers have one scale.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
@@ -68,9 +70,16 @@ def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:
         ValueError: no or a broken file, other names or another model, adapters that are incomplete or no plain LoRA.
     """
     file = find_lora(path)
-    state, given, metadata = read_tensors(file, denoiser)
-    schedule, ranks = _schedule(file, metadata), Lora(state, 1.0).ranks
-    alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks)
+    adapters, metadata = read_tensors(file, denoiser)
+    schedule, ranks = _schedule(file, metadata), {each.label: each.rank for each in adapters}
+    given = {each.label: each.alpha for each in adapters if each.alpha is not None}
+    told_alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks)
+    state, alphas = dict[str, Tensor](), dict[str, float]()
+    for adapter in adapters:  # layers that are one in the file are cut apart, each as strong as the whole
+        for layer, factors in by_layer(adapter, denoiser).items():
+            state |= {f"{layer}.lora_A.weight": factors.down, f"{layer}.lora_B.weight": factors.up}
+            share = len(factors.down) / adapter.rank
+            alphas[layer] = told_alphas[adapter.label] * (math.sqrt(share) if rslora else share)
     told = {FAMILY_KEY, SCHEDULE_KEY}
     notes = {key: value for key, value in metadata.items() if key.startswith("swd_") and key not in told}
     return Lora.of(state, alphas, schedule, rslora, notes)
@@ -82,13 +91,25 @@ def text_tokens_of(path: Path | str) -> int | None:
     Raises:
         ValueError: no LoRA, or no number.
     """
-    file = find_lora(path)
+    return _number(find_lora(path), TOKENS_KEY)
+
+
+def steps_of(path: Path | str) -> int | None:
+    """Return the iterations after which a LoRA was saved, where its header tells.
+
+    Raises:
+        ValueError: no LoRA, or no number.
+    """
+    return _number(find_lora(path), STEPS_KEY)
+
+
+def _number(file: Path, key: str) -> int | None:
     with reading(file, "a safetensors LoRA"), safe_open(file, framework="pt") as handle:
-        told = (handle.metadata() or {}).get(TOKENS_KEY)
+        told = (handle.metadata() or {}).get(key)
     if told is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,5}", told):
-        raise ValueError(f"expected a number as {TOKENS_KEY} of {file}, got {shown(told)!r:.40}: save the LoRA again")
+    if not re.fullmatch(r"[0-9]{1,12}", told):
+        raise ValueError(f"expected a number as {key} of {file}, got {shown(told)!r:.40}: save the LoRA again")
     return int(told)
 
 
@@ -111,7 +132,9 @@ def find_lora(path: Path | str) -> Path:
 
 
 def lora_of(path: Path | str, expert: str) -> str:
-    """Return where the LoRA of an expert lies in a folder, or hub id, that has one for each; "": the path itself.
+    """Return where the LoRA of an expert lies in a folder that has one for each; "": the path itself.
+
+    Of a repository of the hub it is diffusers' form that is taken.
 
     Raises:
         ValueError: a folder or file that has none for it.
@@ -152,19 +175,21 @@ def _named(lora: Lora, denoiser: Denoiser, form: Form) -> dict[str, Tensor]:
 
 def _kohya(lora: Lora, denoiser: Denoiser) -> dict[str, Tensor]:
     """Return the tensors under kohya's names: those of the model's own code, with underscores."""
-    layers, ranks, scales, state = layers_of(denoiser), lora.ranks, lora.scales, dict[str, Tensor]()
+    layers, scales, state = layers_of(denoiser), lora.scales, dict[str, Tensor]()
     for name, among in originals(layers, denoiser).items():
-        parts = [_adapter(lora, layer, scales[layer] * ranks[layer]) if layer in ranks else None for layer in among]
-        if any(parts):
-            down, up, alpha = join(parts, widths_of(among, layers))
-            flat = f"lora_unet_{name.replace('.', '_')}"
-            state |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
-            state[f"{flat}.alpha"] = torch.tensor(alpha)
+        parts = [_factors(lora, layer) if layer in scales else None for layer in among]
+        if not any(parts):
+            continue
+        (down, up), scale = join(parts, [scales.get(layer, 1.0) for layer in among], widths_of(among, layers))
+        flat = f"lora_unet_{name.replace('.', '_')}"
+        up = torch.cat(up.chunk(2)[::-1]) if original(among[0], denoiser).swapped else up
+        state |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
+        state[f"{flat}.alpha"] = torch.tensor(scale * len(down))
     return state
 
 
-def _adapter(lora: Lora, layer: str, alpha: float) -> Adapter:
-    return Adapter(lora.state[f"{layer}.lora_A.weight"], lora.state[f"{layer}.lora_B.weight"], alpha)
+def _factors(lora: Lora, layer: str) -> Factors:
+    return Factors(lora.state[f"{layer}.lora_A.weight"], lora.state[f"{layer}.lora_B.weight"])
 
 
 def _config(lora: Lora) -> dict[str, Any]:

@@ -7,62 +7,60 @@ import torch
 from torch import Tensor
 
 
-class Adapter(NamedTuple):
-    """Factors (rank, in) and (out, rank), and the alpha, if it has one: it adds alpha / rank B A."""
+class Factors(NamedTuple):
+    """Of an adapter: (rank, in) and (out, rank)."""
 
     down: Tensor
     up: Tensor
-    alpha: float | None
 
 
-def cut(whole: Adapter, widths: Sequence[int]) -> list[Adapter | None]:
-    """Return the adapter of each layer, of so many rows; None for one that adds nothing in a whole that was joined.
+def cut(whole: Factors, widths: Sequence[int]) -> list[Factors | None]:
+    """Return the factors of each layer, of so many rows; None for one that adds nothing in a whole that was joined.
 
     All share the rank of the whole, unless `join` made it: then each has its own part of the rank.
     """
-    down, up, alpha = whole
+    down, up = whole
     rows, count = torch.split(up, list(widths)), len(widths)
     rank, rest = divmod(len(down), count)
-    columns = [range(rank * i, rank * (i + 1)) for i in range(count)]
-    if rest or any(
-        bool(row[:, [c for c in range(len(down)) if c not in own]].any())
-        for row, own in zip(rows, columns, strict=True)
-    ):
-        return [Adapter(down, row, alpha) for row in rows]
-    own_alpha = None if alpha is None else alpha / count
-    return [
-        _without_zeros(Adapter(down[own.start : own.stop], row[:, own.start : own.stop], own_alpha))
-        for row, own in zip(rows, columns, strict=True)
-    ]
+    columns = [slice(rank * i, rank * (i + 1)) for i in range(count)]
+    if rest or not _is_joined(rows, columns):
+        return [Factors(down, row) for row in rows]
+    return [_without_zeros(Factors(down[own], row[:, own])) for row, own in zip(rows, columns, strict=True)]
 
 
-def _without_zeros(part: Adapter) -> Adapter | None:
-    """Return an adapter without the ranks at its end that add nothing, as strong as before; None if all are so."""
-    down, up, alpha = part
-    used = (down.flatten(1).any(1) | up.transpose(0, 1).flatten(1).any(1)).nonzero()
-    if not len(used):
-        return None
-    rank = int(used.max()) + 1
-    return Adapter(down[:rank], up[:, :rank], None if alpha is None else alpha * (rank / len(down)))
+def _is_joined(rows: Sequence[Tensor], columns: Sequence[slice]) -> bool:
+    """Tell whether rows have numbers in columns of their own alone; without any number they are of no kind."""
+    numbers = [row.float().count_nonzero() for row in rows]
+    own = [row[:, part].float().count_nonzero() for row, part in zip(rows, columns, strict=True)]
+    return bool(sum(numbers) > 0) and all(bool(a == b) for a, b in zip(numbers, own, strict=True))
 
 
-def join(parts: Sequence[Adapter | None], widths: Sequence[int]) -> Adapter:
-    """Return one adapter that computes what those of several layers do, side by side; None adds nothing.
+def _without_zeros(part: Factors) -> Factors | None:
+    """Return factors without the ranks at their end that add nothing; None if all are so."""
+    used = part.down.float().flatten(1).any(1) | part.up.float().transpose(0, 1).flatten(1).any(1)
+    rank = int(used.nonzero().max()) + 1 if used.any() else 0
+    return Factors(part.down[:rank], part.up[:, :rank]) if rank else None
 
-    Each has its part of the rank: the largest of theirs.
+
+def join(parts: Sequence[Factors | None], scales: Sequence[float], widths: Sequence[int]) -> tuple[Factors, float]:
+    """Return the factors that compute what those of several layers do, side by side, and their scale.
+
+    None adds nothing. Each part has as much of the rank as the largest of them. The scale is that of the first: where
+    another differs, the ratio is in its factor, which then is float32.
     """
-    present = [part for part in parts if part is not None]
-    if len(parts) == len(present) == 1:
-        return present[0]
-    rank, like = max(len(part.down) for part in present), present[0]
-    scales = [(len(part.down) if part.alpha is None else part.alpha) / len(part.down) for part in present]
-    down = like.down.new_zeros(rank * len(parts), *like.down.shape[1:])
-    up = like.up.new_zeros(sum(widths), rank * len(parts))
-    row, rest = 0, iter(scales)
-    for i, (part, width) in enumerate(zip(parts, widths, strict=True)):
+    present = [(part, scale) for part, scale in zip(parts, scales, strict=True) if part is not None]
+    like, common = present[0]
+    if len(parts) == 1:
+        return like, common
+    rank = max(len(part.down) for part, _ in present)
+    dtype = like.up.dtype if all(scale == common for _, scale in present) else torch.float32
+    down = torch.zeros(rank * len(parts), *like.down.shape[1:], dtype=like.down.dtype)
+    up = torch.zeros(sum(widths), rank * len(parts), *like.up.shape[2:], dtype=dtype)
+    row = 0
+    for i, (part, scale, width) in enumerate(zip(parts, scales, widths, strict=True)):
         if part is not None:
-            own = len(part.down)
-            down[rank * i : rank * i + own] = part.down
-            up[row : row + width, rank * i : rank * i + own] = part.up * (next(rest) / scales[0])
+            own = slice(rank * i, rank * i + len(part.down))
+            down[own] = part.down
+            up[row : row + width, own] = part.up if scale == common else part.up.float() * (scale / common)
         row += width
-    return Adapter(down, up, scales[0] * rank * len(parts))
+    return Factors(down, up), common

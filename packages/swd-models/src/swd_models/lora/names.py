@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swd_models.denoiser import Denoiser
-from swd_models.lora.originals import originals
+from swd_models.lora.originals import original, originals
 
 PEFT_PREFIX = "base_model.model"
 _KEYS = (
@@ -34,11 +34,19 @@ class Place(NamedTuple):
     kind: str
 
 
+class Known(NamedTuple):
+    """What a name stands for: layers in the order of their rows, what they are called, and if halves are swapped."""
+
+    among: tuple[str, ...]
+    label: str
+    swapped: bool = False
+
+
 class Source(NamedTuple):
-    """The key of a tensor; if it is cut into rows, the layers that share them, in their order."""
+    """The key of a tensor, and what its name stands for."""
 
     key: str
-    among: tuple[str, ...]
+    known: Known
 
 
 def sources_of(all_keys: list[str], layers: Collection[str], denoiser: Denoiser, file: Path) -> dict[Place, Source]:
@@ -53,18 +61,17 @@ def sources_of(all_keys: list[str], layers: Collection[str], denoiser: Denoiser,
     found: dict[Place, Source] = {}
     for key in keys:
         name, kind = _split(key)
-        among = known.get(name, ())
-        if not among:
+        if name not in known:
             raise ValueError(
                 f"expected a LoRA of this family, got {shown(key)}, which is no layer of the model, in {file}: choose "
                 "the model that it was trained for"
             )
-        for layer in among:
+        for layer in known[name].among:
             place = Place(layer, kind)
             if place in found:
                 twice = f"{found[place].key} and {key}"
                 raise ValueError(f"expected one adapter a layer, got {twice} in {file}: keep one of them")
-            found[place] = Source(key, among)
+            found[place] = Source(key, known[name])
     return found
 
 
@@ -73,16 +80,18 @@ def shown(text: str) -> str:
     return text[:200] if text.isprintable() else ascii(text[:200])
 
 
-def _known(layers: Collection[str], denoiser: Denoiser) -> dict[str, tuple[str, ...]]:
-    """Return the layers that each name stands for, in the order of their rows: diffusers' own name for one."""
-    found: dict[str, tuple[str, ...]] = {}
+def _known(layers: Collection[str], denoiser: Denoiser) -> dict[str, Known]:
+    """Return what each name stands for: diffusers' own for one layer, those of the model's code for one or several."""
+    found: dict[str, Known] = {}
     for layer in layers:
         prefixes = (denoiser.subfolder, PEFT_PREFIX, "diffusion_model")
         names = [layer, denoiser.comfyui_name(layer), *(f"{prefix}.{layer}" for prefix in prefixes)]
-        found |= dict.fromkeys(names + _flat(layer), (layer,))
+        found |= dict.fromkeys(names + _flat(layer), Known((layer,), layer))
     for name, among in originals(layers, denoiser).items():
-        for each in (name, f"diffusion_model.{name}", f"model.diffusion_model.{name}", *_flat(name)):
-            found.setdefault(each, among)
+        known = Known(among, among[0] if len(among) == 1 else name, original(among[0], denoiser).swapped)
+        prefixes = (PEFT_PREFIX, "diffusion_model", "model.diffusion_model")
+        for each in (name, *(f"{prefix}.{name}" for prefix in prefixes), *_flat(name)):
+            found.setdefault(each, known)
     return found
 
 

@@ -22,6 +22,7 @@ _DIT = {
     r"context_embedder": "txt_in",
     r"proj_out": "final_layer.linear",
 }
+_LAST_NORM = {r"norm_out\.linear": "final_layer.adaLN_modulation.1"}
 _TIME = {
     r"{}\.timestep_embedder\.linear_1": "time_in.in_layer",
     r"{}\.timestep_embedder\.linear_2": "time_in.out_layer",
@@ -32,6 +33,7 @@ _TIME = {
 }
 _RULES: Mapping[str, Mapping[str, str]] = {
     "flux": _DIT
+    | _LAST_NORM
     | {key.format("time_text_embed"): name for key, name in _TIME.items()}
     | {
         r"transformer_blocks\.(\d+)\.norm1\.linear": r"double_blocks.\1.img_mod.lin",
@@ -48,7 +50,13 @@ _RULES: Mapping[str, Mapping[str, str]] = {
         r"single_transformer_blocks\.(\d+)\.attn\.to_out": r"single_blocks.\1.linear2",
         r"(single_stream_modulation|double_stream_modulation_(?:img|txt))\.linear": r"\1.lin",
     },
-    "sd3": {
+    "sd3": _LAST_NORM
+    | {
+        r"transformer_blocks\.(\d+)\.norm1\.linear": r"joint_blocks.\1.x_block.adaLN_modulation.1",
+        r"transformer_blocks\.(\d+)\.norm1_context\.linear": r"joint_blocks.\1.context_block.adaLN_modulation.1",
+        r"time_text_embed\.timestep_embedder\.linear_([12])": r"t_embedder.mlp.\1",
+        r"time_text_embed\.text_embedder\.linear_([12])": r"y_embedder.mlp.\1",
+        r"pos_embed\.proj": "x_embedder.proj",
         r"transformer_blocks\.(\d+)\.(attn2?)\.to_([qkv])": r"joint_blocks.\1.x_block.\2.qkv \3",
         r"transformer_blocks\.(\d+)\.attn\.add_([qkv])_proj": r"joint_blocks.\1.context_block.attn.qkv \2",
         r"transformer_blocks\.(\d+)\.(attn2?)\.to_out\.0": r"joint_blocks.\1.x_block.\2.proj",
@@ -80,18 +88,19 @@ _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.+)|mid_block\.(\w
 
 
 class Original(NamedTuple):
-    """A layer's name there, and its place among those that are rows of the same."""
+    """A layer's name there, its place among those that are rows of the same, and whether its halves are swapped."""
 
     name: str
     place: int = 0
+    swapped: bool = False
 
 
 def originals(layers: Iterable[str], denoiser: Denoiser) -> dict[str, tuple[str, ...]]:
     """Return the layers that each name there stands for, in the order of their rows."""
     found = defaultdict[str, dict[int, str]](dict)
     for layer in layers:
-        name, place = original(layer, denoiser)
-        found[name][place] = layer
+        there = original(layer, denoiser)
+        found[there.name][there.place] = layer
     return {name: tuple(layer for _, layer in sorted(parts.items())) for name, parts in found.items()}
 
 
@@ -106,8 +115,15 @@ def original(layer: str, denoiser: Denoiser) -> Original:
         match = re.fullmatch(pattern, layer)
         if match:
             found, _, part = match.expand(name).partition(" ")
-            return Original(found, _ORDER.index(part))
+            found = re.sub(r"(?<=_embedder\.mlp\.)[12]", lambda m: {"1": "0", "2": "2"}[m[0]], found)
+            return Original(found, _ORDER.index(part), _is_swapped(layer, denoiser))
     return Original(layer)
+
+
+def _is_swapped(layer: str, denoiser: Denoiser) -> bool:
+    """Tell whether a layer gives shift and scale there, and scale and shift in diffusers."""
+    last = f"transformer_blocks.{len(denoiser.layers) - 1}.norm1_context.linear"
+    return layer == "norm_out.linear" or (denoiser.family == "sd3" and layer == last)
 
 
 def _ldm(layer: str, config: Mapping[str, Any]) -> str:

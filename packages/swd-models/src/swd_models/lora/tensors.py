@@ -4,14 +4,15 @@ import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser
-from swd_models.lora.fused import Adapter, cut
-from swd_models.lora.names import Place, Source, shown, sources_of
+from swd_models.lora.fused import Factors, cut
+from swd_models.lora.names import Known, Place, Source, shown, sources_of
 
 FAMILY_KEY = "swd_family"
 MAX_RANK = 4096
@@ -21,8 +22,22 @@ _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 _WHOLE = {"I8", "I16", "I32", "I64", "U8"}
 
 
-def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dict[str, float], dict[str, str]]:
-    """Return the adapters by layer, the alphas among the tensors by layer, and the metadata of the header.
+class Adapter(NamedTuple):
+    """Of a layer, or of several that are one in the file: what it is called, and the alpha, if it has one."""
+
+    label: str
+    among: tuple[str, ...]
+    factors: Factors
+    alpha: float | None
+
+    @property
+    def rank(self) -> int:
+        """Return the rank, before it is cut."""
+        return len(self.factors.down)
+
+
+def read_tensors(file: Path, denoiser: Denoiser) -> tuple[list[Adapter], dict[str, str]]:
+    """Return the adapters as they are in a file, and the metadata of its header.
 
     A line on stderr says that adapters of text encoders are left out.
 
@@ -48,31 +63,35 @@ def read_tensors(file: Path, denoiser: Denoiser) -> tuple[dict[str, Tensor], dic
             raise ValueError(
                 f"expected finite numbers, got nan or inf in lora_{kind} of {layer} in {file}: train again"
             )
-    state, alphas = _by_layer(sources, tensors, layers)
     if num_left:
         print(f"left out {num_left} tensors of text encoders in {file}: they stay as they are", file=sys.stderr)
-    return state, alphas, metadata
+    return [_adapter(known, sources, tensors) for known in _wholes(sources)], metadata
 
 
-def _by_layer(
-    sources: Mapping[Place, Source], tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return factors and alphas by layer: what several share is cut apart."""
-    state, alphas = dict[str, Tensor](), dict[str, float]()
-    for among in dict.fromkeys(source.among for source in sources.values()):
-        down, up = (tensors[sources[Place(among[0], kind)].key] for kind in "AB")
-        alpha = sources.get(Place(among[0], "alpha"))
-        whole = Adapter(down, up, tensors[alpha.key].double().item() if alpha else None)
-        parts = cut(whole, widths_of(among, layers)) if len(among) > 1 else [whole]
-        for layer, part in zip(among, parts, strict=True):
-            if part is None:
-                continue
-            for kind, tensor in (("A", part.down), ("B", part.up)):
-                _, kernel = _sides(layers[layer], kind)
-                state[f"{layer}.lora_{kind}.weight"] = tensor.reshape(*tensor.shape[:2], *kernel)
-            if part.alpha is not None:
-                alphas[layer] = part.alpha
-    return state, alphas
+def _wholes(sources: Mapping[Place, Source]) -> list[Known]:
+    return list(dict.fromkeys(source.known for place, source in sources.items() if place.kind == "B"))
+
+
+def _adapter(known: Known, sources: Mapping[Place, Source], tensors: Mapping[str, Tensor]) -> Adapter:
+    first = known.among[0]
+    down, up = (tensors[sources[Place(first, kind)].key] for kind in "AB")
+    alpha = sources.get(Place(first, "alpha"))
+    up = torch.cat(up.chunk(2)[::-1]) if known.swapped else up
+    number = tensors[alpha.key].double().item() if alpha else None
+    return Adapter(known.label, known.among, Factors(down, up), number)
+
+
+def by_layer(adapter: Adapter, denoiser: Denoiser) -> dict[str, Factors]:
+    """Return the factors of each layer of an adapter, kernels shaped as the layer's; what adds nothing is left out."""
+    layers, among = layers_of(denoiser), adapter.among
+    parts = cut(adapter.factors, widths_of(among, layers)) if len(among) > 1 else [adapter.factors]
+    found = {}
+    for layer, part in zip(among, parts, strict=True):
+        if part is not None:
+            kernels = (_sides(layers[layer], kind)[1] for kind in "AB")
+            shaped = (each.reshape(*each.shape[:2], *kernel) for each, kernel in zip(part, kernels, strict=True))
+            found[layer] = Factors(*shaped)
+    return found
 
 
 def layers_of(denoiser: Denoiser) -> dict[str, nn.Module]:
@@ -95,7 +114,16 @@ def _check(handle: Any, layers: Mapping[str, nn.Module], denoiser: Denoiser, fil
     shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
     sources = sources_of(list(shapes), layers, denoiser, file)
     found: dict[Place, tuple[int, ...]] = {}
-    for place, (key, among) in sources.items():
+    for place, (key, known) in sources.items():
+        among, other = (
+            known.among,
+            next(sources[each].known for each in (Place(place.layer, "B"), place) if each in sources),
+        )
+        if other != known:
+            raise ValueError(
+                f"expected all tensors of {known.label} under one name, got {shown(key)} and those of {other.label} in "
+                f"{file}: get it again"
+            )
         dtype, allowed = slices[key].get_dtype(), _FLOATS | (_WHOLE if place.kind == "alpha" else set())
         if dtype not in allowed:
             raise ValueError(f"expected floating-point numbers in {key}, got {dtype} in {file}: save it as BF16 or F32")
@@ -110,7 +138,7 @@ def _check(handle: Any, layers: Mapping[str, nn.Module], denoiser: Denoiser, fil
             found[place] = (widths[among.index(place.layer)], *shapes[key][1:])
     for place in sorted(found):
         _check_whole(place.layer, found, file)
-        _check_shape(place, found[place], layers[place.layer], file)
+        _check_shape(place, found[place], layers[place.layer], file, MAX_RANK * len(sources[place].known.among))
     for layer in {place.layer for place in found}:
         down, up = found[Place(layer, "A")], found[Place(layer, "B")]
         if down[0] != up[1]:
@@ -127,7 +155,7 @@ def _check_whole(layer: str, found: Collection[Place], file: Path) -> None:
             )
 
 
-def _check_shape(place: Place, shape: tuple[int, ...], layer: nn.Module, file: Path) -> None:
+def _check_shape(place: Place, shape: tuple[int, ...], layer: nn.Module, file: Path, most: int) -> None:
     name = f"{place.kind if place.kind == 'alpha' else f'lora_{place.kind}'} of {place.layer}"
     if place.kind == "alpha":
         if math.prod(shape) != 1:
@@ -140,8 +168,8 @@ def _check_shape(place: Place, shape: tuple[int, ...], layer: nn.Module, file: P
     rank, width = shape[:2] if place.kind == "A" else shape[1::-1]
     if width != expected:
         raise ValueError(f"expected width {expected} in {name}, got {width}: {file} belongs to another model")
-    if not 1 <= rank <= MAX_RANK:
-        raise ValueError(f"expected a rank in 1..{MAX_RANK}, got {rank} in {name} in {file}: train or convert it again")
+    if not 1 <= rank <= most:
+        raise ValueError(f"expected a rank in 1..{most}, got {rank} in {name} in {file}: train or convert it again")
 
 
 def _sides(layer: nn.Module, kind: str) -> tuple[int, tuple[int, ...]]:
