@@ -9,6 +9,7 @@ from pathlib import Path
 
 from swd_distill.config import Config
 from swd_distill.planning.cards import card_of, ways
+from swd_distill.planning.estimate import Estimate
 from swd_distill.planning.roofline import GPUS
 from swd_distill.presets import PRESETS
 
@@ -37,7 +38,7 @@ def table(config: Config) -> str:
                 continue
             cell = "-"
             if way.found:
-                days = way.seconds(gpu) * config.training.iterations / 86400
+                days = way.training_seconds(gpu) / 86400
                 cell = f"{days:.1f} ({way.found.share})"
             rows.setdefault(f"{base}, {way.loss}", []).append(cell)
     head = "".join(f" {memory} GiB: {card_of(memory)} |" for memory in MEMORIES)
@@ -50,9 +51,11 @@ def write(out: Path) -> Path:
     parts = [INTRODUCTION]
     for name, config in PRESETS.items():
         if not name.startswith("tiny"):
-            training = config.training
+            training, students = config.training, len(Estimate.of(config).students())
+            each = f"{students} students, each " if students > 1 else ""
             parts += [
-                f"## {name}\n\n{training.iterations:,} iterations of {training.batch} samples, rank {training.rank}.\n",
+                f"## {name}\n",
+                f"{each}{training.iterations:,} iterations of {training.batch} samples, rank {training.rank}.\n",
                 f"{table(config)}\n",
             ]
     out.write_text("\n".join(parts), encoding="utf-8")

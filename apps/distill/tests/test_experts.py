@@ -2,19 +2,24 @@
 
 import json
 import shutil
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from swd_data import read_frames
+from swd_distill.planning.cards import ways
+from swd_distill.planning.roofline import GPUS
 from swd_distill.presets import PRESETS
+from swd_distill.train import build_trainer
 from swd_distill.training.batches import STUDENT, Draw, recipe_within
 from swd_losses import PAPER, RELEASED
 from swd_models import load_denoiser
+from swd_models.lora.files import steps_of
 from swd_sample import SwDPipeline
 from swd_schedules import presets
 
@@ -99,11 +104,45 @@ def test_a_student_that_is_done_is_not_trained_again_and_the_other_goes_on(finis
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
-def test_a_run_goes_on_with_more_iterations(finished, tmp_path, cli):
+def test_a_run_goes_on_with_more_iterations_also_if_killed_before_the_lora_is_written(finished, tmp_path, cli):
+    out, file = tmp_path / "run", "pytorch_lora_weights.safetensors"
+    shutil.copytree(finished, out)
+    longer = ["train", NAME, "--out", str(out), *SMALL, "--training.iterations", "6"]
+    cli(*longer)
+    assert [len(_metrics(out / name)) for name in EXPERTS] == [6, 6]
+    assert [steps_of(out / "lora" / name) for name in EXPERTS] == [6, 6]
+    whole = [load((out / "lora" / name / file).read_bytes()) for name in EXPERTS]
+    shutil.copy(finished / "lora/high-noise" / file, out / "lora/high-noise" / file)  # that of four
+    (out / "lora/low-noise" / file).unlink()  # its folder was made, then came the kill
+    cli(*longer)
+    for name, before in zip(EXPERTS, whole, strict=True):
+        after = load_file(out / "lora" / name / file)
+        assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_the_first_experts_memory_is_free_when_the_second_is_loaded(finished, tmp_path, cli, monkeypatch):
+    out, built = tmp_path / "run", []
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "lora")
+
+    def build(*args):
+        assert [each() for each in built] == [None] * len(built)
+        trainer = build_trainer(*args)
+        built.append(weakref.ref(trainer.roles.teacher.backbone))
+        return trainer
+
+    monkeypatch.setattr("swd_distill.train.build_trainer", build)
+    cli("train", NAME, "--out", str(out), *SMALL)
+    assert len(built) == 2
+
+
+def test_an_export_is_of_both_or_of_none(finished, tmp_path, refused):
     out = tmp_path / "run"
     shutil.copytree(finished, out)
-    cli("train", NAME, "--out", str(out), *SMALL, "--training.iterations", "6")
-    assert [len(_metrics(out / name)) for name in EXPERTS] == [6, 6]
+    shutil.rmtree(out / "lora" / "low-noise")
+    shutil.rmtree(out / "export", ignore_errors=True)
+    assert "expected a folder with high-noise and low-noise" in refused(["export", str(out), "--to", "comfyui"])
+    assert not (out / "export").exists()
 
 
 def test_a_fine_tune_is_a_lora_for_each_and_a_student_may_begin_as_both(finished, tmp_path, cli):
@@ -122,6 +161,7 @@ def test_a_fine_tune_is_a_lora_for_each_and_a_student_may_begin_as_both(finished
         (["--schedule", "1000:2x4x6,900:6x8x12"], "expected stages for both experts of random-wan22-a14b, whose bound"),
         (["--schedule", "800:2x4x6,602:6x8x12"], "boundary is at timestep 875, got 800@2x4x6"),
         (["--evaluation.metrics", "diagnostics"], "expected no --evaluation.metrics for random-wan22-a14b, whose two"),
+        (["--data.buckets", "1:1", "4:3"], "expected no --data.buckets for random-wan22-a14b, of two experts"),
         (["--teacher-lora", "."], "expected a folder with high-noise and low-noise, a LoRA in each, got ."),
         (["--recipe.no-mmd-noised"], "expected --recipe.mmd-noised for a model of two experts, got none"),
     ],
@@ -161,3 +201,15 @@ def test_the_hours_of_both_students_are_counted(cli):
     page = cli("plan", NAME, "--gpus", "1")
     assert "two experts, one after the other: high noise at 2x4x6, 3x4x8, low noise at 4x6x10, 6x8x12" in page
     assert "(2 students, each 10 iterations of" in page
+
+
+def test_days_on_a_card_are_of_both_students_and_stages_on_one_side_are_one_line(cli, refused):
+    config, gpu = PRESETS["wan22-a14b"], GPUS["a100"]
+    way = next(way for way in ways(config, 80, gpu) if way.found)
+    means = [sum(way.found.seconds(gpu, s.target).total() for s in half) / 2 for half in way.found.students()]
+    expected = 3000 * sum(means) * (config.training.batch // way.found.share)
+    assert way.training_seconds(gpu) == pytest.approx(expected)
+    days = f"{way.training_seconds(gpu) / 86400:.1f}"
+    assert days in cli("plan", "wan22-a14b", "--memory", "80", "--gpu", "a100")
+    line = refused(["plan", "wan22-a14b", "--schedule", "1000:21x60x104"])
+    assert "expected stages for both experts, whose boundary is at timestep 875, got 1000@21x60x104" in line

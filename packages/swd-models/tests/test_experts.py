@@ -190,3 +190,14 @@ def test_experts_that_do_not_fit_together_come_one_at_a_time(monkeypatch):
         part.to = lambda where, part=part: moves.append((part.expert.name, torch.device(where).type)) or part
         part._hf_hook.pre_forward(part)
     assert moves == [("high-noise", "meta"), ("low-noise", "meta")]
+
+
+def test_roles_are_shared_over_one_expert():
+    with pytest.raises(ValueError, match="expected one denoiser, got two experts: load each with `expert=`"):
+        share_base(load_denoiser(MODEL), 2)
+
+
+def test_recomputing_reaches_both_experts():
+    denoiser = load_denoiser(MODEL)
+    denoiser.checkpoint(2)
+    assert [each.checkpointed for each in denoiser.experts] == [2, 2]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from swd_models import load_denoiser, load_latents, load_text, placing
+from swd_models.autoencoders.taehv import TinyVideoAutoencoder
 from swd_models.parts import device_of
 from swd_models.placing import decode_in_tiles, fits, place
 
@@ -48,14 +49,17 @@ def test_the_one_before_goes_back_when_the_next_is_called_and_the_last_when_all_
     assert moves[-1] == (2, CPU)
 
 
-def test_an_autoencoder_decodes_where_it_computes(monkeypatch):
+@pytest.mark.parametrize("tiny", [False, True])
+def test_an_autoencoder_decodes_where_it_computes(monkeypatch, tiny):
     """Its latents go to the device to which its hook brings it, not to the host where it is before."""
-    latents = load_latents("embedded")
+    latents = load_latents("random-wan" if tiny else "embedded")
+    if tiny:
+        latents.vae = TinyVideoAutoencoder(4)
     monkeypatch.setattr(placing, "fits", lambda parts, device: False)
     place([latents.vae], META)
     assert latents.vae.device == CPU
     assert device_of(latents.vae) == META
-    assert latents.decode(torch.ones(1, 4, 8, 8)).device == META
+    assert latents.decode(torch.ones(1, 4, *(2,) * tiny, 8, 8)).device == META
 
 
 def test_a_pipelines_parts_compute_the_same_one_at_a_time(monkeypatch):

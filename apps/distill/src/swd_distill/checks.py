@@ -45,6 +45,8 @@ def check_model(config: Config) -> None:
                 f"expected stages for both experts of {config.model}, whose boundary is at timestep "
                 f"{1000 * experts[0].levels[0]:g}, got {config.scales}: choose another --schedule"
             )
+    if len(experts) > 1 and config.data.buckets:
+        raise ValueError(f"expected no --data.buckets for {config.model}, of two experts, got some: leave them out")
     if len(experts) > 1 and config.evaluation.metrics:
         raise ValueError(
             f"expected no --evaluation.metrics for {config.model}, whose two experts sample together, got "

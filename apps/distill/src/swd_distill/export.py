@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from swd_data import check_replaceable, own, whole_folder, write_text
+
+if TYPE_CHECKING:
+    from swd_models import Expert
+    from swd_schedules import ScaleSchedule
 
 MARK = ".swd-export"
 """In a folder of ours, which may be written again."""
@@ -50,33 +54,42 @@ def export(options: Export) -> str:
         check_replaceable(out, MARK)  # minutes before it is written
         base_loras = base_loras_of(options.source) if is_run and options.model is None else ()
         return f"merged model in {' and '.join(_merge(model, base_loras, lora, out, options.dtype))}"
-    empty, files, written = empty_denoiser(model), [FILES[options.to], *[PEFT_CONFIG] * (options.to == "peft")], []
-    for expert in experts_of(model):
-        own(out / expert.name, files)
-        found = read_lora(lora_of(lora, expert.name), empty)
-        written.append(str(write_lora(found, empty, out / expert.name, options.to)))
+    empty, files = empty_denoiser(model), [FILES[options.to], *[PEFT_CONFIG] * (options.to == "peft")]
+    loras = {out / expert.name: read_lora(lora_of(lora, expert.name), empty) for expert in experts_of(model)}
+    for folder in loras:  # all is read and free before any is written
+        own(folder, files)
+    written = [str(write_lora(found, empty, folder, options.to)) for folder, found in loras.items()]
     return f"LoRA for {options.to} in {' and '.join(written)}"
 
 
 def _merge(model: str, base_loras: tuple[str, ...], lora: Path, out: Path, dtype: str) -> list[str]:
-    import torch
-
-    from swd_models import load_denoiser, load_lora
-    from swd_models.adapters import merge_adapters
     from swd_models.loading import experts_of
 
     written = []
     with whole_folder(out, MARK) as temporary:
         for expert in experts_of(model):  # one at a time: each is gigabytes
-            denoiser = load_denoiser(model, expert=expert, loras=base_loras)
-            schedule = load_lora(denoiser, lora)
-            merge_adapters(denoiser)
-            keep = set(denoiser.backbone._keep_in_fp32_modules or ())
-            for name, parameter in denoiser.backbone.named_parameters():
-                if not keep & set(name.split(".")):
-                    parameter.data = parameter.data.to(getattr(torch, dtype))
-            denoiser.backbone.save_pretrained(temporary / denoiser.folder)
-            written.append(str(out / denoiser.folder))
-            if schedule is not None:
-                write_text(temporary / "schedule.json", schedule.to_json() + "\n")
+            folder, schedule = _merge_one(model, expert, base_loras, lora, temporary, dtype)
+            written.append(str(out / folder))
+        if schedule is not None:
+            write_text(temporary / "schedule.json", schedule.to_json() + "\n")
     return written
+
+
+def _merge_one(
+    model: str, expert: "Expert", base_loras: tuple[str, ...], lora: Path, out: Path, dtype: str
+) -> tuple[str, "ScaleSchedule | None"]:
+    """Write one denoiser with its LoRA; return its folder in a pipeline, and the LoRA's schedule."""
+    import torch
+
+    from swd_models import load_denoiser, load_lora
+    from swd_models.adapters import merge_adapters
+
+    denoiser = load_denoiser(model, expert=expert, loras=base_loras)
+    schedule = load_lora(denoiser, lora)
+    merge_adapters(denoiser)
+    keep = set(denoiser.backbone._keep_in_fp32_modules or ())
+    for name, parameter in denoiser.backbone.named_parameters():
+        if not keep & set(name.split(".")):
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+    denoiser.backbone.save_pretrained(out / denoiser.folder)
+    return denoiser.folder, schedule

@@ -1,5 +1,6 @@
 """Train a student on a cache, from the newest checkpoint on."""
 
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,6 +11,7 @@ from signal import SIGTERM
 from typing import Any, get_args
 
 import torch
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from swd_data import claim, is_hub_id, make_folder, read_object, write_json
@@ -22,7 +24,7 @@ from swd_distill.devices import device_and_dtype, optimizer_for, processes
 from swd_distill.locks import only_one
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
-from swd_distill.training.checkpoints import load_checkpoint, newest_whole, save_checkpoint, step_name
+from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.training.evaluation import Evaluator
 from swd_distill.training.log import Log, peak_gib
 from swd_distill.training.network import Metrics
@@ -33,7 +35,7 @@ from swd_models import Expert, load_denoiser, load_latents, save_lora, share_bas
 from swd_models.compiling import compiling
 from swd_models.experts import NAMES
 from swd_models.loading import experts_of
-from swd_models.lora.files import TOKENS_KEY
+from swd_models.lora.files import FILES, STEPS_KEY, TOKENS_KEY, steps_of
 from swd_models.lora.loading import start_from
 from swd_models.parts import Media, trim
 from swd_models.placing import decode_in_tiles
@@ -66,16 +68,22 @@ def train(config: Config, *, verify: bool = True) -> Path:
     share_places(config)
     cache = Live(config) if config.data.on_the_fly else _open_cache(config, verify=verify)
     with claimed(config):
-        for expert in experts_of(config.model):
+        experts = experts_of(config.model)
+        for expert in experts:
             lora = config.out / "lora" / expert.name
-            if not (expert.name and lora.is_dir() and _is_done(config.out / expert.name, config)):
+            if len(experts) == 1 or not _is_done(lora, config.training.iterations):
                 _train(replace(config, out=config.out / expert.name), expert, cache, lora)
+                gc.collect()  # what refers to itself would hold its memory while the next is loaded
     return config.out / "lora"
 
 
-def _is_done(folder: Path, config: Config) -> bool:
-    """Tell whether the expert of a folder needs no more: loading it would take minutes."""
-    return newest_whole(folder / "checkpoints") == step_name(config.training.iterations)
+def _is_done(lora: Path, iterations: int) -> bool:
+    """Tell whether a student needs no more, whose expert would take minutes to load; the main process looks for all."""
+    file = lora / FILES["diffusers"]
+    found = [file.is_file() and steps_of(file) == iterations]
+    processes()
+    (done,) = broadcast_object_list(found)
+    return bool(done)
 
 
 def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
@@ -104,7 +112,7 @@ def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
             if stop:
                 raise Stopped(step, total, stopping.signal or SIGTERM)
     if state.is_main_process:
-        notes = _made_on(config) | ({"swd_expert": expert.name} if expert.name else {})
+        notes = _made_on(config) | {STEPS_KEY: str(total)} | ({"swd_expert": expert.name} if expert.name else {})
         with trainer.student.averaged():
             save_lora(trainer.roles.student, lora, schedule=config.scales, notes=notes)
     state.wait_for_everyone()

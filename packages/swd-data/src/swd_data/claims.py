@@ -58,7 +58,8 @@ def claim(
             would write and has not.
     """
     settings = json.loads(json.dumps(settings, default=str))
-    for each in (path.parent, *path.parent.glob("[!.]*/")):  # a kill may have come after the last write to one
+    below = (each for pattern in ("[!.]*/", "[!.]*/[!.]*/") for each in path.parent.glob(pattern))
+    for each in (path.parent, *below):  # a kill may have come after the last write to one
         sweep(each)
     if not path.is_file() and _is_free(path, writes):
         make_folder(path.parent)

@@ -70,6 +70,11 @@ class Experts(Denoiser):
         """Return the shapes of one prompt's embeddings, without the batch."""
         return self.experts[0].cond_shapes
 
+    def checkpoint(self, count: int) -> None:
+        """Recompute the first `count` blocks of each pass in backward."""
+        for expert in self.experts:
+            expert.checkpoint(count)
+
     def forward(
         self, x_t: Tensor, sigma: Tensor, cond: Mapping[str, Tensor], *, block: int | None = None, stop: bool = False
     ) -> Prediction:

@@ -165,7 +165,11 @@ def load_denoiser(
     experts = (expert,) if expert else experts_of(model)
     if len(experts) > 1:
         options |= {"loras": loras, "base": base, "device": device}
-        return Experts([load_denoiser(model, expert=each, **options) for each in experts])
+        made: list[Denoiser] = []
+        for each in experts:  # quantised ones are made where they compute; those that wait are on the host
+            made = [one.to("cpu") for one in made] if base != "bf16" else made
+            made.append(load_denoiser(model, expert=each, **options))
+        return Experts(made)
     with _loading(model):
         straight: Base = "bf16" if loras else base
         family = family_of(model)

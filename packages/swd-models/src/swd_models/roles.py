@@ -38,6 +38,8 @@ def share_base(denoiser: Denoiser, lora: LoraConfig | int, *, fake: bool = True,
     No adapter is ever switched at run time: gradient checkpointing recomputes under the adapters of the forward
     (switching on one module gives gradients 64-131 % wrong, without an error), and compile and DDP see plain modules.
     """
+    if len(denoiser.experts) > 1:
+        raise ValueError("expected one denoiser, got two experts: load each with `expert=`, one of `experts_of(model)`")
     teacher = denoiser.requires_grad_(False)
     lora = lora_config(denoiser, lora) if isinstance(lora, int) else lora
     student = _adapted_view(teacher, lora, seed)

@@ -77,9 +77,21 @@ class Estimate:
         return sum(self.seconds(gpu, size, config).total() for size in sizes) / len(sizes)
 
     def students(self) -> tuple[tuple[Stage, ...], ...]:
-        """Return the stages of each student: there is one, or one for each expert of a model of two."""
+        """Return the stages of each student: there is one, or one for each expert of a model of two.
+
+        Raises:
+            ValueError: an expert without a stage.
+        """
         scales, boundary = self.config.scales, self.counts.facts.get("boundary", 0) / 1000
-        return (scales.within(boundary, 1.0), scales.within(0.0, boundary)) if boundary else (scales.stages,)
+        if not boundary:
+            return (scales.stages,)
+        both = scales.within(boundary, 1.0), scales.within(0.0, boundary)
+        if not all(both):
+            raise ValueError(
+                f"expected stages for both experts, whose boundary is at timestep {1000 * boundary:g}, got {scales}: "
+                "choose another --schedule"
+            )
+        return both
 
     def training_seconds(self, gpu: Gpu) -> float:
         """Return the seconds of all iterations, of all students, for the share."""

@@ -23,11 +23,6 @@ STATE, LATEST = "state.json", "latest"
 _STEP = re.compile(r"step-\d{6,12}")
 
 
-def step_name(step: int) -> str:
-    """Return what the checkpoint after so many iterations is called."""
-    return f"step-{step:06d}"
-
-
 def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
     """Write the state after `step` iterations, name it `latest`, then drop all but the last few.
 
@@ -35,7 +30,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, step: int) -> Path:
         OSError: it cannot be written; those before are untouched.
     """
     make_folder(folder)
-    final = folder / step_name(step)
+    final = folder / f"step-{step:06d}"
     if final.exists() and not (final / STATE).is_file():  # damaged, or a stray file: a run has passed it by
         final.replace(folder / f"damaged-{final.name}-{secrets.token_hex(4)}")
     with whole_folder(final, STATE) as temporary:

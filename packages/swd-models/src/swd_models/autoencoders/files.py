@@ -41,7 +41,7 @@ def load_tiny_autoencoder(path: Path | str) -> AutoencoderTiny | TinyVideoAutoen
         raise ValueError(f"expected a tiny autoencoder's {' and '.join(missing)} in {path}, got none: add the file")
     try:
         vae = taehv_of(state) if "encoder.0.weight" in state else taesd_of(state)
-    except (RuntimeError, LookupError, AttributeError) as error:
+    except (RuntimeError, LookupError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"expected a tiny autoencoder as TAESD or TAEHV is built in {path}, got another, choose its file: "

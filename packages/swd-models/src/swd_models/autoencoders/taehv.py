@@ -1,18 +1,21 @@
 """Tiny autoencoders of videos (TAEHV, as TAEW2.1 and TAEW2.2 for Wan) from the files of their author."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isqrt
 
 import torch
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 WIDTH, WIDTHS = 64, (256, 128, 64, 64)
 """Channels of the encoder, and of the decoder's levels, coarse to fine."""
+MOST_CHANNELS, MOST_PATCH = 256, 8
+"""Of latents, and pixels of a patch's side: a file that claims more is none of these."""
 
 
 def _conv(inside: int, outside: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -108,19 +111,25 @@ class TinyVideoAutoencoder(nn.Module):
         """Return the pixels of a latent cell's side."""
         return int(self.config.scale_factor_spatial)
 
+    @apply_forward_hook
     def encode(self, videos: Float[Tensor, "b 3 n y x"]) -> AutoencoderTinyOutput:
         """Encode videos; a last latent whose frames are not all there sees the last one repeated."""
         frames = pixel_unshuffle((videos.transpose(1, 2) + 1) / 2, self.config.patch_size)
         missing = -frames.shape[1] % self.frames
         frames = torch.cat([frames, frames[:, -1:].expand(-1, missing, -1, -1, -1)], 1)
-        latents = _run(self.encoder, torch.split(frames, self.frames, 1))
+        latents = torch.cat(list(_run(self.encoder, torch.split(frames, self.frames, 1))), 1)
         return AutoencoderTinyOutput(latents=latents.transpose(1, 2))
 
+    @apply_forward_hook
     def decode(self, latents: Float[Tensor, "b c t h w"]) -> DecoderOutput:
-        """Decode latents; the first one's frames but the last come before the video, and are left out."""
-        frames = _run(self.decoder, torch.split(latents.transpose(1, 2), 1, 1))[:, self.frames - 1 :]
-        videos = 2 * pixel_shuffle(frames, self.config.patch_size).clamp(0, 1) - 1
-        return DecoderOutput(sample=videos.transpose(1, 2))
+        """Decode latents, one video at a time; the first latent's frames but the last come before the video."""
+        return DecoderOutput(sample=torch.cat([self._decode(one) for one in torch.split(latents, 1)]))
+
+    def _decode(self, latents: Float[Tensor, "1 c t h w"]) -> Float[Tensor, "1 3 n y x"]:
+        chunks = _run(self.decoder, torch.split(latents.transpose(1, 2), 1, 1))
+        pixels = [2 * pixel_shuffle(chunk, self.config.patch_size).clamp(0, 1) - 1 for chunk in chunks]
+        pixels[0] = pixels[0][:, self.frames - 1 :]
+        return torch.cat(pixels, 1).transpose(1, 2)
 
     def encode_images(self, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
         """Encode images as videos of a frame."""
@@ -128,11 +137,11 @@ class TinyVideoAutoencoder(nn.Module):
         return latents.squeeze(2)
 
 
-def _run(blocks: Iterable[nn.Module], chunks: Iterable[Tensor]) -> Tensor:
+def _run(blocks: Iterable[nn.Module], chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Run blocks over chunks of frames (B, T, C, H, W), one after the other; blocks remember the frame before."""
     memory: dict[nn.Module, Tensor] = {}
-    found = []
-    for frames in chunks:
+    for chunk in chunks:
+        frames = chunk
         for block in blocks:
             batch, flat = len(frames), frames.flatten(0, 1)
             if isinstance(block, _Memory):
@@ -142,8 +151,7 @@ def _run(blocks: Iterable[nn.Module], chunks: Iterable[Tensor]) -> Tensor:
                 frames = block(flat, before).unflatten(0, (batch, -1))
             else:
                 frames = block(flat).unflatten(0, (batch, -1))
-        found.append(frames)
-    return torch.cat(found, 1)
+        yield frames
 
 
 def taehv_of(state: Mapping[str, Tensor]) -> TinyVideoAutoencoder:
@@ -154,7 +162,10 @@ def taehv_of(state: Mapping[str, Tensor]) -> TinyVideoAutoencoder:
     """
     first, last = state["encoder.0.weight"], max(int(key.split(".")[1]) for key in state if key.startswith("encoder."))
     pools = [state[f"encoder.{2 + 5 * level}.conv.weight"].shape[1] // WIDTH for level in range(3)]
-    vae = TinyVideoAutoencoder(len(state[f"encoder.{last}.weight"]), isqrt(first.shape[1] // 3), pools)
+    channels, patch = len(state[f"encoder.{last}.weight"]), isqrt(first.shape[1] // 3)
+    if channels > MOST_CHANNELS or patch > MOST_PATCH or max(pools) > 2:
+        raise RuntimeError(f"{channels} channels, patches of {patch}, frames pooled by {pools}")
+    vae = TinyVideoAutoencoder(channels, patch, pools)
     # The files may grow more frames than is used: the last ones are taken.
     grown = {f"decoder.{i}.conv.weight": b.conv.out_channels for i, b in enumerate(vae.decoder) if isinstance(b, _Grow)}
     vae.load_state_dict({key: value[-grown[key] :] if key in grown else value for key, value in state.items()})
