@@ -213,3 +213,14 @@ def test_days_on_a_card_are_of_both_students_and_stages_on_one_side_are_one_line
     assert days in cli("plan", "wan22-a14b", "--memory", "80", "--gpu", "a100")
     line = refused(["plan", "wan22-a14b", "--schedule", "1000:21x60x104"])
     assert "expected stages for both experts, whose boundary is at timestep 875, got 1000@21x60x104" in line
+
+
+def test_both_loras_are_published_with_one_card(finished, tmp_path, cli):
+    out = tmp_path / "hub"
+    text = cli("publish", str(finished), "--to", str(out), "--samples", "1", "--dry-run")
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*.safetensors")}
+    files = ("comfyui_lora.safetensors", "pytorch_lora_weights.safetensors")
+    assert names == {f"{expert}/{file}" for expert in EXPERTS for file in files}
+    assert (out / "samples" / "0.mp4").is_file()
+    for part in ("pipeline_tag: text-to-video", "for each of 2 experts", "put its two LoRAs into", "6x8x12 | 64x96"):
+        assert part in text

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "the student, from the newest checkpoint on",
     "plan": "what a run costs: FLOPs, memory, disk, time; swd-distill plan PRESET --gpus N --memory GIB",
     "export": "a run's LoRA for another tool: swd-distill export RUN --to diffusers|comfyui|peft|kohya|merged",
+    "publish": "a run's LoRA with card and samples, to the hub: swd-distill publish RUN OWNER/NAME",
 }
 
 
@@ -66,6 +67,8 @@ def _dispatch(args: list[str]) -> str:
         raise ValueError(f"expected a command of {', '.join(COMMANDS)}, got {command!r}")
     if command == "export":
         return _export(rest)
+    if command == "publish":
+        return _publish(rest)
     config = _parse(command, rest)
     if config.dry_run:
         stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
@@ -109,6 +112,18 @@ def _export(args: list[str]) -> str:
 
     quiet()
     return export(options)
+
+
+def _publish(args: list[str]) -> str:
+    import tyro
+
+    from swd_distill.publish import Publish, publish
+
+    options = tyro.cli(Publish, args=args, prog="swd-distill publish")
+    from swd_models.loading import quiet
+
+    quiet()
+    return publish(options)
 
 
 def _parse(command: str, args: list[str]) -> "Config":
