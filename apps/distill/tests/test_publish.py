@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from swd_distill import publish as publishing
-from swd_distill.card import LICENCES, Facts, card
+from swd_distill.card import LICENCES, Facts, card, stock_snippet
 from swd_distill.presets import PRESETS
 from swd_sample import SwDPipeline
 from swd_sample.media import to_media
-from swd_schedules import sample_scalewise
+from swd_schedules import ScaleSchedule, sample_scalewise
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,30 @@ def test_what_a_card_cannot_do_without_is_one_line(finished, tmp_path, refused, 
 def test_a_run_that_is_not_done_is_one_line(finished, tmp_path, refused):
     shutil.copy(finished / "config.json", tmp_path / "config.json")
     assert "expected a run that is done" in refused(["publish", str(tmp_path)])
+
+
+def test_the_page_on_diffusers_has_the_snippet_of_sd35_medium():
+    preset, page = PRESETS["sd35-medium"], Path(__file__).parents[3] / "docs" / "diffusers.md"
+    options = {"max_sequence_length": 256, "guidance_scale": 1.0}
+    facts = Facts(
+        "OWNER/NAME", preset.model, preset.model, "StableDiffusion3Pipeline", LICENCES[preset.model], preset.scales, [],
+        (1024, 1024), options, [], [], {}, {},
+    )  # fmt: skip
+    assert stock_snippet(facts) in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "schedule"),
+    [
+        ("FluxPipeline", "1000:8,896:16"),  # whose latents are packed
+        ("StableDiffusion3Pipeline", "1000:8,896:16,dct"),
+        ("StableDiffusion3Pipeline", "1000:10x14,896:14x18"),  # the sides grow by different factors
+    ],
+)
+def test_what_diffusers_scheduler_does_not_have_gets_no_snippet(pipeline, schedule):
+    scales = ScaleSchedule.parse(schedule)
+    facts = Facts("n", "a/b", "a/b", pipeline, ("mit", ""), scales, [], (128, 128), {}, [], [], {}, {})
+    assert stock_snippet(facts) is None
 
 
 def test_every_full_size_preset_has_a_licence():

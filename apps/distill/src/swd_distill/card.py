@@ -167,10 +167,11 @@ def stock_snippet(facts: Facts) -> str | None:
     parts = "".join(f", {name}=None" for name in facts.left_out)
     options = "".join(f", {name}={value!r}" for name, value in facts.options.items())
     imports = "" if facts.base else "from swd_models.loading import resolve_model\n"
+    dtype, device = (", torch_dtype=torch.bfloat16", 'pipe.to("cuda")\n') if facts.base else ("", "")
     return (
         f"import torch\nfrom diffusers import FlowMatchLCMScheduler, {facts.pipeline}\n{imports}\n"
-        f"pipe = {facts.pipeline}.from_pretrained({_base(facts)}{parts})\n"
-        f"pipe.load_lora_weights({json.dumps(facts.name)})\n"
+        f"pipe = {facts.pipeline}.from_pretrained({_base(facts)}{parts}{dtype})\n"
+        f"pipe.load_lora_weights({json.dumps(facts.name)})\n{device}"
         f"pipe.scheduler = FlowMatchLCMScheduler(shift=1.0, scale_factors={factors}, upscale_mode={json.dumps(mode)})\n"
         "torch.manual_seed(0)\n"
         "image = pipe(\n"
