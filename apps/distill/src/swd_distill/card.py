@@ -165,7 +165,7 @@ def stock_snippet(facts: Facts) -> str | None:
         return None
     cell = facts.pixels[-1] // schedule.sizes[-1][-1]
     parts = "".join(f", {name}=None" for name in facts.left_out)
-    options = "".join(f", {name}={value!r}" for name, value in facts.options.items())
+    options = "".join(f"    {name}={value!r},\n" for name, value in facts.options.items())
     imports = "" if facts.base else "from swd_models.loading import resolve_model\n"
     dtype, device = (", torch_dtype=torch.bfloat16", 'pipe.to("cuda")\n') if facts.base else ("", "")
     return (
@@ -177,7 +177,7 @@ def stock_snippet(facts: Facts) -> str | None:
         "image = pipe(\n"
         f"    {json.dumps(facts.prompt)},\n"
         f"    sigmas={[round(sigma, 6) for sigma in schedule.sigmas]},\n"
-        f"    height={first[0] * cell}, width={first[1] * cell}{options},\n"
+        f"    height={first[0] * cell},\n    width={first[1] * cell},\n{options}"
         ").images[0]\n"
     )
 
