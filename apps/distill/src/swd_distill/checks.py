@@ -65,18 +65,18 @@ def check_loras(config: Config) -> None:
 
     from swd_models import share_base
     from swd_models.loading import empty_denoiser, experts_of
-    from swd_models.lora.files import lora_of, read_lora
-    from swd_models.lora.loading import split_weight, start_from
+    from swd_models.lora.loading import check_mergeable, start_from
 
     empty = empty_denoiser(config.model)
-    experts = experts_of(config.model)
-    for lora in config.teacher_lora:
-        for expert in experts:
-            read_lora(lora_of(split_weight(lora)[0], expert.name), empty)
     if config.init_lora:
         with torch.device("meta"):
-            student = share_base(empty, config.training.rank, fake=False).student
-        for student.expert in experts:
+            student = share_base(empty_denoiser(config.model), config.training.rank, fake=False).student
+    for expert in experts_of(config.model):
+        empty.expert = expert
+        for lora in config.teacher_lora:
+            check_mergeable(empty, lora)
+        if config.init_lora:
+            student.expert = expert
             start_from(student, config.init_lora)
 
 

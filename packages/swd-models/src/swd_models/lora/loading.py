@@ -11,7 +11,8 @@ from peft import LoraConfig, set_peft_model_state_dict
 from swd_data import is_hub_id
 from swd_models.adapters import adapter_alphas, adapter_state, add_adapters, load_adapter_state, merge_adapters
 from swd_models.denoiser import Denoiser
-from swd_models.lora.files import Form, Lora, lora_of, read_lora, write_lora
+from swd_models.lora.files import Form, Lora, find_lora, lora_of, read_lora, write_lora
+from swd_models.lora.lokr import check_lokr, is_lokr, merge_lokr
 from swd_models.quantized import check_whole
 from swd_schedules import ScaleSchedule
 
@@ -67,12 +68,29 @@ def load_lora(
 def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
     """Merge LoRAs into a denoiser, each `PATH` or `PATH:WEIGHT` of a file, a folder or a hub id, one after the other.
 
+    LoKr files are merged too: see `merge_lokr`.
+
     Raises:
         ValueError: as `read_lora` and `split_weight`.
     """
     for text in loras:
         path, weight = split_weight(text)
-        load_lora(denoiser, path, merge=True, weight=weight)
+        files = [find_lora(lora_of(path, each.expert.name)) for each in denoiser.experts]
+        if not any(map(is_lokr, files)):
+            load_lora(denoiser, path, merge=True, weight=weight)
+            continue
+        for each, file in zip(denoiser.experts, files, strict=True):
+            check_whole(each)
+            merge_lokr(each, file, weight)
+
+
+def check_mergeable(denoiser: Denoiser, text: str) -> None:
+    """Raise ValueError for a LoRA or LoKr that `merge_loras` could not merge into a denoiser, which may be empty."""
+    file = find_lora(lora_of(split_weight(text)[0], denoiser.expert.name))
+    if is_lokr(file):
+        check_lokr(file, denoiser)
+    else:
+        read_lora(file, denoiser)
 
 
 def start_from(denoiser: Denoiser, path: Path | str) -> None:

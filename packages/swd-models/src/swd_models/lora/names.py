@@ -57,7 +57,7 @@ def sources_of(all_keys: list[str], layers: Collection[str], denoiser: Denoiser,
     """
     keys = _without_text(all_keys, file)
     _check_kind(keys, file)
-    known = _known(layers, denoiser)
+    known = known_names(layers, denoiser)
     found: dict[Place, Source] = {}
     for key in keys:
         name, kind = _split(key)
@@ -80,7 +80,7 @@ def shown(text: str) -> str:
     return text[:200] if text.isprintable() else ascii(text[:200])
 
 
-def _known(layers: Collection[str], denoiser: Denoiser) -> dict[str, Known]:
+def known_names(layers: Collection[str], denoiser: Denoiser) -> dict[str, Known]:
     """Return what each name stands for: diffusers' own for one layer, those of the model's code for one or several."""
     found: dict[str, Known] = {}
     for layer in layers:
@@ -113,8 +113,13 @@ def _split(key: str) -> tuple[str, str]:
     return f"{parts['attention']}.{name}", kind
 
 
+def is_of_text(key: str) -> bool:
+    """Tell whether a key is of a text encoder."""
+    return bool(_TEXT.match(key))
+
+
 def _without_text(keys: list[str], file: Path) -> list[str]:
-    rest = [key for key in keys if not _TEXT.match(key)]
+    rest = [key for key in keys if not is_of_text(key)]
     if not rest:
         found = "adapters of text encoders alone" if keys else "no tensor"
         raise ValueError(f"expected a LoRA of the denoiser, got {found} in {file}: choose another file")
@@ -125,7 +130,8 @@ def _check_kind(all_keys: list[str], file: Path) -> None:
     found = {kind: [key for key in all_keys if re.fullmatch(e, key, re.DOTALL)] for kind, e in _KINDS.items()}
     for kind, keys in found.items():
         if keys:
+            how = "pass it as --teacher-lora or --base-lora, or merge" if kind == "LoKr" else "merge"
             raise ValueError(
                 f"expected a plain LoRA, got {kind} ({shown(keys[0])}) in {file}, which is not "
-                "supported: merge it into its model with the tool that made it, and pass that model"
+                f"supported: {how} it into its model with the tool that made it, and pass that model"
             )
