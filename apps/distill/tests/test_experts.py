@@ -198,9 +198,9 @@ def test_stages_and_levels_are_drawn_within(recipe, levels):
 
 
 def test_the_hours_of_both_students_are_counted(cli):
-    page = cli("plan", NAME, "--gpus", "1")
-    assert "two experts, one after the other: high noise at 2x4x6, 3x4x8, low noise at 4x6x10, 6x8x12" in page
-    assert "(2 students, each 10 iterations of" in page
+    page = cli("plan", "wan22-a14b", "--gpus", "8")
+    assert "two experts, one after the other: high noise at 6x20x34, 11x30x52, low noise at 16x40x70, 21x60x104" in page
+    assert "(2 students, each 3,000 iterations of" in page
 
 
 def test_days_on_a_card_are_of_both_students_and_stages_on_one_side_are_one_line(cli, refused):
