@@ -20,7 +20,7 @@ from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.live import Live
 from swd_distill.data.streams import stream
-from swd_distill.devices import device_and_dtype, optimizer_for, processes
+from swd_distill.devices import device_and_dtype, in_all, optimizer_for, processes
 from swd_distill.locks import only_one
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
@@ -78,12 +78,11 @@ def train(config: Config, *, verify: bool = True) -> Path:
 
 
 def _is_done(lora: Path, iterations: int) -> bool:
-    """Tell whether a student needs no more, whose expert would take minutes to load; the main process looks for all."""
+    """Tell whether a student needs no more, whose expert would take minutes to load; the main process decides."""
     file = lora / FILES["diffusers"]
-    found = [file.is_file() and steps_of(file) == iterations]
-    processes()
-    (done,) = broadcast_object_list(found)
-    return bool(done)
+    done = in_all(lambda: file.is_file() and steps_of(file) == iterations)
+    (found,) = broadcast_object_list([done])
+    return bool(found)
 
 
 def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
