@@ -15,6 +15,7 @@ from swd_data import read_frames
 from swd_distill.planning.cards import ways
 from swd_distill.planning.roofline import GPUS
 from swd_distill.presets import PRESETS
+from swd_distill.stopped import Stopped
 from swd_distill.train import build_trainer
 from swd_distill.training.batches import STUDENT, Draw, recipe_within
 from swd_losses import PAPER, RELEASED
@@ -224,3 +225,8 @@ def test_both_loras_are_published_with_one_card(finished, tmp_path, cli):
     assert (out / "samples" / "0.mp4").is_file()
     for part in ("pipeline_tag: text-to-video", "for each of 2 experts", "put its two LoRAs into", "6x8x12 | 64x96"):
         assert part in text
+
+
+def test_a_run_that_is_stopped_says_whose_student_it_was():
+    assert str(Stopped(3, 9, 15, "low-noise")).startswith("the low-noise student stopped and saved at step 3 of 9")
+    assert str(Stopped(3, 9, 15)).startswith("stopped and saved at step 3 of 9")

@@ -109,7 +109,7 @@ def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
                     save_checkpoint(config.out / "checkpoints", trainer, step)
                 state.wait_for_everyone()  # none is gone before all is saved
             if stop:
-                raise Stopped(step, total, stopping.signal or SIGTERM)
+                raise Stopped(step, total, stopping.signal or SIGTERM, expert.name)
     if state.is_main_process:
         notes = _made_on(config) | {STEPS_KEY: str(total)} | ({"swd_expert": expert.name} if expert.name else {})
         with trainer.student.averaged():
