@@ -213,7 +213,7 @@ def test_days_on_a_card_are_of_both_students_and_stages_on_one_side_are_one_line
     days = f"{way.training_seconds(gpu) / 86400:.1f}"
     assert days in cli("plan", "wan22-a14b", "--memory", "80", "--gpu", "a100")
     line = refused(["plan", "wan22-a14b", "--schedule", "1000:21x60x104"])
-    assert "expected stages for both experts, whose boundary is at timestep 875, got 1000@21x60x104" in line
+    assert "A14B-Diffusers, whose boundary is at timestep 875, got 1000@21x60x104: choose another --schedule" in line
 
 
 def test_both_loras_are_published_with_one_card(finished, tmp_path, cli):

@@ -38,13 +38,11 @@ def check_model(config: Config) -> None:
     from swd_distill.training.batches import check_levels, recipe_within
     from swd_models.loading import check_fit, check_text, experts_of
 
-    for expert in (experts := experts_of(config.model)):
+    experts = experts_of(config.model)
+    for expert in experts:
         check_levels(recipe_within(config.recipe, expert.levels))
-        if not config.scales.within(*expert.levels):
-            raise ValueError(
-                f"expected stages for both experts of {config.model}, whose boundary is at timestep "
-                f"{1000 * experts[0].levels[0]:g}, got {config.scales}: choose another --schedule"
-            )
+    if len(experts) > 1:
+        config.halves(experts[0].levels[0])
     if len(experts) > 1 and config.data.buckets:
         raise ValueError(f"expected no --data.buckets for {config.model}, of two experts, got some: leave them out")
     if len(experts) > 1 and config.evaluation.metrics:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from swd_data import is_hub_id
 from swd_losses import Recipe
-from swd_schedules import ScaleSchedule, presets
+from swd_schedules import ScaleSchedule, Stage, presets
 
 Base = Literal["bf16", "int8", "fp8", "nf4"]
 Optimizer = Literal["auto", "adamw", "adamw-8bit"]
@@ -162,6 +162,20 @@ class Config:
     def scales(self) -> ScaleSchedule:
         """Resolve the schedule."""
         return presets.resolve(self.schedule)
+
+    def halves(self, boundary: float) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+        """Return the stages of the two experts of a model, whose noise levels have this boundary, the noisier first.
+
+        Raises:
+            ValueError: an expert without a stage.
+        """
+        both = self.scales.within(boundary, 1.0), self.scales.within(0.0, boundary)
+        if not all(both):
+            raise ValueError(
+                f"expected stages for both experts of {self.model}, whose boundary is at timestep "
+                f"{1000 * boundary:g}, got {self.scales}: choose another --schedule"
+            )
+        return both
 
     @property
     def images(self) -> Path:

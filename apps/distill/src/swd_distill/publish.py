@@ -120,7 +120,7 @@ def _write(
     index = Path(resolve_model(model)) / "model_index.json"
     parts = read_object(index, "a pipeline's index") if index.is_file() else {}
     facts = Facts(
-        name=options.repo or folder_name(options),
+        name=options.repo or options.run.resolve().name,
         base=base,
         model=model,
         pipeline=family_of(model).pipeline.__name__,
@@ -136,11 +136,6 @@ def _write(
     )
     write_text(folder / CARD, card(facts))
     _check_card(folder / CARD, options.run)
-
-
-def folder_name(options: Publish) -> str:
-    """Return what a LoRA without a repository is called: its run."""
-    return options.run.resolve().name
 
 
 def _samples(options: Publish, config: Mapping[str, Any], pipe: "SwDPipeline", folder: Path) -> list[tuple[str, str]]:

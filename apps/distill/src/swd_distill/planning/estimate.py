@@ -82,16 +82,8 @@ class Estimate:
         Raises:
             ValueError: an expert without a stage.
         """
-        scales, boundary = self.config.scales, self.counts.facts.get("boundary", 0) / 1000
-        if not boundary:
-            return (scales.stages,)
-        both = scales.within(boundary, 1.0), scales.within(0.0, boundary)
-        if not all(both):
-            raise ValueError(
-                f"expected stages for both experts, whose boundary is at timestep {1000 * boundary:g}, got {scales}: "
-                "choose another --schedule"
-            )
-        return both
+        boundary = self.counts.facts.get("boundary")
+        return (self.config.scales.stages,) if boundary is None else self.config.halves(boundary / 1000)
 
     def training_seconds(self, gpu: Gpu) -> float:
         """Return the seconds of all iterations, of all students, for the share."""

@@ -24,17 +24,17 @@ _DIT = {
 }
 _LAST_NORM = {r"norm_out\.linear": "final_layer.adaLN_modulation.1"}
 _TIME = {
-    r"{}\.timestep_embedder\.linear_1": "time_in.in_layer",
-    r"{}\.timestep_embedder\.linear_2": "time_in.out_layer",
-    r"{}\.guidance_embedder\.linear_1": "guidance_in.in_layer",
-    r"{}\.guidance_embedder\.linear_2": "guidance_in.out_layer",
-    r"{}\.text_embedder\.linear_1": "vector_in.in_layer",
-    r"{}\.text_embedder\.linear_2": "vector_in.out_layer",
+    r"time_(?:text|guidance)_embed\.timestep_embedder\.linear_1": "time_in.in_layer",
+    r"time_(?:text|guidance)_embed\.timestep_embedder\.linear_2": "time_in.out_layer",
+    r"time_(?:text|guidance)_embed\.guidance_embedder\.linear_1": "guidance_in.in_layer",
+    r"time_(?:text|guidance)_embed\.guidance_embedder\.linear_2": "guidance_in.out_layer",
+    r"time_text_embed\.text_embedder\.linear_1": "vector_in.in_layer",
+    r"time_text_embed\.text_embedder\.linear_2": "vector_in.out_layer",
 }
 _RULES: Mapping[str, Mapping[str, str]] = {
     "flux": _DIT
     | _LAST_NORM
-    | {key.format("time_text_embed"): name for key, name in _TIME.items()}
+    | _TIME
     | {
         r"transformer_blocks\.(\d+)\.norm1\.linear": r"double_blocks.\1.img_mod.lin",
         r"transformer_blocks\.(\d+)\.norm1_context\.linear": r"double_blocks.\1.txt_mod.lin",
@@ -44,7 +44,7 @@ _RULES: Mapping[str, Mapping[str, str]] = {
         r"single_transformer_blocks\.(\d+)\.norm\.linear": r"single_blocks.\1.modulation.lin",
     },
     "flux2": _DIT
-    | {key.format("time_guidance_embed"): name for key, name in _TIME.items()}
+    | _TIME
     | {
         r"single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj": r"single_blocks.\1.linear1",
         r"single_transformer_blocks\.(\d+)\.attn\.to_out": r"single_blocks.\1.linear2",
@@ -54,8 +54,10 @@ _RULES: Mapping[str, Mapping[str, str]] = {
     | {
         r"transformer_blocks\.(\d+)\.norm1\.linear": r"joint_blocks.\1.x_block.adaLN_modulation.1",
         r"transformer_blocks\.(\d+)\.norm1_context\.linear": r"joint_blocks.\1.context_block.adaLN_modulation.1",
-        r"time_text_embed\.timestep_embedder\.linear_([12])": r"t_embedder.mlp.\1",
-        r"time_text_embed\.text_embedder\.linear_([12])": r"y_embedder.mlp.\1",
+        r"time_text_embed\.timestep_embedder\.linear_1": "t_embedder.mlp.0",
+        r"time_text_embed\.timestep_embedder\.linear_2": "t_embedder.mlp.2",
+        r"time_text_embed\.text_embedder\.linear_1": "y_embedder.mlp.0",
+        r"time_text_embed\.text_embedder\.linear_2": "y_embedder.mlp.2",
         r"pos_embed\.proj": "x_embedder.proj",
         r"transformer_blocks\.(\d+)\.(attn2?)\.to_([qkv])": r"joint_blocks.\1.x_block.\2.qkv \3",
         r"transformer_blocks\.(\d+)\.attn\.add_([qkv])_proj": r"joint_blocks.\1.context_block.attn.qkv \2",
@@ -115,7 +117,6 @@ def original(layer: str, denoiser: Denoiser) -> Original:
         match = re.fullmatch(pattern, layer)
         if match:
             found, _, part = match.expand(name).partition(" ")
-            found = re.sub(r"(?<=_embedder\.mlp\.)[12]", lambda m: {"1": "0", "2": "2"}[m[0]], found)
             return Original(found, _ORDER.index(part), _is_swapped(layer, denoiser))
     return Original(layer)
 
