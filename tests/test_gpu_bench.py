@@ -187,12 +187,23 @@ def test_what_a_bare_machine_lacks_is_read_from_the_lock():
     locked = {(package["name"], package.get("version")) for package in lock["package"]}
     wheels, others = pack.lacking(lock)
     names = {wheel.name for wheel in wheels}
-    assert {"diffusers", "importlib-metadata", "tyro"} <= names
+    assert {"diffusers", "importlib-metadata", "tyro", "torchao", "bitsandbytes"} <= names
     assert all((wheel.name, wheel.version) in locked for wheel in wheels)
     assert not names & set(pack.HAS)
     assert not any(name.startswith(("nvidia-", "swd-")) for name in names)
     assert set(others) <= {"av"}  # what videos need
     assert "diffusers" not in {wheel.name for wheel in pack.lacking(lock, {*pack.HAS, "diffusers"})[0]}
+
+
+def test_libraries_for_other_accelerators_are_not_carried(tmp_path):
+    wheel, kept = tmp_path / "some-1-py3-none-any.whl", ["some/libsome_cpu.so", "some/libsome_cuda130.so", "some/a.py"]
+    dropped = ["some/libsome_cuda128.so", "some/libsome_rocm72.so", "some/libsome_xpu2026.so"]
+    with ZipFile(wheel, "w") as whole:
+        for name in (*kept, *dropped):
+            whole.writestr(name, name)
+    pack.trim(wheel)
+    with ZipFile(wheel) as smaller:
+        assert {name: smaller.read(name).decode() for name in smaller.namelist()} == {name: name for name in kept}
 
 
 def test_the_script_runs_a_command_with_the_wheels_and_the_sources(tmp_path):

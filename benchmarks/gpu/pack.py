@@ -7,16 +7,22 @@ and runs a command with them and the members' sources on its path. Carry it with
 
 import argparse
 import os
+import re
 import subprocess
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from benchmarks.provenance import COMMIT, ROOT, commit
 from swd_data import whole_folder
 
+PLATFORMS = ("--platform", "any", "--platform", "manylinux_2_24_x86_64")
+EXTRAS = (("swd-models", "quantized"),)
+OTHERS = re.compile(r"/lib\w+_(cuda(?!130)|rocm|xpu)\w*\.so$")
+"""Libraries for what the machine has not: it has CUDA 13.0. With them bitsandbytes is too large to carry."""
 LIMIT = 64 * 2**20
 """Bytes that are carried, the tree included."""
 PYTHON = "3.12"
@@ -31,7 +37,7 @@ HAS = (
 
 @dataclass(frozen=True)
 class Wheel:
-    """A pure wheel of uv.lock."""
+    """A wheel of uv.lock for any Python 3."""
 
     name: str
     version: str
@@ -48,7 +54,7 @@ def lacking(lock: Mapping[str, Any], has: Collection[str] = HAS) -> tuple[list[W
     """
     packages = {package["name"]: package for package in lock["package"]}  # of several versions the last, the newest
     members = {name for name, package in packages.items() if "editable" in package["source"]}
-    ahead, seen = [(name, "") for name in members], set()
+    ahead, seen = [*((name, "") for name in members), *EXTRAS], set()
     while ahead:
         each = ahead.pop()
         if each not in seen and each[0] not in has:
@@ -67,7 +73,7 @@ def _needs(package: Mapping[str, Any], extra: str) -> list[tuple[str, str]]:
 
 def _pure(package: Mapping[str, Any]) -> Wheel | None:
     for wheel in package.get("wheels", []):
-        if wheel["url"].endswith("-py3-none-any.whl"):
+        if re.search(r"-py3-none-(any|manylinux\w*_x86_64)\.whl$", wheel["url"]):
             return Wheel(package["name"], package["version"], wheel["hash"])
     return None
 
@@ -78,9 +84,20 @@ def download(wheels: Sequence[Wheel], folder: Path) -> None:
     listed = folder / "requirements.txt"
     listed.write_text("".join(f"{wheel}\n" for wheel in wheels))
     command = [os.environ.get("UV", "uv"), "tool", "run", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    only = ["--only-binary=:all:", "--python-version", PYTHON]
+    only = ["--only-binary=:all:", "--python-version", PYTHON, *PLATFORMS]
     subprocess.run([*command, *only, "--dest", folder, "--requirement", listed], check=True)
     listed.unlink()
+    for wheel in folder.iterdir():
+        trim(wheel)
+
+
+def trim(wheel: Path) -> None:
+    """Drop a wheel's libraries for other accelerators than the machine's."""
+    with ZipFile(wheel) as whole:
+        kept = {name: whole.read(name) for name in whole.namelist() if not OTHERS.search(name)}
+    with ZipFile(wheel, "w", ZIP_DEFLATED) as smaller:
+        for name, content in kept.items():
+            smaller.writestr(name, content)
 
 
 def script(folder: Path) -> str:

@@ -18,6 +18,7 @@ from swd_distill.planning.roofline import Gpu
 from swd_distill.presets import PRESETS
 from swd_models import Denoiser, Roles, load_denoiser, share_base
 from swd_models.loading import empty_denoiser
+from swd_models.quantized import quantise
 
 Rows = dict[str, dict[str, Any]]
 
@@ -66,8 +67,8 @@ class Setting:
         return tiny(name)
 
     def roles(self, config: Config) -> tuple[Roles, Drawn]:
-        """Share a base, and draw what it is trained on."""
-        base = self.base(config.model)
+        """Share a base, in as few bits as a config asks for, and draw what it is trained on."""
+        base = quantise(self.base(config.model), config.training.base)
         roles = share_base(base, config.training.rank, fake=config.needs_fake, seed=config.seed)
         return roles, Drawn(base, config.scales.sizes)
 
@@ -95,7 +96,8 @@ def here() -> Setting:
     device, dtype = device_and_dtype()
     if device.type == "cpu":
         latency = {"sd3": "embedded"} | {family: f"random-{family}" for family in ("flux", "sdxl", "wan")}
-        tiny_ones = {"sd3": "tiny-long"} | {family: f"tiny-{family}" for family in ("flux", "sdxl", "wan")}
+        tiny_ones = {"sd3": "tiny-long"} | {family: f"tiny-{family}" for family in ("flux", "sdxl", "wan", "qwen")}
         return Setting(device, dtype, None, tiny_ones, latency, 2, 1, (1, 2), 1, "aot_eager")
-    full = {"sd3": "sd35-medium", "flux": "flux", "sdxl": "sdxl", "wan": "wan"}
-    return Setting(device, dtype, data_sheet(machine()), full, full, 8, 1, (1, 2, 3), 2, "inductor")
+    sampled = {"sd3": "sd35-medium", "flux": "flux", "sdxl": "sdxl", "wan": "wan"}
+    trained = sampled | {"qwen": "qwen-image"}
+    return Setting(device, dtype, data_sheet(machine()), trained, sampled, 8, 1, (1, 2, 3), 2, "inductor")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.gpu import adapters, gradients, sampling, smoke, training
+from benchmarks.gpu import adapters, gradients, memory, sampling, smoke, training
 from benchmarks.gpu.setting import Rows, Setting
 
 
@@ -31,6 +31,10 @@ def _table_5(family: str, setting: Setting, rows: Rows) -> None:
     training.table_5(setting, family, setting.shares if family == "flux" else (setting.samples,), rows)
 
 
+def _bases(family: str, setting: Setting, rows: Rows) -> None:
+    memory.bases(setting, family, rows)
+
+
 def _sampled(family: str, setting: Setting, rows: Rows) -> None:
     sampling.plain(setting, family, rows)
 
@@ -52,6 +56,9 @@ STAGES = (
     Stage("latency-sd3-compiled", "Sampling, SD3, compiled block by block", (75, 12), partial(_compiled, "sd3")),
     Stage("training-sd3", "Table 5, SD3", (60, 12), partial(_table_5, "sd3")),
     Stage("training-flux", "Table 5, FLUX", (90, 6), partial(_table_5, "flux")),
+    Stage("memory-flux", "A base in fewer bits, FLUX", (120, 25), partial(_bases, "flux")),
+    Stage("memory-qwen", "A base in fewer bits, Qwen-Image", (120, 25), partial(_bases, "qwen")),
+    Stage("memory-wan", "A base in fewer bits, Wan", (90, 25), partial(_bases, "wan")),
     Stage("latency-flux-compiled", "Sampling, FLUX, compiled block by block", (75, 13), partial(_compiled, "flux")),
     Stage("latency-wan-compiled", "Sampling, Wan, compiled block by block", (75, 14), partial(_compiled, "wan")),
     Stage("latency-sdxl-compiled", "Sampling, SDXL, compiled block by block", (120, 30), partial(_compiled, "sdxl")),
