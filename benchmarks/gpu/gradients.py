@@ -1,13 +1,22 @@
-"""Gradients of each kernel of attention: beside float32's, and a second time. Two tests of FLUX failed on an H100."""
+"""Gradients of each kernel of attention: beside float32's, and a second time.
+
+cuDNN's are wrong for FLUX and FLUX.2, whose last blocks lay attention's output beside that of an MLP: its gradient is a
+slice. What has gradients does not use it (`swd_models.denoiser.sound_attention`); here it is let in, to see whether
+that is still so, and what the others cost.
+"""
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.gpu.devices import free
+from benchmarks.gpu.devices import free, timed
 from benchmarks.gpu.setting import Rows, Setting
 from benchmarks.gpu.smoke import distance, grow
 from swd_models import Denoiser, share_base
@@ -24,7 +33,11 @@ Gradient = Callable[[], Tensor]
 
 
 def gradients(setting: Setting, rows: Rows) -> None:
-    """Compare the adapters' gradients of tiny members, then of full-size models at their first stage."""
+    """Compare gradients of attention alone, of tiny members' adapters, and of full-size models at their first stage."""
+    for name, beside in {"": 0, ", its gradient a slice": 4}.items():
+        exact, gradient = (_attention(setting, beside, dtype) for dtype in (torch.float32, setting.dtype))
+        with sdpa_kernel(SDPBackend.MATH):
+            rows[f"attention{name}"] = _compared(gradient, exact())
     for family, build in TINY.items():
         student = share_base(build(), 4, fake=False).student.to(setting.device)
         grow(student, std=0.1)
@@ -47,13 +60,14 @@ def gradients(setting: Setting, rows: Rows) -> None:
 
 
 def _compared(gradient: Gradient, exact: Tensor) -> dict[str, float | str]:
-    """Return the cosine with the exact gradient by kernel, and how far a second call of the usual one is away."""
+    """Return the cosine with the exact gradient by kernel, its seconds, and how far a second of the usual one is."""
     first = gradient()
     found: dict[str, float | str] = {"cosine": _cosine(first, exact), "a second time": distance(gradient(), first)}
     for name, kernel in KERNELS.items():
         try:
-            with sdpa_kernel(kernel):
+            with sdpa_kernel(kernel), patch("swd_models.denoiser.sound_attention", nullcontext):
                 found[name] = _cosine(gradient(), exact)
+                found[f"{name} s"] = timed(gradient)
         except RuntimeError:  # torch's word for a kernel that does not take these shapes, or this device
             found[name] = "none"
     return found
@@ -66,6 +80,22 @@ def _cosine(one: Tensor, other: Tensor) -> float:
 def _noise(setting: Setting, denoiser: Denoiser, size: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(2, denoiser.num_channels, *size, generator=generator).to(setting.device)
+
+
+def _attention(setting: Setting, beside: int, dtype: torch.dtype) -> Gradient:
+    """Return what attends as FLUX's largest stage does and goes back, its output `beside` times as wide an MLP's."""
+    heads, tokens, width = (2, 64, 16) if setting.device.type == "cpu" else (24, 4608, 128)
+    generator = torch.Generator(setting.device).manual_seed(1)
+    draw = partial(torch.randn, generator=generator, device=setting.device)
+    inputs = [draw(1, tokens, heads, width).to(dtype).requires_grad_() for _ in range(3)]
+    slope = draw(1, tokens, (1 + beside) * heads * width).to(dtype)
+
+    def gradient() -> Tensor:
+        found = scaled_dot_product_attention(*(each.transpose(1, 2) for each in inputs)).transpose(1, 2).flatten(2)
+        whole = torch.cat([found, found.detach().repeat(1, 1, beside)], dim=2)
+        return torch.cat([each.float().flatten() for each in torch.autograd.grad(whole, inputs, slope)])
+
+    return gradient
 
 
 def _gradient(denoiser: Denoiser, x_t: Tensor, cond: Mapping[str, Tensor], dtype: torch.dtype) -> Gradient:

@@ -57,7 +57,7 @@ STAGES = (
     Stage("training-sd3", "Table 5, SD3", (60, 12), partial(_table_5, "sd3")),
     Stage("training-flux", "Table 5, FLUX", (90, 6), partial(_table_5, "flux")),
     Stage("memory-flux", "A base in fewer bits, FLUX", (120, 25), partial(_bases, "flux")),
-    Stage("memory-qwen", "A base in fewer bits, Qwen-Image", (120, 25), partial(_bases, "qwen")),
+    Stage("memory-qwen", "A base in fewer bits, Qwen-Image", (60, 25), partial(_bases, "qwen")),
     Stage("memory-wan", "A base in fewer bits, Wan", (90, 25), partial(_bases, "wan")),
     Stage("latency-flux-compiled", "Sampling, FLUX, compiled block by block", (75, 13), partial(_compiled, "flux")),
     Stage("latency-wan-compiled", "Sampling, Wan, compiled block by block", (75, 14), partial(_compiled, "wan")),

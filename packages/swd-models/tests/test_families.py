@@ -163,6 +163,32 @@ def test_gradient_checkpointing_changes_no_gradient(family):
         assert all(torch.equal(plain, other) for other in others)
 
 
+def test_what_has_gradients_attends_without_cudnn(family, monkeypatch):
+    """Its gradients are wrong (`sound_attention`): no attention may choose it, nor one that is recomputed."""
+    attend, seen, size = torch.nn.functional.scaled_dot_product_attention, [], SIZES[family][0]
+
+    def attending(*args, **options):
+        seen.append((torch.is_grad_enabled(), torch.backends.cuda.cudnn_sdp_enabled()))
+        return attend(*args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attending)
+    student, counts = share_base(TINY[family](), 2).student, []
+    for count in (0, 99):
+        seen.clear()
+        student.checkpoint(count)
+        x0 = student.denoise(
+            torch.randn(2, student.num_channels, *size), torch.tensor([0.9, 0.4]), tiny_cond(family, 2)
+        )
+        x0.square().sum().backward()
+        assert set(seen) == {(True, False)}
+        counts.append(len(seen))
+    assert counts[0] < counts[1]
+    with torch.no_grad():
+        student.denoise(torch.randn(2, student.num_channels, *size), torch.tensor([0.9, 0.4]), tiny_cond(family, 2))
+    assert seen[-1] == (False, True)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_latents_come_back_in_shape_and_pixels_are_counted(family):
     latents, size = load_latents(f"random-{family}"), SIZES[family][1]
     pixels = latents.pixels(size)

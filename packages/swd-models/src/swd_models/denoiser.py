@@ -1,6 +1,7 @@
 """What every family's denoiser is: a backbone of diffusers that predicts x0, with its conventions inside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -137,8 +138,30 @@ class Denoiser(nn.Module):
         But for the last of a pass: backward begins with it, when to recompute it would need the same memory again.
         """
         if torch.is_grad_enabled() and index < min(self.checkpointed, last):
-            return checkpoint(layer, *args, use_reentrant=False)
-        return layer(*args)
+            return recomputed(layer, *args)
+        with sound_attention():
+            return layer(*args)
+
+
+@contextmanager
+def sound_attention() -> Iterator[None]:
+    """Attend without cuDNN in what has gradients: those that it gives are wrong, without a word.
+
+    torch prefers it on Hopper and Blackwell. FLUX's and FLUX.2's gradients were noise of 1e36 and NaN there, those of
+    torch's other kernels right (H200, torch 2.11: benchmarks/results/gpu); with a mask they are NaN at some lengths
+    (https://github.com/pytorch/pytorch/issues/196678). Forward it is right: where there is no gradient, it stays.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(before and not torch.is_grad_enabled())
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def recomputed(layer: Any, *args: Any) -> Any:
+    """Run a layer forward, and once more in its backward."""
+    return checkpoint(layer, *args, use_reentrant=False, context_fn=lambda: (sound_attention(), sound_attention()))
 
 
 def check_block(block: int | None, blocks: range) -> None:

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swd_models.denoiser import Denoiser, check_block
+from swd_models.denoiser import Denoiser, check_block, recomputed, sound_attention
 from swd_models.families.family import Family
 from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
@@ -59,12 +59,13 @@ class SDXLDenoiser(Denoiser):
     def checkpoint(self, count: int) -> None:
         """Recompute the parts of the first `count` stages in backward, as diffusers does."""
         super().checkpoint(count)
-        self.backbone.enable_gradient_checkpointing()
+        self.backbone.enable_gradient_checkpointing(recomputed)
         for index, stage in enumerate(self.layers):
             for module in stage.modules():
                 if hasattr(module, "gradient_checkpointing"):
                     module.gradient_checkpointing = index < count  # type: ignore[assignment]
 
+    @sound_attention()
     def forward(
         self,
         x_t: Float[Tensor, "b c h w"],
