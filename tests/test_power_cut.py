@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +91,8 @@ class Disk:
         state = {"": None}
         for path in self.root.rglob("*"):
             name = path.relative_to(self.root).as_posix()
-            state |= {f"{name}/": None} if path.is_dir() else {name: self.contents.get(path.stat().st_ino, b"")}
+            with suppress(FileNotFoundError):  # what another thread writes under a name for the time being, and renames
+                state |= {f"{name}/": None} if path.is_dir() else {name: self.contents.get(path.stat().st_ino, b"")}
         return state
 
     def each(self, folder):

@@ -16,24 +16,26 @@ ON_GPU = (
 
 def page(records: Sequence[Record]) -> str:
     """Lay out records of one call or of several."""
-    return "\n\n".join([_head(records[0]), _summary(records), *(_section(record) for record in records)])
+    return "\n\n".join([_head(records), _summary(records), *(_section(record) for record in records)])
 
 
-def _head(record: Record) -> str:
+def _head(records: Sequence[Record]) -> str:
     """Say what all is of; every section names its own machine and commit."""
-    if record["config"]["device"] == "cpu":
+    config = records[0]["config"]
+    if config["device"] == "cpu":
         return f"# Run without a GPU\n\n`python -m benchmarks.gpu`. {NO_GPU}"
-    sheet, repeats = data_sheet(record["machine"]), record["config"]["repeats"]
-    return f"# On a GPU\n\n`python -m benchmarks.gpu`. {ON_GPU.format(repeats=repeats)}\n{_roofline(sheet)}"
+    sheets = {record["machine"]: data_sheet(record["machine"]) for record in records}
+    known = [sheet for sheet in sheets.values() if sheet]
+    lines = [_roofline(known)] if known else []
+    lines += [f"No data sheet of {name} is known here: no roofline." for name, sheet in sheets.items() if not sheet]
+    return "\n".join([f"# On a GPU\n\n`python -m benchmarks.gpu`. {ON_GPU.format(repeats=config['repeats'])}", *lines])
 
 
-def _roofline(sheet: Gpu | None) -> str:
-    if sheet is None:
-        return "No data sheet of this device is known here, so no roofline is reckoned."
+def _roofline(sheets: Sequence[Gpu]) -> str:
     return (
-        f"Roofline: {sheet.source}; {REACHED_PEAK:.0%} of the peak and {REACHED_BANDWIDTH:.0%} of the bandwidth are "
-        f"taken to be reached,\na kernel to take {KERNEL_SECONDS * 1e6:g} us or more, and to ask for one "
-        f"{HOST_SECONDS * 1e6:g}."
+        f"Roofline: {'; '.join(sheet.source for sheet in sheets)}. {REACHED_PEAK:.0%} of the peak and "
+        f"{REACHED_BANDWIDTH:.0%} of the bandwidth are taken to be reached,\n"
+        f"a kernel to take {KERNEL_SECONDS * 1e6:g} us or more, and to ask for one {HOST_SECONDS * 1e6:g}."
     )
 
 
