@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -61,6 +61,13 @@ class Options:
     """Prompt i is sampled from seed + i."""
     out: Path | None = None
     """The image or video, by default sample.png or sample.mp4; for several prompts a grid."""
+    demo: bool = False
+    """Serve a page in the browser instead (extra `demo`): a prompt there becomes a sample, stage by stage. Prompts that
+    are given stand there to choose. Without a LoRA it shows the undistilled model."""
+    host: str = "127.0.0.1"
+    """Address of --demo: this machine alone. 0.0.0.0 is all that can reach it."""
+    port: int | None = None
+    """Port of --demo. Default: the first free one from 7860."""
 
 
 def sample(options: Options) -> str:
@@ -77,6 +84,8 @@ def sample(options: Options) -> str:
         from swd_models.compiling import check_backend
 
         check_backend(options.compile)
+    if options.demo:
+        return _serve(options)
     if options.prompts_file is not None:
         return _sample_file(options, options.prompts_file)
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
@@ -127,6 +136,26 @@ def _sample_file(options: Options, prompts_file: Path) -> str:
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 
+def _serve(options: Options) -> str:
+    """Serve the page until it is interrupted."""
+    from swd_sample.demo import Beside, check_gradio, launch, page, shipped_prompts, teacher_loader
+    from swd_sample.pipeline import taught_with
+
+    check_gradio()
+    if options.prompts_file or options.out or options.compile:
+        raise ValueError("expected --demo without --prompts-file, --out and --compile, got one of them: leave it out")
+    run, model, lora = _run_of(options), _model(options), _lora(options)
+    there = options.lora is not None or Path(lora).exists()
+    pipe = _load(replace(options, merge=False), model, lora if there else None)
+    if options.steps is not None:
+        pipe.schedule = pipe.schedule.thin(options.steps)
+    load = teacher_loader(model, pipe, loras=_base_loras(options), base=_base(options))
+    beside = Beside(*taught_with(run), load) if run else Beside(load=load)
+    prompts = options.prompts or shipped_prompts(model)
+    launch(page(pipe, options.source, prompts=prompts, beside=beside), options.host, options.port)
+    return "The page is closed."
+
+
 def _lora_checksums(model: str, lora: str) -> str:
     """Return the checksum of a LoRA's file, or of those of two experts."""
     from swd_models.loading import experts_of
@@ -155,16 +184,25 @@ def _run_of(options: Options) -> Path | None:
 
 def _where(options: Options) -> tuple[str, str]:
     """Return the base model and the LoRA of a run folder or a preset, or those that were given instead."""
-    run = _run_of(options)
-    lora = options.lora or str((run or Path("runs") / options.source) / "lora")
+    lora = _lora(options)
     if not Path(lora).exists() and not (options.lora and is_hub_id(options.lora, ".safetensors")):
         raise ValueError(
             f"expected a LoRA, got no {lora}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
         )
+    return _model(options), lora
+
+
+def _lora(options: Options) -> str:
+    """Return the LoRA that was given, else where that of the run is, or would be."""
+    return options.lora or str((_run_of(options) or Path("runs") / options.source) / "lora")
+
+
+def _model(options: Options) -> str:
+    """Return the base model that was given, else that of the run or the preset."""
     from swd_sample.pipeline import model_of
 
-    own = SOURCES[options.source].model if run is None else model_of(run)
-    return options.model or own, lora
+    run = _run_of(options)
+    return options.model or (SOURCES[options.source].model if run is None else model_of(run))
 
 
 def _base_loras(options: Options) -> tuple[str, ...]:
@@ -187,7 +225,7 @@ def _base(options: Options) -> Literal["bf16", "int8", "fp8", "nf4"]:
     return base_of(run)
 
 
-def _load(options: Options, model: str, lora: str) -> "SwDPipeline":
+def _load(options: Options, model: str, lora: str | None) -> "SwDPipeline":
     from swd_models.loading import quiet
     from swd_sample.pipeline import SwDPipeline
     from swd_schedules import presets

@@ -1,6 +1,6 @@
 """The scale-wise sampler as a pipeline: prompts in, images or videos out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -16,8 +16,11 @@ from swd_models.parts import Latents, Media, Text, expand, trim
 from swd_models.placing import decode_in_tiles, place
 from swd_models.quantized import Base, check_base
 from swd_sample.media import to_media
-from swd_schedules import ScaleSchedule, Stage, sample_scalewise
+from swd_schedules import ScaleSchedule, Stage, scalewise_stages
 from swd_schedules.devices import default_dtype, find_device, use_device
+
+TEACHER = (28, 4.5)
+"""Steps and guidance that are usual for a teacher."""
 
 
 class SwDPipeline:
@@ -112,7 +115,32 @@ class SwDPipeline:
         """Sample one image or video a prompt; prompt i has the seed `seed + i`, whatever the batch.
 
         `guidance` above 1 is for undistilled models, a student needs none: it adds unconditional passes, or is told to
-        a guidance-distilled model, which runs once.
+        a guidance-distilled model, which runs once. `on_stage` is called with every stage and its latents.
+        """
+        for stage, x0 in self.stages(prompts, seed=seed, schedule=schedule, guidance=guidance):
+            if on_stage is not None:
+                on_stage(stage, x0)
+        return self.decode(x0)
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> list[Media]:
+        """Return the images or videos of latents (B, C, *size)."""
+        media = to_media(self.latents.decode(x0))
+        self._clear()
+        return media
+
+    @torch.no_grad()
+    def stages(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        schedule: ScaleSchedule | None = None,
+        guidance: float = 1.0,
+    ) -> Iterator[tuple[Stage, Tensor]]:
+        """Yield each stage with its latents (B, C, *size), for `decode`, when it is done; the last are the samples'.
+
+        Arguments are those of a call.
         """
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
         cond, device = self.text(prompts), self.device
@@ -129,18 +157,14 @@ class SwDPipeline:
                 return x0
             return self.denoiser.guide(x_t, sigma, x0, self.denoiser.denoise(x_t, sigma, uncond), guidance)
 
-        x0 = sample_scalewise(
+        yield from scalewise_stages(
             denoise,
             schedule or self.schedule,
             (len(prompts), self.denoiser.num_channels),
             process=self.denoiser.process,
             generator=generators,
-            on_stage=on_stage,
             device=device,
         )
-        media = to_media(self.latents.decode(x0))
-        self._clear()
-        return media
 
 
 def _nothing() -> None:
@@ -161,6 +185,13 @@ def base_of(run: Path | str) -> Base:
     found = training.get("base", "bf16") if isinstance(training, dict) else None
     check_base(str(found))
     return cast(Base, found)
+
+
+def taught_with(run: Path | str) -> tuple[int, float]:
+    """Return the steps and the guidance of a run's teacher, or what is usual where it says nothing."""
+    data = read_object(Path(run) / "config.json", "the config of a run").get("data", {})
+    found = data if isinstance(data, dict) else {}
+    return int(found.get("teacher_steps", TEACHER[0])), float(found.get("teacher_guidance", TEACHER[1]))
 
 
 def model_of(run: Path | str) -> str:

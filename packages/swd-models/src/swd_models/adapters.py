@@ -6,6 +6,8 @@ layer's output by one `addmm`. What PEFT holds, names and saves stays as it is.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,6 +74,24 @@ def merge_adapters(denoiser: Denoiser) -> None:
         parent, _, child = name.rpartition(".")
         setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
     del backbone.peft_config
+
+
+@contextmanager
+def without_adapters(denoiser: nn.Module) -> Iterator[None]:
+    """Sample as the base alone does inside. Not for training: what is recomputed in backward would switch too."""
+    layers = adapted_layers(denoiser)
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def adapted_layers(denoiser: nn.Module) -> list[BaseTunerLayer]:
+    """Return the layers that have an adapter apart."""
+    return [layer for layer in denoiser.modules() if isinstance(layer, BaseTunerLayer)]
 
 
 def adapter_parameters(denoiser: nn.Module) -> list[nn.Parameter]:

@@ -4,7 +4,7 @@ from swd_schedules import presets
 from swd_schedules.grid import shifted_grid
 from swd_schedules.process import FlowMatching, VariancePreserving
 from swd_schedules.resize import downscale, upscale
-from swd_schedules.sampling import sample_scalewise
+from swd_schedules.sampling import sample_scalewise, scalewise_stages
 from swd_schedules.schedule import ScaleSchedule, Stage
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "downscale",
     "presets",
     "sample_scalewise",
+    "scalewise_stages",
     "shifted_grid",
     "upscale",
 ]

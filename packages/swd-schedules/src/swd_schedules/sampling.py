@@ -1,6 +1,7 @@
 """Scale-wise stochastic multistep sampling (section 4.1, figure 2): predict x0, upscale it, renoise it, repeat."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -48,6 +49,29 @@ def sample_scalewise(
     Raises:
         ValueError: The number of generators is not the batch size, or no stage is within the levels.
     """
+    options: dict[str, Any] = {"levels": levels, "start": start, "device": device, "dtype": dtype}
+    for stage, x0 in scalewise_stages(denoise, schedule, shape, process=process, generator=generator, **options):
+        if on_stage is not None:
+            on_stage(stage, x0)
+    return x0
+
+
+def scalewise_stages(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    schedule: ScaleSchedule,
+    shape: tuple[int, int],
+    *,
+    process: Process = _FLOW,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    levels: tuple[float, float] = (0.0, 1.0),
+    start: Tensor | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[tuple[Stage, Tensor]]:
+    """Yield each stage of `sample_scalewise` with its x0 `(batch, channels, *size)`, when it is done.
+
+    Arguments and errors are those of `sample_scalewise`.
+    """
     if isinstance(generator, Sequence) and len(generator) != shape[0]:
         raise ValueError(f"expected {shape[0]} generators, got {len(generator)}; give one per sample, or a single one")
     stages = schedule.within(*levels)
@@ -61,10 +85,7 @@ def sample_scalewise(
             x_t = process.add_noise(upscale(x0, stage.target, schedule.upscaler), noise, stage.sigma)
         sigma = torch.full(shape[:1], stage.sigma, dtype=torch.promote_types(dtype, torch.float32), device=x_t.device)
         x0 = denoise(x_t, sigma)
-        if on_stage is not None:
-            on_stage(stage, x0)
-    assert x0 is not None  # there is at least one stage
-    return x0
+        yield stage, x0
 
 
 def _draw(
