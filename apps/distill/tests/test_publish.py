@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from PIL import Image
 from swd_distill import publish as publishing
 from swd_distill.card import LICENCES, Facts, card, stock_snippet
 from swd_distill.presets import PRESETS
+from swd_models import load_denoiser, save_lora, share_base
+from swd_models.adapters import adapter_parameters
+from swd_models.loading import experts_of
 from swd_sample import SwDPipeline
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, sample_scalewise
@@ -194,28 +199,66 @@ def test_a_run_that_is_not_done_is_one_line(finished, tmp_path, refused):
     assert "expected a run that is done" in refused(["publish", str(tmp_path)])
 
 
-def test_the_page_on_diffusers_has_the_snippet_of_sd35_medium():
-    preset, page = PRESETS["sd35-medium"], Path(__file__).parents[3] / "docs" / "diffusers.md"
-    options = {"max_sequence_length": 256, "guidance_scale": 1.0}
+@pytest.mark.parametrize(
+    ("name", "pipeline", "options"),
+    [
+        ("sd35-medium", "StableDiffusion3Pipeline", {"max_sequence_length": 256, "guidance_scale": 1.0}),
+        ("flux", "FluxPipeline", {"max_sequence_length": 512, "guidance_scale": 4.5}),
+    ],
+)
+def test_the_page_on_diffusers_has_the_snippets_of_presets(name, pipeline, options):
+    preset, page = PRESETS[name], Path(__file__).parents[3] / "docs" / "diffusers.md"
     facts = Facts(
-        "OWNER/NAME", preset.model, preset.model, "StableDiffusion3Pipeline", LICENCES[preset.model], preset.scales, [],
-        (1024, 1024), options, [], [], {}, {},
+        "OWNER/NAME", preset.model, preset.model, pipeline, LICENCES[preset.model], preset.scales, [], (1024, 1024),
+        options, [], [], {}, {},
     )  # fmt: skip
     assert stock_snippet(facts) in page.read_text()
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "schedule"),
+    ("pipeline", "schedule", "with_file"),
     [
-        ("FluxPipeline", "1000:8,896:16"),  # whose latents are packed
-        ("StableDiffusion3Pipeline", "1000:8,896:16,dct"),
-        ("StableDiffusion3Pipeline", "1000:10x14,896:14x18"),  # the sides grow by different factors
+        ("StableDiffusion3Pipeline", "1000:8,896:16", False),
+        ("FluxPipeline", "1000:8,896:16", True),  # whose latents are packed
+        ("StableDiffusion3Pipeline", "1000:10x14,896:14x18", True),  # the sides grow by different factors
     ],
 )
-def test_what_diffusers_scheduler_does_not_have_gets_no_snippet(pipeline, schedule):
+def test_what_diffusers_scheduler_does_not_have_takes_the_file(pipeline, schedule, with_file):
     scales = ScaleSchedule.parse(schedule)
     facts = Facts("n", "a/b", "a/b", pipeline, ("mit", ""), scales, [], (128, 128), {}, [], [], {}, {})
-    assert stock_snippet(facts) is None
+    assert ("from scalewise import sample" in stock_snippet(facts)) == with_file
+    assert ("FlowMatchLCMScheduler" in stock_snippet(facts)) != with_file
+    scales = replace(scales, upscaler="dct")
+    assert stock_snippet(replace(facts, schedule=scales)) is None
+
+
+@pytest.mark.parametrize("name", ["tiny-flux", "tiny-sdxl", "tiny-wan22-a14b"])
+def test_the_card_of_other_families_samples_with_the_file_beside_it(name, tmp_path, cli, monkeypatch):
+    preset, run, out = PRESETS[name], tmp_path / "run", tmp_path / "hub"
+    experts = experts_of(preset.model)
+    for expert in experts:
+        student = share_base(load_denoiser(preset.model, expert=expert if expert.name else None), 2, fake=False).student
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in adapter_parameters(student):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        save_lora(student, run / "lora" / expert.name, schedule=preset.scales)
+    (run / "config.json").write_text(json.dumps(preset.to_json(), default=str))
+    (tmp_path / "prompts.txt").write_text("a big red cat\n")
+    cli("publish", str(run), "--to", str(out), "--samples", "1", "--prompts", str(tmp_path / "prompts.txt"))
+    stock, ours = _snippets((out / "README.md").read_text())
+    assert "swd_" not in (out / "scalewise.py").read_text().split('"""')[2]  # its code
+    monkeypatch.syspath_prepend(out)
+    monkeypatch.delitem(sys.modules, "scalewise", raising=False)
+    found, lora = {}, json.dumps(str(out))
+    exec(stock.replace('"run"', lora), found)
+    exec(ours.replace('"run"', lora), found)
+    media = [
+        each if isinstance(each, list) else [each]
+        for each in (found.get("frames", found.get("image")), found["sample"])
+    ]
+    one, other = (np.stack([np.asarray(frame, int) for frame in frames]) for frames in media)
+    assert np.abs(one - other).max() <= 1
 
 
 def test_every_full_size_preset_has_a_licence():

@@ -66,6 +66,11 @@ class Facts:
         return len(self.schedule.sizes[-1]) == 3
 
     @property
+    def cell(self) -> int:
+        """Return the pixels of a latent cell's side."""
+        return self.pixels[-1] // self.schedule.sizes[-1][-1]
+
+    @property
     def prompt(self) -> str:
         """Return a prompt for the snippets."""
         return self.samples[0][1] if self.samples else "a fox and a hare at a lake in the mountains"
@@ -110,10 +115,9 @@ def _data(facts: Facts) -> str:
 
 
 def _steps(facts: Facts) -> str:
-    cell = facts.pixels[-1] // facts.schedule.sizes[-1][-1]
     lines = ["| step | timestep | latent | pixels |", "|---|---|---|---|"]
     for i, (t, size) in enumerate(zip(facts.schedule.timesteps, facts.schedule.sizes, strict=True), 1):
-        pixels = "x".join(str(side * cell) for side in size[-2:])
+        pixels = "x".join(str(side * facts.cell) for side in size[-2:])
         lines.append(f"| {i} | {t:.4g} | {'x'.join(map(str, size))} | {pixels} |")
     lines.append(f"\nBetween steps x0 is enlarged ({facts.schedule.upscaler}) and noised again.")
     return "\n".join(lines)
@@ -150,36 +154,73 @@ def _ours(facts: Facts) -> str:
 
 
 def stock_snippet(facts: Facts) -> str | None:
-    """Return what samples with diffusers alone: its FlowMatchLCMScheduler enlarges latents that are not packed.
+    """Return what samples with diffusers alone; None for an upscaler that torch does not have.
 
-    None for another family than SD3, or a schedule whose sizes or upscaler that scheduler does not have.
+    Its FlowMatchLCMScheduler enlarges SD3's latents, where height and width grow by the same factors. For all else the
+    snippet takes the file scalewise.py.
     """
-    schedule = facts.schedule
-    first, mode = schedule.sizes[0], _MODES.get(schedule.upscaler)
-    factors = [size[0] / first[0] for size in schedule.sizes[1:]]
-    exact = all(
-        tuple(round(factor * side) for side in first) == size
-        for factor, size in zip(factors, schedule.sizes[1:], strict=True)
-    )
-    if facts.pipeline != "StableDiffusion3Pipeline" or not exact or mode is None:
+    if facts.schedule.upscaler not in _MODES:
         return None
-    cell = facts.pixels[-1] // schedule.sizes[-1][-1]
-    parts = "".join(f", {name}=None" for name in facts.left_out)
-    options = "".join(f"    {name}={value!r},\n" for name, value in facts.options.items())
-    imports = "" if facts.base else "from swd_models.loading import resolve_model\n"
-    dtype, device = (", torch_dtype=torch.bfloat16", 'pipe.to("cuda")\n') if facts.base else ("", "")
+    factors = _factors(facts.schedule) if facts.pipeline == "StableDiffusion3Pipeline" else None
+    return _in_steps(facts) if factors is None else _in_one_call(facts, factors)
+
+
+def _factors(schedule: ScaleSchedule) -> list[float] | None:
+    """Return each size over the first; None where height and width grow differently."""
+    first = schedule.sizes[0]
+    found = [size[0] / first[0] for size in schedule.sizes[1:]]
+    sizes = [tuple(round(factor * side) for side in first) for factor in found]
+    return found if sizes == list(schedule.sizes[1:]) else None
+
+
+def _in_one_call(facts: Facts, factors: Sequence[float]) -> str:
+    schedule, mode = facts.schedule, _MODES[facts.schedule.upscaler]
+    height, width = (side * facts.cell for side in schedule.sizes[0])
     return (
-        f"import torch\nfrom diffusers import FlowMatchLCMScheduler, {facts.pipeline}\n{imports}\n"
-        f"pipe = {facts.pipeline}.from_pretrained({_base(facts)}{parts}{dtype})\n"
-        f"pipe.load_lora_weights({json.dumps(facts.name)})\n{device}"
+        f"{_loaded(facts, 'FlowMatchLCMScheduler, ')}"
         f"pipe.scheduler = FlowMatchLCMScheduler(shift=1.0, scale_factors={factors}, upscale_mode={json.dumps(mode)})\n"
         "torch.manual_seed(0)\n"
         "image = pipe(\n"
         f"    {json.dumps(facts.prompt)},\n"
         f"    sigmas={[round(sigma, 6) for sigma in schedule.sigmas]},\n"
-        f"    height={first[0] * cell},\n    width={first[1] * cell},\n{options}"
+        f"    height={height},\n    width={width},\n{_told(facts)}"
         ").images[0]\n"
     )
+
+
+def _in_steps(facts: Facts) -> str:
+    schedule, name = facts.schedule, "frames" if facts.is_video else "image"
+    return (
+        f"{_loaded(facts)}"
+        f"{name} = sample(\n"
+        f"    pipe,\n    {json.dumps(facts.prompt)},\n"
+        f"    {[round(timestep, 4) for timestep in schedule.timesteps]},\n"
+        f"    {list(schedule.sizes)},\n"
+        f"    seed=0,\n    upscaler={json.dumps(schedule.upscaler)},\n{_told(facts)}"
+        ")\n"
+    )
+
+
+def _loaded(facts: Facts, imports: str = "") -> str:
+    """Return what loads the stock pipeline with the LoRA."""
+    parts = "".join(f", {name}=None" for name in facts.left_out)
+    others = "" if imports else "from scalewise import sample  # scalewise.py of this repository, beside your script\n"
+    others += "" if facts.base else "from swd_models.loading import resolve_model\n"
+    dtype, device = (", torch_dtype=torch.bfloat16", 'pipe.to("cuda")\n') if facts.base else ("", "")
+    name = json.dumps(facts.name)
+    second = {"high-noise": "", "low-noise": ", load_into_transformer_2=True"}
+    loras = [f"{name}, subfolder={json.dumps(expert)}{second[expert]}" for expert in facts.experts] or [name]
+    return (
+        f"import torch\nfrom diffusers import {imports}{facts.pipeline}\n{others}\n"
+        f"pipe = {facts.pipeline}.from_pretrained({_base(facts)}{parts}{dtype})\n"
+        + "".join(f"pipe.load_lora_weights({lora})\n" for lora in loras)
+        + device
+    )
+
+
+def _told(facts: Facts) -> str:
+    """Return what the pipeline is told beside the prompt, a line each."""
+    return "".join(f"    {name}={value!r},\n" for name, value in facts.options.items())
 
 
 def _made(facts: Facts) -> str:

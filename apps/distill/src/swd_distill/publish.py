@@ -105,6 +105,7 @@ def _write(
     options: Publish, config: Mapping[str, Any], base: str | None, licence: tuple[str, str], folder: Path
 ) -> None:
     """Fill the folder."""
+    from swd_distill import scalewise
     from swd_distill.card import Facts, card
     from swd_models.loading import empty_denoiser, experts_of, family_of, resolve_model
     from swd_models.lora.files import lora_of, read_lora, write_lora
@@ -128,13 +129,16 @@ def _write(
         schedule=pipe.schedule,
         experts=[expert.name for expert in experts if expert.name],
         pixels=tuple(pipe.latents.pixels(pipe.schedule.sizes[-1])),
-        options=pipe.text.options | pipe.text.guiding(1, 1.0),
+        options=pipe.text.options | pipe.text.guiding(1, empty.guidance or 1.0),
         left_out=[name for name, value in parts.items() if value == [None, None] and "image" not in name],
         samples=_samples(options, config, pipe, folder),
         metrics=_metrics(options.run),
         config=config,
     )
-    write_text(folder / CARD, card(facts))
+    text = card(facts)
+    write_text(folder / CARD, text)
+    if f"from {scalewise.__name__.rpartition('.')[2]} import" in text:
+        shutil.copyfile(scalewise.__file__, folder / Path(scalewise.__file__).name)
     _check_card(folder / CARD, options.run)
 
 
