@@ -16,7 +16,7 @@ from swd_models.denoiser import Denoiser
 from swd_models.experts import NAMES
 from swd_models.lora.fused import Factors, join
 from swd_models.lora.hub import download
-from swd_models.lora.names import PEFT_PREFIX, shown
+from swd_models.lora.names import MAGNITUDE, PEFT_PREFIX, shown
 from swd_models.lora.originals import original, originals
 from swd_models.lora.scales import CONFIG_KEY, PEFT_CONFIG, alphas_of
 from swd_models.lora.state import Lora
@@ -61,19 +61,20 @@ def write_lora(lora: Lora, denoiser: Denoiser, folder: Path | str, form: Form = 
     return path
 
 
-def read_lora(path: Path | str, denoiser: Denoiser) -> Lora:
+def read_lora(path: Path | str, denoiser: Denoiser, *, dora: bool = False) -> Lora:
     """Read adapters in any of the forms, from a file, the folder that holds it, or the hub: see `find_lora`.
 
     What is no plain LoRA of this family is refused by what it is; a line on stderr says what is left out or assumed.
+    With `dora` the lengths of a DoRA are passed over: see `merge_dora`.
 
     Raises:
         ValueError: no or a broken file, other names or another model, adapters that are incomplete or no plain LoRA.
     """
     file = find_lora(path)
-    adapters, metadata = read_tensors(file, denoiser)
+    adapters, metadata = read_tensors(file, denoiser, MAGNITUDE if dora else None)
     schedule, ranks = _schedule(file, metadata), {each.label: each.rank for each in adapters}
     given = {each.label: each.alpha for each in adapters if each.alpha is not None}
-    told_alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks)
+    told_alphas, rslora = alphas_of(file, denoiser, given, metadata, ranks, dora=dora)
     state, alphas = dict[str, Tensor](), dict[str, float]()
     for adapter in adapters:  # layers that are one in the file are cut apart, each as strong as the whole
         for layer, factors in by_layer(adapter, denoiser).items():

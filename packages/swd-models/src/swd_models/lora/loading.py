@@ -11,6 +11,7 @@ from peft import LoraConfig, set_peft_model_state_dict
 from swd_data import is_hub_id
 from swd_models.adapters import adapter_alphas, adapter_state, add_adapters, load_adapter_state, merge_adapters
 from swd_models.denoiser import Denoiser
+from swd_models.lora.dora import check_dora, is_dora, merge_dora
 from swd_models.lora.files import Form, Lora, find_lora, lora_of, read_lora, write_lora
 from swd_models.lora.lokr import check_lokr, is_lokr, merge_lokr
 from swd_models.quantized import check_whole
@@ -68,7 +69,7 @@ def load_lora(
 def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
     """Merge LoRAs into a denoiser, each `PATH` or `PATH:WEIGHT` of a file, a folder or a hub id, one after the other.
 
-    LoKr files are merged too: see `merge_lokr`.
+    LoKr and DoRA files are merged too: see `merge_lokr` and `merge_dora`.
 
     Raises:
         ValueError: as `read_lora` and `split_weight`.
@@ -76,18 +77,22 @@ def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
     for text in loras:
         path, weight = split_weight(text)
         files = [find_lora(lora_of(path, each.expert.name)) for each in denoiser.experts]
-        if not any(map(is_lokr, files)):
+        merge = merge_dora if any(map(is_dora, files)) else merge_lokr if any(map(is_lokr, files)) else None
+        if merge is None:
             load_lora(denoiser, path, merge=True, weight=weight)
             continue
         for each, file in zip(denoiser.experts, files, strict=True):
             check_whole(each)
-            merge_lokr(each, file, weight)
+            merge(each, file, weight)
 
 
 def check_mergeable(denoiser: Denoiser, text: str) -> None:
-    """Raise ValueError for a LoRA or LoKr that `merge_loras` could not merge into a denoiser, which may be empty."""
-    file = find_lora(lora_of(split_weight(text)[0], denoiser.expert.name))
-    if is_lokr(file):
+    """Raise ValueError for a file that `merge_loras` could not merge into a denoiser, which may be empty."""
+    path, weight = split_weight(text)
+    file = find_lora(lora_of(path, denoiser.expert.name))
+    if is_dora(file):
+        check_dora(file, denoiser, weight)
+    elif is_lokr(file):
         check_lokr(file, denoiser)
     else:
         read_lora(file, denoiser)

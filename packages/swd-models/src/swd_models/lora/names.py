@@ -15,6 +15,8 @@ _KEYS = (
     re.compile(r"(?P<attention>.+)\.processor\.(?P<name>to_(q|k|v|out))_lora\.(?P<kind>down|up)\.weight"),
     re.compile(r"(?P<layer>.+)(\.lora|\.lora_linear_layer|_lora)\.(?P<kind>down|up)\.weight"),
 )
+MAGNITUDE = re.compile(r"(?P<name>.+)\.(lora_magnitude_vector(\.[\w-]+)?(\.weight)?|dora_scale)")
+"""Of a DoRA: how long each row of a weight is."""
 _TEXT = re.compile(r"(base_model\.model\.)?(text_encoders?(_\d)?\.|lora_te\d?_)")
 _KINDS = {
     "DoRA": r".*(lora_magnitude_vector|dora_scale)(\..*)?",
@@ -25,6 +27,7 @@ _KINDS = {
     "whole weights": r".*\.modules_to_save\..*|.*\.(diff|w_norm|b_norm|set_weight)|(?!.*lora).*\.weight",
     "a LoRA with biases": r".*\.(bias|diff_b)",
 }
+_MERGED = ("DoRA", "LoKr")
 
 
 class Place(NamedTuple):
@@ -130,7 +133,7 @@ def _check_kind(all_keys: list[str], file: Path) -> None:
     found = {kind: [key for key in all_keys if re.fullmatch(e, key, re.DOTALL)] for kind, e in _KINDS.items()}
     for kind, keys in found.items():
         if keys:
-            how = "pass it as --teacher-lora or --base-lora, or merge" if kind == "LoKr" else "merge"
+            how = "pass it as --teacher-lora or --base-lora, or merge" if kind in _MERGED else "merge"
             raise ValueError(
                 f"expected a plain LoRA, got {kind} ({shown(keys[0])}) in {file}, which is not "
                 f"supported: {how} it into its model with the tool that made it, and pass that model"

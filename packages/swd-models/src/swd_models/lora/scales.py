@@ -26,17 +26,24 @@ _OTHER_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga", "mica")
 
 
 def alphas_of(
-    file: Path, denoiser: Denoiser, given: Mapping[str, float], metadata: Mapping[str, str], ranks: Mapping[str, int]
+    file: Path,
+    denoiser: Denoiser,
+    given: Mapping[str, float],
+    metadata: Mapping[str, str],
+    ranks: Mapping[str, int],
+    *,
+    dora: bool = False,
 ) -> tuple[dict[str, float], bool]:
     """Return the alpha of each layer, and whether the scale is alpha / sqrt(rank) instead of alpha / rank.
 
     `given` are alphas among the tensors, which count before any config, as in ComfyUI. A line on stderr says where
-    nothing tells an alpha and the rank is taken: a scale of 1.
+    nothing tells an alpha and the rank is taken: a scale of 1. With `dora` a config may be a DoRA's.
 
     Raises:
         ValueError: a config that is none, of another adapter than a plain LoRA, or of other ranks; no positive alpha.
     """
     source, config = ("", {}) if given else _config(file, denoiser, metadata)
+    config = {name: value for name, value in config.items() if name != "use_dora" or not dora}
     alphas, rslora = _told(config, ranks, source) if config else (dict(given), False)
     found = {layer: _positive(alphas.get(layer, rank), f"{layer} in {file}") for layer, rank in ranks.items()}
     missing = ranks.keys() - alphas.keys()

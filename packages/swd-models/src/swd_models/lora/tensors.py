@@ -1,6 +1,7 @@
 """The tensors of a LoRA file: opened, named, checked against the model's layers, and read."""
 
 import math
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -36,10 +37,12 @@ class Adapter(NamedTuple):
         return len(self.factors.down)
 
 
-def read_tensors(file: Path, denoiser: Denoiser) -> tuple[list[Adapter], dict[str, str]]:
+def read_tensors(
+    file: Path, denoiser: Denoiser, apart: re.Pattern[str] | None = None
+) -> tuple[list[Adapter], dict[str, str]]:
     """Return the adapters as they are in a file, and the metadata of its header.
 
-    A line on stderr says that adapters of text encoders are left out.
+    Keys that match `apart` are passed over. A line on stderr says that adapters of text encoders are left out.
 
     Raises:
         ValueError: no safetensors file, another family or width, no plain or whole LoRA, or numbers that are none.
@@ -51,9 +54,10 @@ def read_tensors(file: Path, denoiser: Denoiser) -> tuple[list[Adapter], dict[st
             named = metadata.get(FAMILY_KEY, denoiser.family)
             if named != denoiser.family:
                 raise ValueError(f"expected a LoRA for {denoiser.family}, got one for {shown(named)} in {file}")
-            sources = _check(handle, layers, denoiser, file)
+            keys = [key for key in handle.keys() if not (apart and apart.fullmatch(key))]  # noqa: SIM118 (no mapping)
+            sources = _check({key: handle.get_slice(key) for key in keys}, layers, denoiser, file)
             tensors = {source.key: handle.get_tensor(source.key) for source in sources.values()}
-            num_left = len(handle.keys()) - len(tensors)
+            num_left = len(keys) - len(tensors)
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"expected a safetensors LoRA, got {file}: {shown(str(error))}: download or convert it again"
@@ -108,9 +112,10 @@ def widths_of(among: Sequence[str], layers: Mapping[str, nn.Module]) -> list[int
     return [_sides(layers[layer], "B")[0] for layer in among]
 
 
-def _check(handle: Any, layers: Mapping[str, nn.Module], denoiser: Denoiser, file: Path) -> dict[Place, Source]:
+def _check(
+    slices: Mapping[str, Any], layers: Mapping[str, nn.Module], denoiser: Denoiser, file: Path
+) -> dict[Place, Source]:
     """Return the keys at the places; what the header tells is checked before any tensor is read."""
-    slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (no mapping)
     shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
     sources = sources_of(list(shapes), layers, denoiser, file)
     found: dict[Place, tuple[int, ...]] = {}
