@@ -30,7 +30,7 @@ def test_no_command_prints_the_usage(cli, args):
     assert cli(*args).startswith("usage: swd-distill")
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export", "publish"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export", "publish", "zoo"}))
 def test_a_dry_run_prints_config_and_stages_and_writes_nothing(cli, argv, tmp_path, command):
     printed = cli(*argv(command, tmp_path / "run", "--dry-run"))
     config = json.loads(printed.partition("stages:")[0])
@@ -69,7 +69,7 @@ def test_presets_know_their_names_and_folders():
     [
         (
             ["frobnicate", "tiny"],
-            "expected a command of run, generate, encode, train, plan, export, publish, got 'frobnicate'",
+            "expected a command of run, generate, encode, train, plan, export, publish, zoo, got 'frobnicate'",
         ),
         (["run"], f"expected a preset of {', '.join(PRESETS)}, got 'none'"),
         (["run", "huge"], f"expected a preset of {', '.join(PRESETS)}, got 'huge'"),

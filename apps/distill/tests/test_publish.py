@@ -104,7 +104,7 @@ def test_metrics_and_loras_of_the_run_are_told(finished, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config |= {"teacher_lora": ["/secret/place/style.safetensors:0.5"], "init_lora": "ann/first"}
     (run / "config.json").write_text(json.dumps(config))
-    metrics = publishing._metrics(run)
+    metrics = publishing.metrics_of(run)
     assert metrics == {"kid-lite0": 1.25}
     scales = PRESETS["tiny"].scales
     facts = Facts("n", None, "embedded", "P", ("mit", ""), scales, [], (64, 64), {}, [], [], metrics, config)

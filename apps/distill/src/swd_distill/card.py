@@ -226,12 +226,9 @@ def _told(facts: Facts) -> str:
 def _made(facts: Facts) -> str:
     """Return how it was made, in names that say nothing of the machine."""
     config = facts.config
-    recipe, data, training = config["recipe"], config["data"], config["training"]
-    weights = {"MMD": recipe["mmd_weight"], "DMD": recipe["dmd_weight"], "GAN": recipe["gan_weight"]}
-    losses = " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)
-    shares = recipe.get("balance") and (recipe["dmd_weight"] or recipe["gan_weight"])
+    data, training = config["data"], config["training"]
     lines = [
-        f"- losses: {losses}{' (shares of the gradient of MMD)' if shares else ''}",
+        f"- losses: {recipe_of(config)}",
         f"- {training['iterations']:,} iterations of {training['batch']} samples, learning rate {training['lr']:g}"
         + (f", for each of {len(facts.experts)} experts" if facts.experts else ""),
         f"- adapters of rank {training['rank']}, over a base in {training.get('base', 'bf16')}",
@@ -246,6 +243,15 @@ def _made(facts: Facts) -> str:
         if names:
             lines.append(f"- {what}: {', '.join(names)}")
     return "\n".join(lines)
+
+
+def recipe_of(config: Mapping[str, Any]) -> str:
+    """Return a run's losses with their weights."""
+    recipe = config["recipe"]
+    weights = {"MMD": recipe["mmd_weight"], "DMD": recipe["dmd_weight"], "GAN": recipe["gan_weight"]}
+    losses = " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)
+    shares = recipe.get("balance") and (recipe["dmd_weight"] or recipe["gan_weight"])
+    return f"{losses}{' (shares of the gradient of MMD)' if shares else ''}"
 
 
 def _shown(lora: str) -> str:

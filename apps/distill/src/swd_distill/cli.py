@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "what a run costs: FLOPs, memory, disk, time; swd-distill plan PRESET --gpus N --memory GIB",
     "export": "a run's LoRA for another tool: swd-distill export RUN --to diffusers|comfyui|peft|kohya|merged",
     "publish": "a run's LoRA with card and samples, to the hub: swd-distill publish RUN OWNER/NAME",
+    "zoo": "a table of LoRAs, from run folders and cards: swd-distill zoo RUN ... OWNER/NAME ... --out zoo.md",
 }
 
 
@@ -69,6 +70,8 @@ def _dispatch(args: list[str]) -> str:
         return _export(rest)
     if command == "publish":
         return _publish(rest)
+    if command == "zoo":
+        return _zoo(rest)
     config = _parse(command, rest)
     if config.dry_run:
         stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
@@ -124,6 +127,14 @@ def _publish(args: list[str]) -> str:
 
     quiet()
     return publish(options)
+
+
+def _zoo(args: list[str]) -> str:
+    import tyro
+
+    from swd_distill.zoo import Zoo, zoo
+
+    return zoo(tyro.cli(Zoo, args=args, prog="swd-distill zoo"))
 
 
 def _parse(command: str, args: list[str]) -> "Config":

@@ -132,7 +132,7 @@ def _write(
         options=pipe.text.options | pipe.text.guiding(1, empty.guidance or 1.0),
         left_out=[name for name, value in parts.items() if value == [None, None] and "image" not in name],
         samples=_samples(options, config, pipe, folder),
-        metrics=_metrics(options.run),
+        metrics=metrics_of(options.run),
         config=config,
     )
     text = card(facts)
@@ -184,7 +184,7 @@ def _prompts(options: Publish, config: Mapping[str, Any]) -> list[str]:
     return list(read_object(manifest)["captions"]) if options.samples else []
 
 
-def _metrics(run: Path) -> dict[str, float]:
+def metrics_of(run: Path) -> dict[str, float]:
     """Return the numbers of the run's last evaluation; none if it had none."""
     results = sorted((run / "evaluation").glob("step-*/results.json"))
     if not results:

@@ -80,10 +80,10 @@ def _lengths(file: Path, denoiser: Denoiser) -> dict[str, Tensor]:
                     f"expected a DoRA of this family, got {shown(key)}, which is no layer of the model, in {file}: "
                     "choose the model that it was trained for"
                 )
-            name, length = known[match["name"]], torch.atleast_1d(handle.get_tensor(key).float())
+            name, length = known[match["name"]], handle.get_tensor(key).float()
             if not bool(length.isfinite().all()):
                 raise ValueError(f"expected finite numbers, got nan or inf in {shown(key)} in {file}: train again")
-            if not key.endswith("dora_scale"):  # PEFT's are of rows, whatever their shape
+            if not length.ndim or not key.endswith("dora_scale"):  # PEFT's are of rows, whatever their shape
                 length = length.flatten()
             if name.swapped and len(length) > 1:
                 length = torch.cat(length.chunk(2)[::-1])

@@ -86,6 +86,17 @@ def read_lora(path: Path | str, denoiser: Denoiser, *, dora: bool = False) -> Lo
     return Lora.of(state, alphas, schedule, rslora, notes)
 
 
+def schedule_of(path: Path | str) -> ScaleSchedule | None:
+    """Return the schedule that a LoRA carries in its header, if it does.
+
+    Raises:
+        ValueError: no LoRA, or no schedule that can be read.
+    """
+    file = find_lora(path)
+    with reading(file, "a safetensors LoRA"), safe_open(file, framework="pt") as handle:
+        return _schedule(file, handle.metadata() or {})
+
+
 def text_tokens_of(path: Path | str) -> int | None:
     """Return the text tokens that a LoRA was trained with, where its header tells.
 
