@@ -79,7 +79,7 @@ def reference_samplers(model: str, schedule: ScaleSchedule, steps: int, guidance
 def _sample_undistilled(
     pipe: SwDPipeline, guidance: float, schedule: ScaleSchedule, captions: Sequence[str], seed: int
 ) -> list[Media]:
-    return pipe(captions, seed=seed, guidance=guidance, schedule=schedule)
+    return pipe(captions, seed=seed, guidance_scale=guidance, schedule=schedule)
 
 
 def table(rows: Mapping[str, Sequence[Scores]]) -> str:

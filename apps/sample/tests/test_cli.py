@@ -357,3 +357,25 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(refused, run, tmp_path, monk
     monkeypatch.setattr(Image.Image, "save", full)
     assert "No space left on device" in refused(run, CIRCLE, "--out", tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_are_written_as_a_picture_one_below_the_other(run, cli, tmp_path):
+    out = tmp_path / "stages.png"
+    assert "2 image(s)" in cli(run, CIRCLE, CIRCLE, "--stages", "--out", out)
+    whole, tall = Image.open(out), tmp_path / "one.png"
+    cli(run, CIRCLE, CIRCLE, "--out", tall)
+    assert whole.height > 3 * Image.open(tall).height
+
+
+def test_a_prompt_may_have_several_samples_and_an_undistilled_model_guidance(run, cli, tmp_path):
+    assert "3 image(s)" in cli(run, CIRCLE, "--num-images-per-prompt", "3", "--out", tmp_path / "three.png")
+    cli(run, CIRCLE, "--out", tmp_path / "plain.png")
+    cli(run, CIRCLE, "--guidance-scale", "3", "--out", tmp_path / "guided.png")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "guided.png").read_bytes()
+
+
+def test_a_file_of_prompts_takes_no_flags_of_single_ones(run, refused, tmp_path):
+    (tmp_path / "p.txt").write_text("a cat\n")
+    given = ["--prompts-file", tmp_path / "p.txt", "--out", tmp_path / "o"]
+    assert "expected --prompts-file without" in refused(run, *given, "--stages")
+    assert "at least 1, got 0" in refused(run, CIRCLE, "--num-images-per-prompt", "0")

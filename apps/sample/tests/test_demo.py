@@ -80,7 +80,7 @@ def test_fewer_steps_and_another_seed_are_heard(client, apart):
 
 def test_the_undistilled_model_and_the_teacher_stand_beside_the_student(client, apart):
     undistilled = SwDPipeline.from_pretrained("embedded", schedule=presets.TINY_4)
-    (expected,) = undistilled([CIRCLE], guidance=3.0)
+    (expected,) = undistilled([CIRCLE], guidance_scale=3.0)
     found = ask(client, CIRCLE, beside=UNDISTILLED)[-1]
     apartness = np.abs(small(value(found[1])).astype(int) - np.asarray(expected)).max()
     assert apartness <= 1
@@ -121,7 +121,9 @@ def test_a_page_without_a_student_samples_the_base_with_guidance_and_says_so():
     assert any("no student here yet" in text for text in texts)
     answers = demo._Answers(pipe, Beside(guidance=3.0), False, None)
     *_, last = answers(CIRCLE, 0, 4, NOTHING)
-    assert np.array_equal(np.asarray(last["sample"].resize((64, 64), 0)), np.asarray(pipe([CIRCLE], guidance=3.0)[0]))
+    assert np.array_equal(
+        np.asarray(last["sample"].resize((64, 64), 0)), np.asarray(pipe([CIRCLE], guidance_scale=3.0)[0])
+    )
 
 
 def test_videos_are_shown_as_videos(tmp_path):

@@ -65,9 +65,43 @@ def test_the_global_generator_is_neither_read_nor_moved(pipe):
 
 def test_every_stage_is_seen_at_its_size(pipe):
     seen = []
-    pipe([CIRCLE, CROSS], on_stage=lambda stage, x0: seen.append((stage, tuple(x0.shape))))
-    assert [stage for stage, _ in seen] == list(presets.TINY_4.stages)
-    assert [shape for _, shape in seen] == [(2, 4, side, side) for side in (8, 10, 12, 16)]
+    media = pipe([CIRCLE, CROSS], callback_on_step_end=lambda *step: seen.append(step))
+    assert [index for _, index, _, _ in seen] == [0, 1, 2, 3]
+    assert [timestep for _, _, timestep, _ in seen] == pytest.approx(presets.TINY_4.timesteps)
+    assert [step["latents"].shape for *_, step in seen] == [(2, 4, side, side) for side in (8, 10, 12, 16)]
+    stages = list(pipe.stages([CIRCLE, CROSS]))
+    assert [stage for stage, _ in stages] == list(presets.TINY_4.stages)
+    assert all(torch.equal(x0, step["latents"]) for (_, x0), (*_, step) in zip(stages, seen, strict=True))
+    assert [image.tobytes() for image in pipe.decode(stages[-1][1])] == [image.tobytes() for image in media]
+
+
+def test_a_string_is_one_prompt_and_one_may_have_several_images(pipe):
+    (one,) = pipe(CIRCLE, seed=4)
+    assert one.tobytes() == pipe([CIRCLE], seed=4)[0].tobytes()
+    several = pipe([CIRCLE, CROSS], num_images_per_prompt=2, seed=3)
+    assert len(several) == 4
+    assert _furthest(several[1], one) <= 1
+    assert _furthest(several[2], pipe(CROSS, seed=5)[0]) <= 1
+
+
+def test_generators_may_be_given_as_to_diffusers(pipe):
+    own = pipe(CIRCLE, generator=torch.Generator().manual_seed(9))
+    assert own[0].tobytes() == pipe(CIRCLE, seed=9)[0].tobytes()
+    with pytest.raises(ValueError, match="expected 1 generators, got 2"):
+        pipe(CIRCLE, generator=[torch.Generator()] * 2)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "line"),
+    [
+        ([], {}, "expected a prompt, or several, as text, got none"),
+        ([CIRCLE, 3], {}, "expected a prompt, or several, as text, got 3"),
+        (CIRCLE, {"num_images_per_prompt": 0}, "expected num_images_per_prompt of at least 1, got 0"),
+    ],
+)
+def test_what_is_no_prompt_is_one_line(pipe, prompt, options, line):
+    with pytest.raises(ValueError, match=line):
+        pipe(prompt, **options)
 
 
 def test_another_schedule_can_be_given_for_a_call_or_for_good(run, pipe):
@@ -95,7 +129,7 @@ def test_guidance_extrapolates_from_the_empty_prompt(pipe, guidance):
 
     generator = [torch.Generator().manual_seed(0)]
     expected = sample_scalewise(denoise, presets.TINY_4, (1, 4), generator=generator)
-    pipe([CIRCLE], guidance=guidance, on_stage=lambda stage, x0: seen.append(x0))
+    pipe([CIRCLE], guidance_scale=guidance, callback_on_step_end=lambda *step: seen.append(step[-1]["latents"]))
     torch.testing.assert_close(seen[-1], expected, rtol=1e-3, atol=1e-3)
 
 

@@ -82,7 +82,7 @@ def _in_batches(config: Config, sample: Sampler, prompts: list[str]) -> list[Med
 
 
 def _sample(pipe: SwDPipeline, prompts: list[str], seed: int, guidance: float = 1.0) -> list[Media]:
-    return pipe(prompts, seed=seed, guidance=guidance)
+    return pipe(prompts, seed=seed, guidance_scale=guidance)
 
 
 def _teacher(config: Config) -> Sampler:

@@ -101,14 +101,14 @@ class _Answers:
         schedule, guidance = self.pipe.schedule.thin(steps), 1.0 if self.student else self.beside.guidance
         found: dict[str, Any] = {"stages": [], "sample": None, "second": None}
         yield found
-        for stage, x0 in self.pipe.stages([prompt], seed=seed, schedule=schedule, guidance=guidance):
+        for stage, x0 in self.pipe.stages([prompt], seed=seed, schedule=schedule, guidance_scale=guidance):
             (media,) = self.pipe.decode(x0)
             shown = self._shown(media)
             found |= {"stages": [*found["stages"], (shown, _named(stage, media))], "sample": shown}
             yield found
         if compared == UNDISTILLED:
             with without_adapters(self.pipe.denoiser):
-                (media,) = self.pipe([prompt], seed=seed, schedule=schedule, guidance=self.beside.guidance)
+                (media,) = self.pipe([prompt], seed=seed, schedule=schedule, guidance_scale=self.beside.guidance)
             yield found | {"second": self._shown(media)}
         elif compared != NOTHING:
             yield found | {"second": self._shown(self._taught(prompt, seed))}

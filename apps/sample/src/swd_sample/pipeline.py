@@ -19,6 +19,7 @@ from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, scalewise_stages
 from swd_schedules.devices import default_dtype, find_device, use_device
 
+Callback = Callable[["SwDPipeline", int, float, dict[str, Tensor]], object]
 TEACHER = (28, 4.5)
 """Steps and guidance that are usual for a teacher."""
 
@@ -27,7 +28,7 @@ class SwDPipeline:
     """Text, a denoiser with its LoRA, latents and a schedule.
 
     >>> pipe = SwDPipeline.from_run("runs/tiny")
-    >>> pipe(["a big red circle at the left, green background"], seed=0)[0].save("circle.png")
+    >>> pipe("a big red circle at the left, green background", seed=0)[0].save("circle.png")
     """
 
     def __init__(self, denoiser: Denoiser, text: Text, latents: Latents, schedule: ScaleSchedule) -> None:
@@ -105,21 +106,30 @@ class SwDPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        prompts: Sequence[str],
+        prompt: str | Sequence[str],
         *,
+        num_images_per_prompt: int = 1,
         seed: int = 0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        guidance_scale: float = 1.0,
         schedule: ScaleSchedule | None = None,
-        guidance: float = 1.0,
-        on_stage: Callable[[Stage, Tensor], None] | None = None,
+        callback_on_step_end: Callback | None = None,
     ) -> list[Media]:
-        """Sample one image or video a prompt; prompt i has the seed `seed + i`, whatever the batch.
+        """Sample images or videos of a prompt, or of each of several: in their order, those of one beside each other.
 
-        `guidance` above 1 is for undistilled models, a student needs none: it adds unconditional passes, or is told to
-        a guidance-distilled model, which runs once. `on_stage` is called with every stage and its latents.
+        Sample i has the seed `seed + i`, whatever the batch, unless generators are given. `guidance_scale` above 1 is
+        for undistilled models, a student needs none: it adds unconditional passes, or is told to a guidance-distilled
+        model, which runs once. `callback_on_step_end(pipe, index, timestep, {"latents": x0})` is called with what each
+        step predicts, as diffusers does; what it returns changes nothing.
+
+        Raises:
+            ValueError: no prompt, one that is no text, or another number of generators than of samples.
         """
-        for stage, x0 in self.stages(prompts, seed=seed, schedule=schedule, guidance=guidance):
-            if on_stage is not None:
-                on_stage(stage, x0)
+        prompts = _repeated(prompt, num_images_per_prompt)
+        options: dict[str, Any] = {"seed": seed, "generator": generator, "guidance_scale": guidance_scale}
+        for stage, x0 in self.stages(prompts, schedule=schedule, **options):
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, stage.index, 1000 * stage.sigma, {"latents": x0})
         return self.decode(x0)
 
     @torch.no_grad()
@@ -132,21 +142,23 @@ class SwDPipeline:
     @torch.no_grad()
     def stages(
         self,
-        prompts: Sequence[str],
+        prompt: str | Sequence[str],
         *,
         seed: int = 0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        guidance_scale: float = 1.0,
         schedule: ScaleSchedule | None = None,
-        guidance: float = 1.0,
     ) -> Iterator[tuple[Stage, Tensor]]:
         """Yield each stage with its latents (B, C, *size), for `decode`, when it is done; the last are the samples'.
 
-        Arguments are those of a call.
+        Arguments and errors are those of a call.
         """
-        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-        cond, device = self.text(prompts), self.device
-        passes = 1 if guidance == 1.0 else 2
+        prompts, device = _repeated(prompt, 1), self.device
+        generators = generator or [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+        cond = self.text(prompts)
+        passes = 1 if guidance_scale == 1.0 else 2
         if passes == 2 and self.denoiser.guidance is not None:
-            passes, cond = 1, cond | {"guidance": torch.full((len(prompts),), guidance, device=device)}
+            passes, cond = 1, cond | {"guidance": torch.full((len(prompts),), guidance_scale, device=device)}
         uncond = expand(self.text.uncond(), len(prompts)) if passes == 2 else {}
         if self._trims:
             cond, uncond = trim(cond), trim(uncond)
@@ -155,7 +167,7 @@ class SwDPipeline:
             x0 = self.denoiser.denoise(x_t, sigma, cond)
             if passes == 1:
                 return x0
-            return self.denoiser.guide(x_t, sigma, x0, self.denoiser.denoise(x_t, sigma, uncond), guidance)
+            return self.denoiser.guide(x_t, sigma, x0, self.denoiser.denoise(x_t, sigma, uncond), guidance_scale)
 
         yield from scalewise_stages(
             denoise,
@@ -165,6 +177,17 @@ class SwDPipeline:
             generator=generators,
             device=device,
         )
+
+
+def _repeated(prompt: str | Sequence[str], times: int) -> list[str]:
+    """Return one prompt or several as a list, each so many times."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    other = next((each for each in prompts if not isinstance(each, str)), None)
+    if not prompts or other is not None:
+        raise ValueError(f"expected a prompt, or several, as text, got {'none' if other is None else repr(other)}")
+    if times < 1:
+        raise ValueError(f"expected num_images_per_prompt of at least 1, got {times}")
+    return [each for each in prompts for _ in range(times)]
 
 
 def _nothing() -> None:

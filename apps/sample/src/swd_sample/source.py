@@ -1,0 +1,109 @@
+"""What a command line names: a run or a preset, its model, its LoRA, its base; and the pipeline of them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from swd_data import checksum, is_hub_id
+from swd_sample.options import Options
+from swd_sample.presets import SOURCES
+
+if TYPE_CHECKING:
+    from swd_sample.pipeline import SwDPipeline
+
+
+def run_of(options: Options) -> Path | None:
+    """Return the run folder that was given, or that of a preset; None: a preset without one."""
+    given, usual = Path(options.source), Path("runs") / options.source
+    if (given / "config.json").is_file():
+        return given
+    if options.source not in SOURCES:
+        raise ValueError(
+            f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}"
+        )
+    return usual if (usual / "config.json").is_file() else None
+
+
+def where(options: Options) -> tuple[str, str]:
+    """Return the base model and the LoRA of a run folder or a preset, or those that were given instead."""
+    found = lora(options)
+    if not Path(found).exists() and not (options.lora and is_hub_id(options.lora, ".safetensors")):
+        raise ValueError(
+            f"expected a LoRA, got no {found}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
+        )
+    return model(options), found
+
+
+def lora(options: Options) -> str:
+    """Return the LoRA that was given, else where that of the run is, or would be."""
+    return options.lora or str((run_of(options) or Path("runs") / options.source) / "lora")
+
+
+def model(options: Options) -> str:
+    """Return the base model that was given, else that of the run or the preset."""
+    from swd_sample.pipeline import model_of
+
+    run = run_of(options)
+    return options.model or (SOURCES[options.source].model if run is None else model_of(run))
+
+
+def base_loras(options: Options) -> tuple[str, ...]:
+    """Return those that were given, else the run's, unless another model takes its place."""
+    run = run_of(options)
+    if options.base_lora or options.model or run is None:
+        return options.base_lora
+    from swd_sample.pipeline import base_loras_of
+
+    return base_loras_of(run)
+
+
+def base(options: Options) -> Literal["bf16", "int8", "fp8", "nf4"]:
+    """Return the base that was given, else the run's, unless another model takes its place."""
+    run = run_of(options)
+    if options.base or options.model or run is None:
+        return options.base or "bf16"
+    from swd_sample.pipeline import base_of
+
+    return base_of(run)
+
+
+def load(options: Options, of: str, adapters: str | None) -> "SwDPipeline":
+    """Load a model with a LoRA as the options say."""
+    from swd_models.loading import quiet
+    from swd_sample.pipeline import SwDPipeline
+    from swd_schedules import presets
+
+    quiet()
+    schedule = presets.resolve(options.schedule) if options.schedule else None
+    preset = SOURCES.get(options.source)
+    pipe = SwDPipeline.from_pretrained(
+        of,
+        lora=adapters,
+        base_loras=base_loras(options),
+        schedule=schedule,
+        fallback=presets.resolve(preset.schedule) if preset else None,
+        device=options.device,
+        merge=options.merge,
+        text_tokens=options.text_tokens,
+        tiny=options.tiny,
+        base=base(options),
+    )
+    if options.compile:
+        from swd_models.compiling import compiling
+
+        print(compiling(options.compile, pipe.compile(options.compile)), file=sys.stderr)
+    return pipe
+
+
+def lora_checksums(of: str, adapters: str) -> str:
+    """Return the checksum of a LoRA's file, or of those of two experts."""
+    from swd_models.loading import experts_of
+    from swd_models.lora.files import find_lora, lora_of
+
+    return " ".join(checksum(find_lora(lora_of(adapters, expert.name))) for expert in experts_of(of))
+
+
+def checksums(path: Path) -> str:
+    """Return the checksums of a file, or of those of a folder."""
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    return " ".join(map(checksum, files))
