@@ -35,9 +35,9 @@ Gradient = Callable[[], Tensor]
 def gradients(setting: Setting, rows: Rows) -> None:
     """Compare gradients of attention alone, of tiny members' adapters, and of full-size models at their first stage."""
     for name, beside in {"": 0, ", its gradient a slice": 4}.items():
-        exact, gradient = (_attention(setting, beside, dtype) for dtype in (torch.float32, setting.dtype))
         with sdpa_kernel(SDPBackend.MATH):
-            rows[f"attention{name}"] = _compared(gradient, exact())
+            exact = _attention(setting, beside, torch.float32)()
+        rows[f"attention{name}"] = _compared(_attention(setting, beside, setting.dtype), exact)
     for family, build in TINY.items():
         student = share_base(build(), 4, fake=False).student.to(setting.device)
         grow(student, std=0.1)

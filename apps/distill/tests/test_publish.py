@@ -248,6 +248,7 @@ def test_the_card_of_other_families_samples_with_the_file_beside_it(name, tmp_pa
     cli("publish", str(run), "--to", str(out), "--samples", "1", "--prompts", str(tmp_path / "prompts.txt"))
     stock, ours = _snippets((out / "README.md").read_text())
     assert "swd_" not in (out / "scalewise.py").read_text().split('"""')[2]  # its code
+    assert stock.count("weight_name=") == sum(bool(expert.name) for expert in experts)  # diffusers guesses wrong
     monkeypatch.syspath_prepend(out)
     monkeypatch.delitem(sys.modules, "scalewise", raising=False)
     found, lora = {}, json.dumps(str(out))

@@ -61,6 +61,46 @@ def test_someone_elses_card_says_what_it_says(tmp_path, finished):
     assert "my own" in str(found)
 
 
+def test_a_card_of_two_experts_on_the_hub_takes_the_steps_of_the_first(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished / "lora", tmp_path / "high-noise")
+
+    def download(text, names):
+        path = tmp_path / text.split("/", 2)[2] if text.count("/") > 1 else tmp_path
+        if not path.is_file():
+            raise ValueError(f"expected one weights file in {text}, got none")
+        return path
+
+    monkeypatch.setattr("swd_models.lora.files.download", download)
+    assert zoo_module._steps("ann/experts").startswith("4: 8x8")
+    monkeypatch.setattr("swd_models.lora.files.download", lambda text, names: download("a/b/c", names))
+    assert zoo_module._steps("ann/none") == "not said"
+
+
+@pytest.mark.parametrize(
+    ("card", "line"),
+    [
+        ("---\na: [\n---\n# Mine\n", "whose head cannot be read"),
+        ("---\nlicense: mit\n---\n\n## Measured\n\n| a | - |\n| b | 2026-01 |\n| kid | 1.5 |\n", ""),
+    ],
+)
+def test_what_others_write_into_cards_breaks_nothing(tmp_path, finished, card, line):
+    shutil.copy(finished / "lora" / "pytorch_lora_weights.safetensors", tmp_path)
+    (tmp_path / "README.md").write_text(card)
+    if line:
+        with pytest.raises(ValueError, match=line):
+            entry(str(tmp_path))
+    else:
+        assert entry(str(tmp_path)).measured == "kid 1.5"
+
+
+def test_a_licence_of_its_own_is_called_by_its_name(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    config = json.loads((run / "config.json").read_text()) | {"model": "black-forest-labs/FLUX.1-dev"}
+    (run / "config.json").write_text(json.dumps(config))
+    assert entry(str(run)).licence == "flux-1-dev-non-commercial-license"
+
+
 @pytest.mark.parametrize(
     ("argv", "line"),
     [

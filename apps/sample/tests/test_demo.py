@@ -1,9 +1,9 @@
 """The page of `swd-sample --demo`: by its client, and in a real headless Chromium where there is one."""
 
+import json
 import os
 import re
 import shutil
-import tempfile
 import threading
 from pathlib import Path
 
@@ -91,6 +91,20 @@ def test_the_undistilled_model_and_the_teacher_stand_beside_the_student(client, 
     assert np.array_equal(small(value(found[0])), np.asarray(again))
 
 
+def test_a_seed_that_was_emptied_says_so(client):
+    with pytest.raises(Exception, match="expected a seed, got none"):
+        ask(client, CIRCLE, seed=None)
+
+
+def test_no_tunnel_is_opened_wherever_it_runs(apart, monkeypatch):
+    import gradio
+
+    launched = {}
+    monkeypatch.setattr(gradio.Blocks, "launch", lambda blocks, **options: launched.update(options))
+    launch(page(apart))
+    assert launched["share"] is False
+
+
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_an_empty_prompt_says_so(client, prompt):
     with pytest.raises(Exception, match="expected a prompt, got an empty one"):
@@ -119,22 +133,24 @@ def test_a_page_without_a_student_samples_the_base_with_guidance_and_says_so():
     blocks = page(pipe, beside=Beside(guidance=3.0))
     texts = [str(part["props"].get("value")) for part in blocks.get_config_file()["components"]]
     assert any("no student here yet" in text for text in texts)
-    answers = demo._Answers(pipe, Beside(guidance=3.0), False, None)
+    answers = demo._Answers(pipe, Beside(guidance=3.0), False)
     *_, last = answers(CIRCLE, 0, 4, NOTHING)
     assert np.array_equal(
         np.asarray(last["sample"].resize((64, 64), 0)), np.asarray(pipe([CIRCLE], guidance_scale=3.0)[0])
     )
 
 
-def test_videos_are_shown_as_videos(tmp_path):
+def test_videos_are_shown_as_videos():
     av = pytest.importorskip("av")
     schedule = presets.resolve("1000:2x4x6,896:3x4x8")
     pipe = SwDPipeline.from_pretrained("random-wan", schedule=schedule)
-    answers = demo._Answers(pipe, Beside(guidance=1.0), False, tempfile.TemporaryDirectory(dir=tmp_path))
-    *_, last = answers(CIRCLE, 0, 2, NOTHING)
+    answers = demo._Answers(pipe, Beside(guidance=1.0), False)(CIRCLE, 0, 2, NOTHING)
+    last = [next(answers) for _ in range(3)][-1]
     assert [caption for _, caption in last["stages"]] == ["1: 48 x 32", "2: 64 x 32"]
     with av.open(last["sample"]) as video:
         assert len(list(video.decode(video=0))) == 9
+    assert next(answers, None) is None
+    assert not Path(last["sample"]).exists()
     kinds = [part["type"] for part in page(pipe).get_config_file()["components"]]
     assert kinds.count("video") == 2
     assert "image" not in kinds
@@ -146,6 +162,15 @@ def test_the_command_serves_to_this_machine_unless_told(run, cli, monkeypatch):
     cli(run, "--demo")
     cli(run, CIRCLE, "--demo", "--host", "0.0.0.0", "--port", "7999", "--steps", "2")
     assert served == [(str(run), "127.0.0.1", None), (str(run), "0.0.0.0", 7999)]
+
+
+def test_a_run_without_a_lora_shows_the_undistilled_model(run, cli, monkeypatch, tmp_path):
+    schedule = {"schedule": json.loads(presets.TINY_4.to_json())}
+    (tmp_path / "config.json").write_text(json.dumps({"model": "embedded"} | schedule))
+    served = []
+    monkeypatch.setattr(demo, "launch", lambda blocks, host, port: served.append(blocks.get_config_file()))
+    cli(tmp_path, "--demo")
+    assert "no student here yet" in str(served)
 
 
 def test_what_does_not_go_with_the_page_is_refused(run, refused, monkeypatch):

@@ -189,6 +189,16 @@ def test_what_has_gradients_attends_without_cudnn(family, monkeypatch):
     assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
+def test_what_is_recomputed_may_be_differentiated_twice(family):
+    student, size = share_base(TINY[family](), 2).student, SIZES[family][0]
+    student.checkpoint(99)
+    x0 = student.denoise(torch.randn(1, student.num_channels, *size), torch.tensor([0.5]), tiny_cond(family, 1))
+    loss, parameters = x0.square().mean(), adapter_parameters(student)
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    second = torch.autograd.grad(loss, parameters)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
 def test_latents_come_back_in_shape_and_pixels_are_counted(family):
     latents, size = load_latents(f"random-{family}"), SIZES[family][1]
     pixels = latents.pixels(size)

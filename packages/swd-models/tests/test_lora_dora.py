@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import save_file
 
-from swd_models import load_denoiser, load_lora, save_lora, share_base
+from swd_models import load_denoiser, load_lora
 from swd_models.lora.files import read_lora
 from swd_models.lora.loading import check_mergeable
 from swd_models.tiny import SIZES, TINY, tiny_cond
@@ -118,9 +118,21 @@ def test_a_weight_is_refused_before_anything_is_loaded(tmp_path):
 
 
 def test_lengths_of_another_model_are_named(tmp_path):
-    save_lora(share_base(TINY["sd3"](), 2).student, tmp_path, schedule=None)
-    save_file({"some.layer.dora_scale": torch.ones(3, 1)}, tmp_path / "d.safetensors")
-    with pytest.raises(ValueError, match="no tensor"):
+    down, up = factors(32, 32)
+    state = {f"{NAME}.lora_A.weight": down, f"{NAME}.lora_B.weight": up, "some.layer.dora_scale": torch.ones(3, 1)}
+    save_file(state, tmp_path / "d.safetensors")
+    with pytest.raises(ValueError, match=r"got some\.layer\.dora_scale, which is no layer of the model"):
+        load_denoiser("random-sd3", loras=[str(tmp_path / "d.safetensors")])
+
+
+def test_a_lokr_with_lengths_is_named_by_what_it_is(tmp_path):
+    state = {
+        f"{NAME}.lokr_w1": torch.ones(4, 4),
+        f"{NAME}.lokr_w2": torch.ones(8, 8),
+        f"{NAME}.dora_scale": torch.ones(32, 1),
+    }
+    save_file(state, tmp_path / "d.safetensors")
+    with pytest.raises(ValueError, match=r"expected Kronecker factors and alphas alone, got .*dora_scale"):
         load_denoiser("random-sd3", loras=[str(tmp_path / "d.safetensors")])
 
 

@@ -208,8 +208,13 @@ def _loaded(facts: Facts, imports: str = "") -> str:
     others += "" if facts.base else "from swd_models.loading import resolve_model\n"
     dtype, device = (", torch_dtype=torch.bfloat16", 'pipe.to("cuda")\n') if facts.base else ("", "")
     name = json.dumps(facts.name)
+    from swd_models.lora.files import FILES
+
     second = {"high-noise": "", "low-noise": ", load_into_transformer_2=True"}
-    loras = [f"{name}, subfolder={json.dumps(expert)}{second[expert]}" for expert in facts.experts] or [name]
+    file = json.dumps(FILES["diffusers"])  # what diffusers guesses of a repository is not in the subfolder
+    loras = [
+        f"{name}, subfolder={json.dumps(expert)}, weight_name={file}{second[expert]}" for expert in facts.experts
+    ] or [name]
     return (
         f"import torch\nfrom diffusers import {imports}{facts.pipeline}\n{others}\n"
         f"pipe = {facts.pipeline}.from_pretrained({_base(facts)}{parts}{dtype})\n"

@@ -4,10 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from swd_data import is_hub_id, read_object, write_text
+
+if TYPE_CHECKING:
+    from swd_schedules import ScaleSchedule
 
 HUB = "https://huggingface.co"
 
@@ -77,17 +81,20 @@ def _of_run(run: Path) -> Entry:
     config = read_object(run / "config.json", "the config of a run")
     model = str(config["model"])
     ships = resolve_model(model) != model
-    licence = "apache-2.0" if ships else " ".join(filter(None, LICENCES.get(model, ("unknown", ""))))
+    known, own = ("apache-2.0", "") if ships else LICENCES.get(model, ("not said", ""))
     base = f"`{model}` of swd-models" if ships else _linked(model)
     iterations = f"{config['training']['iterations']:,} iterations"
     made = f"{recipe_of(config)}; {iterations}"
-    return Entry(f"`{run.resolve().name}`", base, _steps(run / "lora"), licence, made, _numbers(metrics_of(run)))
+    return Entry(f"`{run.resolve().name}`", base, _steps(run / "lora"), own or known, made, _numbers(metrics_of(run)))
 
 
 def _of_card(name: str, text: str, source: str) -> Entry:
     from huggingface_hub import ModelCard
 
-    data = ModelCard(text).data
+    try:
+        data = ModelCard(text).data
+    except Exception as error:  # of YAML, or of what the hub expects in it
+        raise ValueError(f"expected a card of the hub, got {source}, whose head cannot be read: {error}") from error
     base, licence = data.get("base_model"), data.get("license")
     base = base[0] if isinstance(base, list) and base else base
     licence = data.get("license_name") if licence == "other" else licence
@@ -95,7 +102,8 @@ def _of_card(name: str, text: str, source: str) -> Entry:
     iterations = re.search(r"^- ([\d,]+ iterations)", text, re.MULTILINE)
     made = "; ".join(found[1] for found in (losses, iterations) if found)
     rows = text.partition("\n## Measured\n")[2].partition("\n## ")[0]
-    measured = {key: float(value) for key, value in re.findall(r"^\| (\S+) \| ([-+.\de]+) \|$", rows, re.MULTILINE)}
+    number = r"^\| (\S+) \| (-?\d+(?:\.\d+)?(?:e[-+]?\d+)?) \|$"
+    measured = {key: float(value) for key, value in re.findall(number, rows, re.MULTILINE)}
     linked = _linked(name) if is_hub_id(name) else f"`{name}`"
     base = _linked(str(base)) if base else "not said"
     return Entry(linked, base, _steps(source), str(licence or "not said"), made or "not said", _numbers(measured))
@@ -118,14 +126,29 @@ def _card(source: str) -> str:
 
 
 def _steps(lora: Path | str) -> str:
-    from swd_models.experts import NAMES
-    from swd_models.lora.files import lora_of, schedule_of
-
-    several = Path(lora).is_dir() and (Path(lora) / NAMES[0]).is_dir()
-    schedule = schedule_of(lora_of(lora, NAMES[0]) if several else lora)
+    """Return the steps that a LoRA's header tells; of two experts, which have one schedule, the first one's."""
+    schedule = next(filter(None, map(_schedule, _files(lora))), None)
     if schedule is None:
         return "not said"
     return f"{len(schedule.sizes)}: {', '.join('x'.join(map(str, size)) for size in schedule.sizes)}"
+
+
+def _files(lora: Path | str) -> list[str]:
+    """Return where a LoRA may lie, in diffusers' form: one file, since others say the same."""
+    from swd_models.experts import NAMES
+    from swd_models.lora.files import FILES
+
+    places = [str(lora), f"{lora}/{NAMES[0]}"]
+    return [f"{place}/{FILES['diffusers']}" for place in places] + [str(lora)]
+
+
+def _schedule(file: str) -> "ScaleSchedule | None":
+    from swd_models.lora.files import schedule_of
+
+    try:
+        return schedule_of(file)
+    except ValueError:  # none there
+        return None
 
 
 def _numbers(metrics: dict[str, float]) -> str:

@@ -18,9 +18,10 @@ from torch import nn
 
 from swd_data import check_text, read_prompts
 from swd_models.adapters import adapted_layers, without_adapters
-from swd_models.loading import load_teacher, resolve_model
+from swd_models.loading import first_device, load_teacher, resolve_model
 from swd_models.parts import Media, Teacher
 from swd_models.placing import fits
+from swd_models.quantized import Base
 from swd_sample.media import save_media
 from swd_sample.pipeline import TEACHER, SwDPipeline
 from swd_schedules import ScaleSchedule, Stage
@@ -67,17 +68,18 @@ def shipped_prompts(model: str, count: int = 6) -> list[str]:
     return read_prompts(file)[:count] if file.is_file() else []
 
 
-def teacher_loader(model: str, pipe: SwDPipeline, **options: Any) -> Callable[[], Teacher]:
+def teacher_loader(model: str, pipe: SwDPipeline, base: Base = "bf16", **options: Any) -> Callable[[], Teacher]:
     """Return what loads a pipeline's teacher when it is first called: all of it, beside the student's.
 
-    `options` are of `load_teacher`.
+    Where the student's parts come one at a time, so do the teacher's. `options` are of `load_teacher`.
     """
 
     def load() -> Teacher:
-        where, tokens = pipe.device, pipe.text.num_tokens
-        teacher = load_teacher(model, num_tokens=tokens, device=where, dtype=default_dtype(where), **options)
+        where = pipe.device
+        options.update(num_tokens=pipe.text.num_tokens, dtype=default_dtype(where))
+        teacher = load_teacher(model, base=base, device=first_device(model, base, where), **options)
         parts = [part for part in teacher.pipe.components.values() if isinstance(part, nn.Module)]
-        if fits(parts, where):
+        if not pipe.one_at_a_time and fits(parts, where):
             teacher.pipe.to(where)
         else:
             teacher.pipe.enable_model_cpu_offload(device=where)
@@ -93,25 +95,29 @@ class _Answers:
     pipe: SwDPipeline
     beside: Beside
     student: bool
-    folder: tempfile.TemporaryDirectory[str]
 
     def __call__(self, prompt: str, seed: int, steps: int, compared: str) -> Iterator[dict[str, Any]]:
-        """Yield all that is there by now: stages as they grow, the sample, and what is beside it."""
+        """Yield all that is there by now: stages as they grow, the sample, and what is beside it.
+
+        Files of videos are gone when it ends: gradio has copied each by then.
+        """
         check_prompt(prompt)
         schedule, guidance = self.pipe.schedule.thin(steps), 1.0 if self.student else self.beside.guidance
         found: dict[str, Any] = {"stages": [], "sample": None, "second": None}
         yield found
-        for stage, x0 in self.pipe.stages([prompt], seed=seed, schedule=schedule, guidance_scale=guidance):
-            (media,) = self.pipe.decode(x0)
-            shown = self._shown(media)
-            found |= {"stages": [*found["stages"], (shown, _named(stage, media))], "sample": shown}
-            yield found
-        if compared == UNDISTILLED:
-            with without_adapters(self.pipe.denoiser):
-                (media,) = self.pipe([prompt], seed=seed, schedule=schedule, guidance_scale=self.beside.guidance)
-            yield found | {"second": self._shown(media)}
-        elif compared != NOTHING:
-            yield found | {"second": self._shown(self._taught(prompt, seed))}
+        with tempfile.TemporaryDirectory(prefix="swd-demo-") as folder:
+            for stage, x0 in self.pipe.stages(prompt, seed=seed, schedule=schedule, guidance_scale=guidance):
+                (media,) = self.pipe.decode(x0)
+                shown = self._shown(media, folder)
+                found |= {"stages": [*found["stages"], (shown, _named(stage, media))], "sample": shown}
+                yield found
+            if compared == UNDISTILLED:
+                with without_adapters(self.pipe.denoiser):
+                    options = {"schedule": schedule, "guidance_scale": self.beside.guidance}
+                    (media,) = self.pipe(prompt, seed=seed, **options)
+                yield found | {"second": self._shown(media, folder)}
+            elif compared != NOTHING:
+                yield found | {"second": self._shown(self._taught(prompt, seed), folder)}
 
     def _taught(self, prompt: str, seed: int) -> Media:
         assert self.beside.load is not None
@@ -120,11 +126,11 @@ class _Answers:
         (media,) = teacher([prompt], size=self.pipe.schedule.sizes[-1], **options)
         return media
 
-    def _shown(self, media: Media) -> Image.Image | str:
+    def _shown(self, media: Media, folder: str) -> Image.Image | str:
         """Return what gradio shows: an image, or the path of a video."""
         if not isinstance(media, list):
             return _enlarged(media)
-        with tempfile.NamedTemporaryFile(dir=self.folder.name, suffix=".mp4", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".mp4", delete=False) as file:
             path = Path(file.name)
         save_media([_enlarged(frame) for frame in media], path, self.pipe.fps, playable=True)
         return str(path)
@@ -144,7 +150,7 @@ def page(
 
     beside, video, count = beside or Beside(), pipe.fps is not None, len(pipe.schedule.sizes)
     apart = bool(adapted_layers(pipe.denoiser))
-    answers = _Answers(pipe, beside, apart, tempfile.TemporaryDirectory(prefix="swd-demo-"))  # which goes with the page
+    answers = _Answers(pipe, beside, apart)
     others = [UNDISTILLED] * apart + [beside.teacher] * (beside.load is not None)
     kind = gr.Video if video else partial(gr.Image, format="png")
     look: dict[str, Any] = {"autoplay": True, "loop": True} if video else {}
@@ -170,8 +176,10 @@ def page(
         if prompts[1:]:
             gr.Examples([[each] for each in prompts[1:]], prompt, label="Other prompts")
 
-        def generate(prompt: str, seed: float, steps: float, compared: str) -> Iterator[dict[Any, Any]]:
+        def generate(prompt: str, seed: float | None, steps: float, compared: str) -> Iterator[dict[Any, Any]]:
             try:
+                if seed is None:
+                    raise ValueError("expected a seed, got none: a number from 0")
                 for found in answers(prompt, int(seed), int(steps), compared):
                     beside_it = gr.update(value=found["second"], visible=compared != NOTHING, label=compared)
                     yield {stages: found["stages"], sample: found["sample"], second: beside_it}
@@ -195,7 +203,11 @@ def launch(blocks: "Blocks", host: str | None = None, port: int | None = None, *
 
     # Fonts that are there: none is fetched.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    return blocks.launch(server_name=host, server_port=port, theme=theme, css=STYLE, footer_links=[], **options)
+    settings: dict[str, Any] = {
+        "share": False,
+        "footer_links": [],
+    } | options  # gradio opens a tunnel by itself in notebooks
+    return blocks.launch(server_name=host, server_port=port, theme=theme, css=STYLE, **settings)
 
 
 def check_prompt(prompt: str) -> None:

@@ -1,5 +1,6 @@
 """The scale-wise sampler as a pipeline: prompts in, images or videos out."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -13,7 +14,7 @@ from swd_models.compiling import compile_layers
 from swd_models.loading import check_fit, first_device
 from swd_models.lora.files import lora_of, text_tokens_of
 from swd_models.parts import Latents, Media, Text, expand, trim
-from swd_models.placing import decode_in_tiles, place
+from swd_models.placing import decode_in_tiles, fits, place
 from swd_models.quantized import Base, check_base
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule, Stage, scalewise_stages
@@ -34,7 +35,7 @@ class SwDPipeline:
     def __init__(self, denoiser: Denoiser, text: Text, latents: Latents, schedule: ScaleSchedule) -> None:
         self.denoiser, self.text, self.latents, self.schedule = denoiser, text, latents, schedule
         self.device, self._clear = next(denoiser.parameters()).device, _nothing
-        self._trims = True
+        self._trims, self.one_at_a_time = True, False
 
     @classmethod
     def from_pretrained(
@@ -68,14 +69,16 @@ class SwDPipeline:
         carried = load_lora(denoiser, lora, merge=merge and base == "bf16") if lora else None
         chosen = schedule or carried or fallback
         if chosen is None:
-            raise ValueError(f"expected a schedule, got none in the metadata of {lora}: pass one")
+            raise ValueError(f"expected a schedule, got none{f' in the metadata of {lora}' if lora else ''}: pass one")
         check_fit(model, chosen.sizes)
         text, latents = load_text(model, text_tokens, **options), load_latents(model, tiny=tiny, **options)
         if text.takes_tokens and text_tokens is None and lora:
             text.num_tokens = text_tokens_of(lora_of(lora, denoiser.experts[0].expert.name))
         pipe = cls(denoiser, text, latents, chosen)
         pipe.device = where
-        pipe._clear = place([*text.encoders, *denoiser.experts, latents.vae], where)
+        parts = [*text.encoders, *denoiser.experts, latents.vae]
+        pipe.one_at_a_time = not fits(parts, where)
+        pipe._clear = place(parts, where)
         decode_in_tiles(latents, chosen.sizes[-1], where)
         return pipe
 
@@ -215,6 +218,12 @@ def taught_with(run: Path | str) -> tuple[int, float]:
     data = read_object(Path(run) / "config.json", "the config of a run").get("data", {})
     found = data if isinstance(data, dict) else {}
     return int(found.get("teacher_steps", TEACHER[0])), float(found.get("teacher_guidance", TEACHER[1]))
+
+
+def planned_for(run: Path | str) -> ScaleSchedule | None:
+    """Return the schedule that a run's config notes."""
+    found = read_object(Path(run) / "config.json", "the config of a run").get("schedule")
+    return ScaleSchedule.from_json(json.dumps(found)) if isinstance(found, dict) else None
 
 
 def model_of(run: Path | str) -> str:

@@ -70,18 +70,19 @@ def base(options: Options) -> Literal["bf16", "int8", "fp8", "nf4"]:
 def load(options: Options, of: str, adapters: str | None) -> "SwDPipeline":
     """Load a model with a LoRA as the options say."""
     from swd_models.loading import quiet
-    from swd_sample.pipeline import SwDPipeline
+    from swd_sample.pipeline import SwDPipeline, planned_for
     from swd_schedules import presets
 
     quiet()
     schedule = presets.resolve(options.schedule) if options.schedule else None
-    preset = SOURCES.get(options.source)
+    run, preset = run_of(options), SOURCES.get(options.source)
+    fallback = presets.resolve(preset.schedule) if preset else planned_for(run) if run else None
     pipe = SwDPipeline.from_pretrained(
         of,
         lora=adapters,
         base_loras=base_loras(options),
         schedule=schedule,
-        fallback=presets.resolve(preset.schedule) if preset else None,
+        fallback=fallback,
         device=options.device,
         merge=options.merge,
         text_tokens=options.text_tokens,

@@ -139,8 +139,7 @@ class Denoiser(nn.Module):
         """
         if torch.is_grad_enabled() and index < min(self.checkpointed, last):
             return recomputed(layer, *args)
-        with sound_attention():
-            return layer(*args)
+        return soundly(layer, *args)
 
 
 @contextmanager
@@ -161,7 +160,13 @@ def sound_attention() -> Iterator[None]:
 
 def recomputed(layer: Any, *args: Any) -> Any:
     """Run a layer forward, and once more in its backward."""
-    return checkpoint(layer, *args, use_reentrant=False, context_fn=lambda: (sound_attention(), sound_attention()))
+    return checkpoint(soundly, layer, *args, use_reentrant=False)
+
+
+def soundly(layer: Any, *args: Any, **options: Any) -> Any:
+    """Run a layer with `sound_attention`."""
+    with sound_attention():
+        return layer(*args, **options)
 
 
 def check_block(block: int | None, blocks: range) -> None:

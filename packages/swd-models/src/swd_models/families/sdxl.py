@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swd_models.denoiser import Denoiser, check_block, recomputed, sound_attention
+from swd_models.denoiser import Denoiser, check_block, recomputed, soundly
 from swd_models.families.family import Family
 from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
@@ -65,7 +65,6 @@ class SDXLDenoiser(Denoiser):
                 if hasattr(module, "gradient_checkpointing"):
                     module.gradient_checkpointing = index < count  # type: ignore[assignment]
 
-    @sound_attention()
     def forward(
         self,
         x_t: Float[Tensor, "b c h w"],
@@ -84,15 +83,15 @@ class SDXLDenoiser(Denoiser):
         sample = model.conv_in(x_t.to(dtype))
         skips = [sample]
         for down in model.down_blocks:
-            sample, passed = down(sample, time, **_text_for(down, text))
+            sample, passed = soundly(down, sample, time, **_text_for(down, text))
             skips += passed
-        sample = model.mid_block(sample, time, encoder_hidden_states=text)
+        sample = soundly(model.mid_block, sample, time, encoder_hidden_states=text)
         features = sample.flatten(2).transpose(1, 2) if block is not None else None
         if stop and block is not None:
             return Prediction(None, features)
         for up in model.up_blocks:
             passed = tuple(skips.pop() for _ in up.resnets)[::-1]
-            sample = up(sample, passed, time, **_text_for(up, text))
+            sample = soundly(up, sample, passed, time, **_text_for(up, text))
         noise = model.conv_out(model.conv_act(model.conv_norm_out(sample)))
         return Prediction(self.process.to_x0(x_t, noise.to(x_t.dtype), sigma), features)
 

@@ -29,12 +29,11 @@ def is_dora(file: Path) -> bool:
         return False  # which says so when it is read
 
 
-def check_dora(file: Path, denoiser: Denoiser, weight: float = 1.0) -> None:
-    """Raise ValueError for a DoRA that `merge_dora` would not merge."""
+def check_dora(file: Path, denoiser: Denoiser, weight: float = 1.0) -> tuple[Lora, dict[str, Tensor]]:
+    """Return the adapters of a DoRA and the lengths of each layer; raise ValueError where it could not be merged."""
     if weight != 1.0:
         raise ValueError(f"expected a DoRA without a weight, got {weight:g} for {file}: leave :{weight:g} out")
-    read_lora(file, denoiser, dora=True)
-    _lengths(file, denoiser)
+    return read_lora(file, denoiser, dora=True), _lengths(file, denoiser)
 
 
 @torch.no_grad()
@@ -45,8 +44,7 @@ def merge_dora(denoiser: Denoiser, file: Path, weight: float = 1.0) -> None:
         ValueError: one that is broken, or not of the model's layers; another `weight` than 1, for tools do not agree
             on what half of one is.
     """
-    check_dora(file, denoiser, weight)
-    lora, lengths, layers = read_lora(file, denoiser, dora=True), _lengths(file, denoiser), layers_of(denoiser)
+    (lora, lengths), layers = check_dora(file, denoiser, weight), layers_of(denoiser)
     for layer in {*lora.layers, *lengths}:
         own = layers[layer].weight
         assert isinstance(own, Tensor)
@@ -102,6 +100,10 @@ def _by_layer(length: Tensor, among: tuple[str, ...], layers: Mapping[str, nn.Mo
         return {layer: part.view(-1, *ones) for layer, part in zip(among, parts, strict=True)}
     if not by_rows and len(among) == 1 and length.numel() == weight.shape[1]:
         return {among[0]: length.view(1, -1, *[1] * (weight.ndim - 2))}
+    if not by_rows and len(among) > 1:
+        raise ValueError(
+            f"expected lengths of rows for layers that are one in the file, got those of columns as {where}"
+        )
     raise ValueError(
         f"expected {sum(widths)} lengths of rows, or {weight.shape[1]} of columns as (1, {weight.shape[1]}), got "
         f"shape {tuple(length.shape)} as {where}: it belongs to another model"

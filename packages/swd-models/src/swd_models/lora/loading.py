@@ -77,7 +77,7 @@ def merge_loras(denoiser: Denoiser, loras: Iterable[str]) -> None:
     for text in loras:
         path, weight = split_weight(text)
         files = [find_lora(lora_of(path, each.expert.name)) for each in denoiser.experts]
-        merge = merge_dora if any(map(is_dora, files)) else merge_lokr if any(map(is_lokr, files)) else None
+        merge = merge_lokr if any(map(is_lokr, files)) else merge_dora if any(map(is_dora, files)) else None
         if merge is None:
             load_lora(denoiser, path, merge=True, weight=weight)
             continue
@@ -90,10 +90,10 @@ def check_mergeable(denoiser: Denoiser, text: str) -> None:
     """Raise ValueError for a file that `merge_loras` could not merge into a denoiser, which may be empty."""
     path, weight = split_weight(text)
     file = find_lora(lora_of(path, denoiser.expert.name))
-    if is_dora(file):
-        check_dora(file, denoiser, weight)
-    elif is_lokr(file):
+    if is_lokr(file):
         check_lokr(file, denoiser)
+    elif is_dora(file):
+        check_dora(file, denoiser, weight)
     else:
         read_lora(file, denoiser)
 
