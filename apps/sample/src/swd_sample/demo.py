@@ -113,7 +113,7 @@ class _Answers:
                 yield found
             if compared == UNDISTILLED:
                 with without_adapters(self.pipe.denoiser):
-                    options = {"schedule": schedule, "guidance_scale": self.beside.guidance}
+                    options: dict[str, Any] = {"schedule": schedule, "guidance_scale": self.beside.guidance}
                     (media,) = self.pipe(prompt, seed=seed, **options)
                 yield found | {"second": self._shown(media, folder)}
             elif compared != NOTHING:
