@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import swd_distill.cli as cli_module
-from swd_distill.cli import COMMANDS
+from swd_distill.cli import COMMANDS, main
 from swd_distill.planning.cards import ways
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.roofline import GPUS
@@ -30,10 +30,27 @@ def test_no_command_prints_the_usage(cli, args):
     assert cli(*args).startswith("usage: swd-distill")
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "train"])
+def test_help_without_a_preset_lists_the_flags(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert f"usage: swd-distill {command} PRESET" in printed
+    assert "--training.iterations" in printed
+    assert "presets: tiny, " in printed
+    assert ("--gpus" in printed) == (command == "plan")
+
+
+def test_shapes_that_the_model_cannot_take_are_blamed_not_the_schedule(refused, tmp_path):
+    error = refused(["run", "tiny", "--data.buckets", "1:1", "4:3", "--out", str(tmp_path / "run")])
+    assert error.endswith("got 14x18; that size is of --data.buckets 1:1 4:3: choose others")
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export", "publish", "zoo"}))
 def test_a_dry_run_prints_config_and_stages_and_writes_nothing(cli, argv, tmp_path, command):
     printed = cli(*argv(command, tmp_path / "run", "--dry-run"))
-    config = json.loads(printed.partition("stages:")[0])
+    config = json.loads(printed[printed.index("{") :])
     assert (config["data"]["num_images"], config["schedule"]["sizes"][0]) == (6, [8, 8])
     assert printed.count("Stage(") == 4
     assert not (tmp_path / "run").exists()

@@ -52,7 +52,13 @@ def check_model(config: Config) -> None:
         )
     check_text(config.model, config.data.text_tokens)
     check_fit(config.model, config.scales.sizes, config.training.block)
-    check_fit(config.model, [size for schedule in schedules_of(config) for size in schedule.sizes])
+    try:
+        check_fit(config.model, [size for schedule in schedules_of(config) for size in schedule.sizes])
+    except ValueError as error:  # the schedule itself was checked before
+        what = str(error).partition(";")[0]
+        raise ValueError(
+            f"{what}; that size is of --data.buckets {' '.join(config.data.buckets)}: choose others"
+        ) from error
 
 
 def check_loras(config: Config) -> None:

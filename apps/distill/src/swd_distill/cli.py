@@ -74,8 +74,11 @@ def _dispatch(args: list[str]) -> str:
         return _zoo(rest)
     config = _parse(command, rest)
     if config.dry_run:
-        stages = "\n".join(f"  {stage}" for stage in config.scales.stages)
-        return f"{json.dumps(config.to_json(), indent=1)}\nstages: {config.scales}\n{stages}"
+        from swd_distill.planning.ahead import ahead
+
+        stages = [f"  {stage}" for stage in config.scales.stages]
+        lines = [*ahead(config, command).lines, f"stages: {config.scales}", *stages]
+        return "\n".join([*lines, json.dumps(config.to_json(), indent=1)])
     if command == "plan":
         from swd_distill.planning.plan import Plan, plan
 
@@ -83,11 +86,13 @@ def _dispatch(args: list[str]) -> str:
         return plan(config)
     from swd_distill.checks import check_loras
     from swd_distill.devices import choose_device, in_all
+    from swd_distill.planning.ahead import confirm
     from swd_models.loading import quiet
 
     quiet()
     choose_device(config.device, config.training.dtype)
     in_all(lambda: check_loras(config))
+    confirm(config, command)
     if command == "run":
         from swd_distill.run import run
 
@@ -142,9 +147,14 @@ def _parse(command: str, args: list[str]) -> "Config":
 
     from swd_distill.planning.plan import Plan
 
-    preset = _preset(args)
+    preset, asks = _preset(args), args[:1] in (["-h"], ["--help"])
     default = Plan(**vars(preset)) if command == "plan" else preset
-    config = tyro.cli(type(default), default=default, args=args[1:], prog=f"swd-distill {command} {preset.name}")
+    prog = f"swd-distill {command} {'PRESET' if asks else preset.name}"
+    if asks:
+        print(
+            f"{_usage()}\n\nThe defaults below are those of {preset.name}; {command} PRESET --help shows a preset's.\n"
+        )
+    config = tyro.cli(type(default), default=default, args=args if asks else args[1:], prog=prog)
     from swd_distill.checks import check, check_model
     from swd_distill.planning.counts import Counts
 
@@ -157,9 +167,8 @@ def _parse(command: str, args: list[str]) -> "Config":
 def _preset(args: list[str]) -> "Config":
     from swd_distill.presets import PRESETS
 
-    if not args or args[0] not in (*PRESETS, "-h", "--help"):
+    if args and args[0] in {"-h", "--help"}:
+        return PRESETS["tiny"]
+    if not args or args[0] not in PRESETS:
         raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {args[0] if args else 'none'!r}")
-    if args[0] in {"-h", "--help"}:
-        print(_usage())
-        raise SystemExit(0)
     return PRESETS[args[0]]

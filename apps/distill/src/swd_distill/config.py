@@ -156,7 +156,9 @@ class Config:
     device: str = "auto"
     """Where to compute: cuda, cuda:1, xpu, mps or cpu. auto: the accelerator that torch finds, else the CPU."""
     dry_run: bool = False
-    """Print the resolved config and the stages, and stop."""
+    """Print what would be done and what it takes, the stages and the resolved config, and stop."""
+    yes: bool = False
+    """Begin work of days without asking."""
 
     @property
     def scales(self) -> ScaleSchedule:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import torch
 from PIL import Image
@@ -37,7 +38,8 @@ def run(config: Config) -> str:
         if not done:
             _make(config, picture)
     state = "already done" if done else "done"
-    return f'{state}: see {picture}, the LoRA is in {config.out / "lora"}; try: swd-sample {config.out} "a prompt"'
+    trial = f"swd-sample {config.out} {quote(_prompt(config))}"
+    return f"{state}: see {picture}, the LoRA is in {config.out / 'lora'}; try: {trial}"
 
 
 def _make(config: Config, picture: Path) -> None:
@@ -98,6 +100,12 @@ def _teacher(config: Config) -> Sampler:
         )
 
     return sample
+
+
+def _prompt(config: Config) -> str:
+    """Return a prompt of a kind that the model knows: a tiny one knows no other."""
+    known = unseen_prompts(config.model) or (config.cache / MANIFEST).is_file()
+    return _prompts_to_compare(config)[0] if known else "a prompt"
 
 
 def _prompts_to_compare(config: Config) -> list[str]:

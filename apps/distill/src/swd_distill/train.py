@@ -168,6 +168,7 @@ def claimed(config: Config) -> Iterator[None]:
     no_matter = {
         "out",
         "dry_run",
+        "yes",
         "device",
         "data.batch",
         "data.compile",

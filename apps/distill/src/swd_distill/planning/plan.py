@@ -10,7 +10,6 @@ from swd_distill.config import Config, Optimizer
 
 if TYPE_CHECKING:
     from swd_distill.planning.estimate import Estimate
-    from swd_distill.planning.pieces import Piece
     from swd_distill.planning.roofline import Gpu
 
 
@@ -209,28 +208,20 @@ def _seconds(found: "Estimate", gpu: "Gpu") -> list[str]:
 
 def _stages(found: "Estimate", gpu: "Gpu", gib: float, gpus: int) -> list[str]:
     """Return hours and memory of each stage."""
+    from swd_distill.planning.hours import stage_hours
+
     config, counts, data = found.config, found.counts, found.config.data
-    passes = counts.facts["passes"]
-    forward = gpu.seconds(found.full.pieces["forward"].work, data.batch * passes).total() / data.batch
-    image = data.teacher_steps * forward + sum(
-        _each(counts.around.get(name), gpu, data.batch) for name in ("text", "decode")
-    )
-    cached = sum(_each(counts.around.get(name), gpu, data.batch) for name in ("encode", "text"))
-    students, seconds = len(found.students()), found.training_seconds(gpu) * config.training.accumulate
+    hours, students = stage_hours(found, gpu, gpus), len(found.students())
     lines = [""]
-    if config.data.images is None:
-        hours, forwards = data.num_images * image / gpus / 3600, data.num_images * data.teacher_steps * passes
-        lines.append(f"generate {hours:.1f} h ({forwards:,} forwards); {_held(found, 'decode', gib)}")
-    if counts.around:
-        lines.append(f"encode {data.num_images * cached / gpus / 3600:.1f} h; {_held(found, 'encode', gib)}")
+    if "generate" in hours:
+        forwards = data.num_images * data.teacher_steps * counts.facts["passes"]
+        lines.append(f"generate {hours['generate']:.1f} h ({forwards:,} forwards); {_held(found, 'decode', gib)}")
+    if "encode" in hours:
+        lines.append(f"encode {hours['encode']:.1f} h; {_held(found, 'encode', gib)}")
     updates = config.training.iterations
-    each = f"{updates:,} iterations of {seconds / updates / students:.2f} s"
-    lines.append(f"train {seconds / 3600:.1f} h ({'2 students, each ' * (students > 1)}{each})")
+    each = f"{updates:,} iterations of {3600 * hours['train'] / updates / students:.2f} s"
+    lines.append(f"train {hours['train']:.1f} h ({'2 students, each ' * (students > 1)}{each})")
     return lines
-
-
-def _each(piece: "Piece | None", gpu: "Gpu", batch: int) -> float:
-    return gpu.seconds(piece.work, batch).total() / batch if piece else 0.0
 
 
 def _held(found: "Estimate", what: str, gib: float) -> str:

@@ -1,0 +1,128 @@
+"""What a run will take, said before it begins, and a question where that is more than a day."""
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swd_distill.config import Config
+
+DAY = 24.0
+REPEATED = 50
+"""Images of a prompt above which a word is said: a student sees little that is new."""
+STAND_IN = "h100"
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Lines for the user, and the hours that are left; None where the model was not counted."""
+
+    lines: list[str]
+    hours: float | None = None
+
+
+def ahead(config: Config, command: str = "run") -> Ahead:
+    """Return what a command of a config will do and take, from counts that ship; of other models, what it will do.
+
+    Raises:
+        ValueError: prompts that cannot be read.
+    """
+    from swd_distill.planning.counts import Counts
+
+    lines = _images(config) if command in {"run", "generate"} else []
+    counts = Counts.shipped(config)
+    if counts is None:
+        return Ahead(lines)
+    from swd_distill.planning.estimate import HEADROOM, Estimate, advice, cache_gib, fewest, mmd_alone
+    from swd_distill.planning.hours import stage_hours
+    from swd_distill.planning.roofline import GPUS
+
+    name, gpus = _device(), int(os.environ.get("WORLD_SIZE", "1"))
+    gpu, share = GPUS[name], max(1, config.training.batch // (gpus * config.training.accumulate))
+    gib, found = HEADROOM * gpu.memory, replace(Estimate.of(config, share), processes=gpus)
+    if config.training.checkpointing == "auto":
+        fitting = fewest(found, gib)
+        lines += [] if fitting or command not in {"run", "train"} else [advice(found, gib, gpus)]
+        found = fitting or found
+    hours = {stage: each * _missing(config, stage) for stage, each in stage_hours(found, gpu, gpus).items()}
+    hours = {stage: each for stage, each in hours.items() if command in {"run", stage} and each}
+    total = sum(hours.values())
+    stages = ", ".join(f"{stage} {each:.1f} h" for stage, each in hours.items())
+    lines.append(f"{stages or 'nothing is left'}: {total:.1f} h on {gpus} x {name}, reckoned from its data sheet")
+    if hours.get("generate", 0) > hours.get("train", 0) > 0:
+        times = hours["generate"] / hours["train"]
+        lines.append(f"the teacher's images take {times:.1f} times as long as training: --data.num-images is fewer")
+    if "train" in hours and config.needs_fake and config.recipe.mmd_weight:
+        times = found.mean_seconds(gpu) / found.mean_seconds(gpu, mmd_alone(config))
+        alone = "--recipe.dmd-weight 0 --recipe.gan-weight 0"
+        lines.append(f"the full loss takes {times:.1f} times as long as MMD alone, which is {alone}")
+    if "encode" in hours:
+        lines.append(f"{sum(cache_gib(config, counts.facts).values()):,.0f} GiB of cache")
+    return Ahead(lines, total)
+
+
+def confirm(config: Config, command: str) -> None:
+    """Say what a command will take; where that is more than a day, go on only with --yes, or a yes.
+
+    Raises:
+        ValueError: no yes.
+    """
+    found = ahead(config, command)
+    if int(os.environ.get("RANK", "0")) == 0:
+        for line in found.lines if found.hours is not None else _repeated(config, command):
+            print(line, file=sys.stderr)
+    if not found.hours or found.hours <= DAY or config.yes:
+        return
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if alone and sys.stdin is not None and sys.stdin.isatty():
+        print(f"That is {found.hours / DAY:.1f} days. Begin? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in {"y", "yes"}:
+            return
+    raise ValueError(f"expected --yes for work of {found.hours / DAY:.1f} days, got none: nothing was begun")
+
+
+def _images(config: Config) -> list[str]:
+    """Return how many images there will be, and of how many prompts."""
+    from swd_distill.data.generate import prompts_of
+
+    if config.data.images is not None:
+        return []
+    count, images = len(prompts_of(config)), config.data.num_images
+    each = images / count
+    lines = [f"{images:,} images of {count:,} prompt(s)"]
+    if each > REPEATED:
+        lines[0] += f", {each:,.0f} of each: --data.num-images {REPEATED * count} is {REPEATED} of each"
+    return lines
+
+
+def _repeated(config: Config, command: str) -> list[str]:
+    """Return the line on images where their prompts are few: of a model that was not counted, all that is told."""
+    lines = _images(config) if command in {"run", "generate"} else []
+    return [line for line in lines if "of each" in line]
+
+
+def _missing(config: Config, stage: str) -> float:
+    """Return the share of a stage that is not done."""
+    if stage == "train":
+        return 0.0 if (config.out / "lora").is_dir() else 1.0
+    if (config.cache / "manifest.json").is_file():
+        return 0.0
+    if stage == "generate":
+        return max(0.0, 1 - _files(config.images) / config.data.num_images)
+    return 1.0
+
+
+def _files(folder: Path) -> int:
+    return sum(path.suffix in {".png", ".mp4"} for path in folder.iterdir()) if folder.is_dir() else 0
+
+
+def _device() -> str:
+    """Return the data sheet of the device that torch finds, or that of another where it is not known."""
+    import torch
+
+    from swd_distill.planning.roofline import GPUS
+
+    if not torch.cuda.is_available():
+        return STAND_IN
+    plain = torch.cuda.get_device_name().lower().replace(" ", "")
+    return next((name for name in GPUS if name in plain), STAND_IN)

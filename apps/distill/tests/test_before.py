@@ -1,0 +1,120 @@
+"""What a run will take is said before it begins, and asked where that is days."""
+
+import io
+import re
+from dataclasses import replace
+
+import pytest
+
+from swd_distill.planning import ahead as module
+from swd_distill.planning.ahead import ahead
+from swd_distill.presets import PRESETS
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"prompt {i}\n" for i in range(20)))
+    return path
+
+
+@pytest.fixture
+def flux(prompts, tmp_path):
+    preset = PRESETS["flux"]
+    return replace(preset, data=replace(preset.data, prompts=prompts), out=tmp_path / "run")
+
+
+def test_a_run_of_days_says_what_it_would_do_and_stops_for_a_yes(prompts, tmp_path, refused, capsys):
+    argv = ["run", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run")]
+    error = refused(argv, late=True)
+    assert re.search(r"expected --yes for work of 1\d\.\d days, got none: nothing was begun", error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_lines_say_where_the_time_goes(flux):
+    found = ahead(flux)
+    text = "\n".join(found.lines)
+    assert "200,000 images of 20 prompt(s), 10,000 of each: --data.num-images 1000 is 50 of each" in text
+    assert "the teacher's images take" in text
+    assert "the full loss takes" in text
+    assert "GiB of cache" in text
+    assert found.hours > 24
+
+
+def test_the_hours_are_those_of_the_plan(flux, cli):
+    one = replace(flux, training=replace(flux.training, accumulate=2))
+    stages = next(line for line in ahead(one).lines if "reckoned" in line)
+    planned = cli("plan", "flux", "--gpus", "1", "--training.accumulate", "2")
+    for stage in ("generate", "encode", "train"):
+        hours = re.search(rf"^{stage} ([\d.]+) h", planned, re.MULTILINE)[1]
+        assert f"{stage} {hours} h" in stages
+
+
+def test_each_command_says_its_own(flux):
+    reckoned = {command: " ".join(ahead(flux, command).lines) for command in ("generate", "encode", "train")}
+    assert "train" not in reckoned["generate"].partition("reckoned")[0].partition("generate")[2]
+    assert "images of" not in reckoned["train"]
+    assert "generate" not in reckoned["encode"]
+
+
+def test_what_is_done_takes_no_time(flux):
+    (flux.out / "cache").mkdir(parents=True)
+    (flux.out / "cache" / "manifest.json").write_text("{}")
+    assert "generate" not in ahead(flux).lines[1]
+    (flux.out / "lora").mkdir()
+    assert ahead(flux).hours == 0
+
+
+def test_images_that_are_there_count(flux):
+    flux = replace(flux, data=replace(flux.data, num_images=4))
+    whole = ahead(flux, "generate").hours
+    flux.images.mkdir(parents=True)
+    for i in range(3):
+        (flux.images / f"{i:06d}.png").touch()
+    assert ahead(flux, "generate").hours == pytest.approx(whole / 4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes_on"), [("y\n", True), ("yes\n", True), ("\n", False), ("no\n", False), ("", False)]
+)
+def test_a_person_is_asked(flux, monkeypatch, capsys, answer, goes_on):
+    stdin = io.StringIO(answer)
+    stdin.isatty = lambda: True
+    monkeypatch.setattr(module.sys, "stdin", stdin)
+    if goes_on:
+        module.confirm(flux, "run")
+    else:
+        with pytest.raises(ValueError, match="expected --yes"):
+            module.confirm(flux, "run")
+    assert "days. Begin? [y/N]" in capsys.readouterr().err
+
+
+def test_yes_asks_nobody(flux, monkeypatch):
+    monkeypatch.setattr(module.sys, "stdin", None)
+    module.confirm(replace(flux, yes=True), "run")
+
+
+def test_several_processes_cannot_be_asked(flux, monkeypatch):
+    stdin = io.StringIO("y\n")
+    stdin.isatty = lambda: True
+    monkeypatch.setattr(module.sys, "stdin", stdin)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="expected --yes"):
+        module.confirm(flux, "run")
+
+
+def test_a_tiny_run_is_not_asked_about(capsys):
+    module.confirm(PRESETS["tiny"], "run")
+    assert capsys.readouterr().err == ""
+    assert ahead(PRESETS["tiny"]).lines == ["1,024 images of 2,000 prompt(s)"]
+
+
+def test_few_prompts_are_said_of_every_model(prompts, capsys):
+    tiny = PRESETS["tiny"]
+    module.confirm(replace(tiny, data=replace(tiny.data, prompts=prompts, num_images=2000)), "generate")
+    assert "2,000 images of 20 prompt(s), 100 of each" in capsys.readouterr().err
+
+
+def test_a_dry_run_reads_the_prompts(tmp_path, refused):
+    argv = ["run", "flux", "--data.prompts", str(tmp_path / "none.txt"), "--dry-run"]
+    assert "none.txt" in refused(argv)
