@@ -58,7 +58,7 @@ def _usage() -> str:
     return (
         f"usage: swd-distill COMMAND PRESET [flags]\n\ncommands:\n{commands}\n\n"
         f"presets: {', '.join(SOURCES)} (tiny: the embedded teacher, minutes on a CPU)\n"
-        "swd-distill run tiny --help lists the flags, --dry-run prints the resolved config"
+        "swd-distill COMMAND PRESET --help lists the flags, --dry-run says what would be done and what it takes"
     )
 
 
