@@ -1,0 +1,67 @@
+"""What a block of any model returns, and an early end of the pass behind it: a `Denoiser` around a stock model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Tapped", "image_tokens", "tapped"]
+
+
+@dataclass
+class Tapped:
+    """What was seen of a block.
+
+    Attributes:
+        features: Of its last run, with their graph; None: it has not run.
+        ended: The pass was ended behind it.
+    """
+
+    features: Tensor | None = None
+    ended: bool = False
+
+
+class _End(Exception):  # noqa: N818 (it is no error)
+    """The pass is over."""
+
+
+def image_tokens(output: Any) -> Tensor:
+    """Return a block's tensor; of several the last, which in diffusers' joint blocks are the image's tokens.
+
+    Raises:
+        ValueError: it returns none.
+    """
+    found = output[-1] if isinstance(output, tuple | list) and output else output
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"expected a tensor, or a tuple with the image's last, from the block, got {type(found).__name__}"
+        )
+    return found
+
+
+@contextmanager
+def tapped(block: nn.Module, *, stop: bool = False, take: Callable[[Any], Tensor] = image_tokens) -> Iterator[Tapped]:
+    """Watch a block in the passes inside; with `stop` a pass ends behind it, and with it what stands inside.
+
+    `take` finds the features (N, L, C) in what the block returns.
+
+    >>> with tapped(model.transformer_blocks[11], stop=True) as seen:
+    ...     model(x_t, ...)  # ends behind the block: nothing after this line inside is run
+    >>> seen.features, seen.ended
+    """
+    seen = Tapped()
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        seen.features = take(output)
+        if stop:
+            raise _End
+
+    handle = block.register_forward_hook(note)
+    try:
+        yield seen
+    except _End:
+        seen.ended = True
+    finally:
+        handle.remove()
