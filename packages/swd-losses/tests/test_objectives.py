@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
 from swd_losses import (
@@ -266,3 +267,33 @@ def test_a_denoiser_that_breaks_the_contract(s):
         DenoisingObjective(silent, s.process)(s.x0, s.cond, s.sigma, s.noise)
     with pytest.raises(ValueError, match="expected features from the denoiser, got None"):
         MMDObjective(silent, s.process, 0)(s.x0, s.x0_real, s.cond, s.sigma, s.noise)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda s: (s.sigma * 1000, s.noise), r"expected noise levels in \[0, 1\], got \d+: a timestep is 1000 times"),
+        (
+            lambda s: (s.sigma[:1], s.noise),
+            "expected noise of x0's shape .* and a level for each sample|parameter 'sigma'",
+        ),
+        (lambda s: (s.sigma, s.noise[:, :1]), "expected noise of x0's shape|parameter 'noise'"),
+    ],
+)
+def test_levels_and_noise_that_cannot_be_are_one_line(s, change, line):
+    sigma, noise = change(s)
+    calls = (
+        lambda: MMDObjective(s.teacher, s.process, 1)(s.x0, s.x0_real, s.cond, sigma, noise),
+        lambda: DMDObjective(s.teacher, s.fake, s.process, 3.0)(s.x0, s.cond, None, sigma, noise),
+        lambda: GANObjective(s.fake, s.head, s.process, 1).generator(s.x0, s.cond, sigma, noise),
+        lambda: DenoisingObjective(s.fake, s.process)(s.x0, s.cond, sigma, noise),
+        lambda: FakeObjective(GANObjective(s.fake, s.head, s.process, 1))(s.x0, s.x0_real, s.cond, sigma, noise),
+    )
+    for call in calls:
+        with pytest.raises((ValueError, TypeCheckError), match=line):  # the types' own, where they are checked
+            call()
+
+
+def test_features_of_another_width_than_the_heads_are_one_line():
+    with pytest.raises(ValueError, match="expected features of 8 channels, got 6: build the head for them"):
+        DiscriminatorHead(8)(torch.randn(2, 3, 6))

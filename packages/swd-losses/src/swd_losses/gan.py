@@ -36,7 +36,16 @@ class DiscriminatorHead(nn.Module):
         self.layers = nn.Sequential(*(layer for group in layers for layer in group))
 
     def forward(self, features: Float[Tensor, "n l c"]) -> Float[Tensor, " n"]:
-        """Return one logit an image, high for real."""
+        """Return one logit an image, high for real.
+
+        Raises:
+            ValueError: features of another width than the head's.
+        """
+        width = int(self.layers[0].normalized_shape[0])
+        if features.shape[-1] != width:
+            raise ValueError(
+                f"expected features of {width} channels, got {features.shape[-1]}: build the head for them"
+            )
         # Autocast would run the layers in half precision.
         with torch.autocast(features.device.type, enabled=False):
             tokens = full_precision(features)

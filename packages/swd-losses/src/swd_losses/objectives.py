@@ -54,7 +54,7 @@ class MMDObjective:
 
     def _features(self, x0: Tensor, cond: Cond, sigma: Tensor, noise: Tensor) -> Tensor:
         if self.noised:
-            x_t = self.process.add_noise(x0, noise, sigma)
+            x_t = _noised(self.process, x0, noise, sigma)
         else:
             x_t, sigma = x0, torch.zeros_like(sigma)
         return _features(self.denoiser(x_t, sigma, cond, block=self.block, stop=True))
@@ -81,7 +81,7 @@ class DMDObjective:
         `uncond=None` takes the teacher as it is, for guidance-distilled models.
         """
         with torch.no_grad():
-            x_t = self.process.add_noise(x0, noise, sigma)
+            x_t = _noised(self.process, x0, noise, sigma)
             x0_real = self._guided(x_t, sigma, cond, uncond)
             x0_fake = _x0(self.fake(x_t, sigma, cond))
         loss = dmd_loss(x0, x0_real, x0_fake)
@@ -135,7 +135,7 @@ class GANObjective:
 
     def features(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> Float[Tensor, "b l c"]:
         """Noise a latent and run the fake model up to the block."""
-        x_t = self.process.add_noise(x0, noise, sigma)
+        x_t = _noised(self.process, x0, noise, sigma)
         return _features(self.fake(x_t, sigma, cond, block=self.block, stop=True))
 
 
@@ -150,7 +150,7 @@ class DenoisingObjective:
     def __call__(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `denoising`."""
         x0 = x0.detach()
-        prediction = self.fake(self.process.add_noise(x0, noise, sigma), sigma, cond)
+        prediction = self.fake(_noised(self.process, x0, noise, sigma), sigma, cond)
         loss = denoising_loss(_x0(prediction), x0, sigma, weighting=self.weighting)
         return _terms(loss, denoising=loss)
 
@@ -170,7 +170,7 @@ class FakeObjective:
     def __call__(self, x0_fake: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `denoising`, and those of `GANObjective.discriminate`."""
         gan, x0_fake = self.gan, x0_fake.detach()
-        prediction = gan.fake(gan.process.add_noise(x0_fake, noise, sigma), sigma, cond, block=gan.block)
+        prediction = gan.fake(_noised(gan.process, x0_fake, noise, sigma), sigma, cond, block=gan.block)
         denoising = denoising_loss(_x0(prediction), x0_fake, sigma, weighting=self.weighting)
         adversarial = gan.discriminate(_features(prediction), gan.features(x0_real, cond, sigma, noise))
         return _terms(denoising + self.weight * adversarial.total, denoising=denoising, **adversarial.parts)
@@ -178,6 +178,18 @@ class FakeObjective:
 
 def _terms(total: Tensor, **parts: Tensor) -> LossTerms:
     return LossTerms(total, {name: part.detach() for name, part in parts.items()})
+
+
+def _noised(process: NoiseProcess, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Carry latents to their noise levels; on the CPU levels are looked at, for a device would be waited for."""
+    if noise.shape != x0.shape or sigma.shape != x0.shape[:1]:
+        shapes = f"noise {tuple(noise.shape)} and sigma {tuple(sigma.shape)}"
+        raise ValueError(f"expected noise of x0's shape {tuple(x0.shape)} and a level for each sample, got {shapes}")
+    if sigma.device.type == "cpu" and bool(((sigma < 0) | (sigma > 1 + 1e-4)).any()):
+        raise ValueError(
+            f"expected noise levels in [0, 1], got {float(sigma.max()):g}: a timestep is 1000 times as much"
+        )
+    return process.add_noise(x0, noise, sigma)
 
 
 def _stackable(cond: Cond, uncond: Cond) -> bool:
