@@ -30,7 +30,7 @@ class DiscriminatorHead(nn.Module):
             raise ValueError(f"expected at least 5 channels, got {channels}; take a wider block")
         if pool not in ("tokens", "logits"):
             raise ValueError(f'expected pool "tokens" or "logits", got {pool!r}; the authors use "tokens"')
-        self.pool = pool
+        self.pool, self.channels = pool, channels
         widths = [int(channels + (1 - channels) * i / 4) for i in range(5)]
         layers = [(nn.LayerNorm(before), nn.GELU(), nn.Linear(before, after)) for before, after in pairwise(widths)]
         self.layers = nn.Sequential(*(layer for group in layers for layer in group))
@@ -41,7 +41,7 @@ class DiscriminatorHead(nn.Module):
         Raises:
             ValueError: features of another width than the head's.
         """
-        width = int(self.layers[0].normalized_shape[0])
+        width = self.channels
         if features.shape[-1] != width:
             raise ValueError(
                 f"expected features of {width} channels, got {features.shape[-1]}: build the head for them"
