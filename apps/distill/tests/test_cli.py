@@ -88,7 +88,7 @@ def test_presets_know_their_names_and_folders():
             ["frobnicate", "tiny"],
             "expected a command of run, generate, encode, train, plan, export, publish, zoo, got 'frobnicate'",
         ),
-        (["run"], f"expected a preset of {', '.join(PRESETS)}, got 'none'"),
+        (["run"], f"expected a preset of {', '.join(PRESETS)}, got none"),
         (["run", "huge"], f"expected a preset of {', '.join(PRESETS)}, got 'huge'"),
         (["train", "--out", "here"], "got '--out'"),
     ],

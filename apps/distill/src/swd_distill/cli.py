@@ -170,5 +170,5 @@ def _preset(args: list[str]) -> "Config":
     if args and args[0] in {"-h", "--help"}:
         return PRESETS["tiny"]
     if not args or args[0] not in PRESETS:
-        raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {args[0] if args else 'none'!r}")
+        raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {repr(args[0]) if args else 'none'}")
     return PRESETS[args[0]]

@@ -1,6 +1,6 @@
 """A page in the browser: a prompt becomes a sample, stage by stage (`swd-sample RUN --demo`, extra `demo`).
 
-In a Space of the hub, `page(...).launch()` is the whole app.py: docs/demo.md.
+In a Space of the hub, `launch(page(...))` is the whole app.py: docs/demo.md.
 """
 
 import random
@@ -203,10 +203,8 @@ def launch(blocks: "Blocks", host: str | None = None, port: int | None = None, *
 
     # Fonts that are there: none is fetched.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    settings: dict[str, Any] = {
-        "share": False,
-        "footer_links": [],
-    } | options  # gradio opens a tunnel by itself in notebooks
+    # Of itself gradio opens a tunnel in notebooks.
+    settings: dict[str, Any] = {"share": False, "footer_links": []} | options
     return blocks.launch(server_name=host, server_port=port, theme=theme, css=STYLE, **settings)
 
 
