@@ -269,7 +269,7 @@ def _hub_index(model: str) -> Mapping[str, Any]:
         return cast(Mapping[str, Any], DiffusionPipeline.load_config(model))
     except OSError as error:
         raise ValueError(
-            f"expected a diffusers directory or a hub id, got {model!r}, which is neither on disk nor reachable: log in "
-            "with `hf auth login` if it is gated, or pass a downloaded directory; pipelines known here: "
+            f"expected a diffusers directory or a hub id, got {model!r}, which is neither on disk nor reachable: log "
+            "in with `hf auth login` if it is gated, or pass a downloaded directory; pipelines known here: "
             f"{', '.join(_FAMILIES)}"
         ) from error
