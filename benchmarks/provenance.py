@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
-from swd_distill.planning.roofline import GPUS, Gpu
+from swd_distill.planning.roofline import GPUS, Gpu, sheet_of
 from swd_schedules.devices import find_device
 
 SEED = 0
 ROOT = Path(__file__).parents[1]
 COMMIT = "SWD_COMMIT"
 """The variable that names the commit of sources that were carried to a machine without their history."""
-_OTHER_SHEETS = ("pcie", "nvl", "max-q", "laptop")  # slower cards of the same name
 
 
 def machine() -> str:
@@ -33,10 +32,7 @@ def machine() -> str:
 
 def data_sheet(name: str) -> Gpu | None:
     """Return the data sheet of a device by its name, if it is known."""
-    plain = name.lower().replace(" ", "")
-    if any(other in plain for other in _OTHER_SHEETS):
-        return None
-    return next((gpu for device, gpu in GPUS.items() if device in plain), None)
+    return GPUS.get(sheet_of(name) or "")
 
 
 def versions() -> dict[str, str]:

@@ -34,6 +34,7 @@ from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
 NUM_PICTURED, PER_ROW = 32, 8
+OVER_FULL = ", judged over the full base"
 
 
 def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
@@ -129,7 +130,7 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
             for judged in dict.fromkeys((config.training.base, "bf16")):
                 row, over = f"{STUDENT}{name}", {}
                 if judged != config.training.base:
-                    row, over = f"{row}, judged over the full base", {"judged over": judged}
+                    row, over = f"{row}{OVER_FULL}", {"judged over": judged}
                 path = _path(study, args.out, row, seed)
                 sheet = path.with_suffix(".png")
                 make = partial(_train_and_measure, study, name, captions, seed, args.work, sheet, judged)
@@ -222,8 +223,10 @@ Schedule: {base.scales}.{notes}
 ![samples]({study.page}.png)
 """)
     if 0 in args.seeds:
-        sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in rows}
-        picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png")
+        # What is judged over the full base looks as over its own.
+        shown = [name for name in rows if not name.endswith(OVER_FULL)]
+        sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in shown}
+        picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png", optimize=True)
         if study is STUDIES["scenes"]:  # the README's
             pair = {name: sheets[name] for name in (next(iter(sheets)), f"{STUDENT}{base.name}") if name in sheets}
             picture(pair, captions, NUM_PICTURED).save(args.out / "teacher-and-student.png")

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch import nn
 
 from swd_data import check_text, read_prompts
 from swd_models.adapters import adapted_layers, without_adapters
 from swd_models.loading import first_device, load_teacher, resolve_model
 from swd_models.parts import Media, Teacher
-from swd_models.placing import fits
+from swd_models.placing import place_pipeline
 from swd_models.quantized import Base
 from swd_sample.media import save_media
 from swd_sample.pipeline import TEACHER, SwDPipeline
@@ -78,11 +77,7 @@ def teacher_loader(model: str, pipe: SwDPipeline, base: Base = "bf16", **options
         where = pipe.device
         options.update(num_tokens=pipe.text.num_tokens, dtype=default_dtype(where))
         teacher = load_teacher(model, base=base, device=first_device(model, base, where), **options)
-        parts = [part for part in teacher.pipe.components.values() if isinstance(part, nn.Module)]
-        if not pipe.one_at_a_time and fits(parts, where):
-            teacher.pipe.to(where)
-        else:
-            teacher.pipe.enable_model_cpu_offload(device=where)
+        place_pipeline(teacher.pipe, where, together=not pipe.one_at_a_time)
         return teacher
 
     return cache(load)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +38,20 @@ def place(parts: Sequence[nn.Module], device: torch.device) -> Callable[[], None
     for part in parts:
         _, last = cpu_offload_with_hook(part.to("cpu"), device, last)
     return last.offload if last else lambda: None
+
+
+def place_pipeline(pipe: Any, device: torch.device, *, together: bool = True) -> bool:
+    """Move a pipeline of diffusers to a device: whole where it fits and that is wanted, else each part when it is used.
+
+    Return whether it is there whole.
+    """
+    parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    whole = together and fits(parts, device)
+    if whole:
+        pipe.to(device)
+    else:
+        pipe.enable_model_cpu_offload(device=device)
+    return whole
 
 
 def decode_in_tiles(latents: Latents, size: Sequence[int], device: torch.device, batch: int = 1) -> bool:

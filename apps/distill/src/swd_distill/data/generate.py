@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from swd_data import claim, read_prompts, write_text
@@ -18,7 +18,7 @@ from swd_distill.devices import device_and_dtype, processes
 from swd_models.compiling import compiling
 from swd_models.loading import first_device, load_teacher, resolve_model
 from swd_models.parts import Teacher, to_pil
-from swd_models.placing import decode_in_tiles, fits
+from swd_models.placing import decode_in_tiles, place_pipeline
 from swd_sample.media import save_media
 
 
@@ -93,12 +93,8 @@ def teacher_of(config: Config) -> Teacher:
         device=first_device(config.model, config.training.base, device),
         dtype=dtype,
     )
-    parts = [part for part in teacher.pipe.components.values() if isinstance(part, nn.Module)]
-    if fits(parts, device):
-        teacher.pipe.to(device)
-    else:
+    if not place_pipeline(teacher.pipe, device):
         tqdm.write("text encoders, transformer and autoencoder do not fit together: each comes when it is needed")
-        teacher.pipe.enable_model_cpu_offload(device=device)
     decode_in_tiles(teacher.latents, config.scales.sizes[-1], device, config.data.batch)
     return teacher
 

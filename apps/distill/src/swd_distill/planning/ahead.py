@@ -37,7 +37,8 @@ def ahead(config: Config, command: str = "run") -> Ahead:
     from swd_distill.planning.hours import stage_hours
     from swd_distill.planning.roofline import GPUS
 
-    name, gpus = _device(), int(os.environ.get("WORLD_SIZE", "1"))
+    here, gpus = _device(), int(os.environ.get("WORLD_SIZE", "1"))
+    name = here or STAND_IN
     gpu, share = GPUS[name], max(1, config.training.batch // (gpus * config.training.accumulate))
     gib, found = HEADROOM * gpu.memory, replace(Estimate.of(config, share), processes=gpus)
     if config.training.checkpointing == "auto":
@@ -48,7 +49,8 @@ def ahead(config: Config, command: str = "run") -> Ahead:
     hours = {stage: each for stage, each in hours.items() if command in {"run", stage} and each}
     total = sum(hours.values())
     stages = ", ".join(f"{stage} {each:.1f} h" for stage, each in hours.items())
-    lines.append(f"{stages or 'nothing is left'}: {total:.1f} h on {gpus} x {name}, reckoned from its data sheet")
+    where = f"{gpus} x {name}, reckoned from its data sheet" + ("" if here else ": no sheet of this device is known")
+    lines.append(f"{stages or 'nothing is left'}: {total:.1f} h on {where}")
     if hours.get("generate", 0) > hours.get("train", 0) > 0:
         times = hours["generate"] / hours["train"]
         lines.append(f"the teacher's images take {times:.1f} times as long as training: --data.num-images is fewer")
@@ -103,9 +105,11 @@ def _repeated(config: Config, command: str) -> list[str]:
 
 def _missing(config: Config, stage: str) -> float:
     """Return the share of a stage that is not done."""
+    from swd_distill.data.cache import MANIFEST
+
     if stage == "train":
         return 0.0 if (config.out / "lora").is_dir() else 1.0
-    if (config.cache / "manifest.json").is_file():
+    if (config.cache / MANIFEST).is_file():
         return 0.0
     if stage == "generate":
         return max(0.0, 1 - _files(config.images) / config.data.num_images)
@@ -116,13 +120,10 @@ def _files(folder: Path) -> int:
     return sum(path.suffix in {".png", ".mp4"} for path in folder.iterdir()) if folder.is_dir() else 0
 
 
-def _device() -> str:
-    """Return the data sheet of the device that torch finds, or that of another where it is not known."""
+def _device() -> str | None:
+    """Return the data sheet of the device that torch finds, if it is known."""
     import torch
 
-    from swd_distill.planning.roofline import GPUS
+    from swd_distill.planning.roofline import sheet_of
 
-    if not torch.cuda.is_available():
-        return STAND_IN
-    plain = torch.cuda.get_device_name().lower().replace(" ", "")
-    return next((name for name in GPUS if name in plain), STAND_IN)
+    return sheet_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None

@@ -61,6 +61,18 @@ GPUS = {
 }
 
 
+_OTHERS = ("pcie", "nvl", "max-q", "laptop")
+"""In the name of a device: a slower card of the same name."""
+
+
+def sheet_of(device: str) -> str | None:
+    """Return the name of a device's data sheet, by the name that torch has for it; None where it is not known."""
+    plain = device.lower().replace(" ", "")
+    if any(other in plain for other in _OTHERS):
+        return None
+    return next((name for name in GPUS if name in plain), None)
+
+
 @dataclass(frozen=True)
 class Ops:
     """Operations alike: how many, in half precision or not, and of each: FLOPs and bytes.
