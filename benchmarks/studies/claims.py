@@ -52,10 +52,10 @@ class Study:
         """Return the preset whose schedule and guidance the references have too."""
         return next(iter(self.students.values()))
 
-    @property
-    def most_data(self) -> Data:
-        """Return the data settings of the student that sees the most samples."""
-        return max((student.data for student in self.students.values()), key=lambda data: data.num_images)
+    def most_data(self, prompts: Path | None) -> Data:
+        """Return the data settings of the student that sees the most samples of these prompts."""
+        alike = [student.data for student in self.students.values() if student.data.prompts == prompts]
+        return max(alike, key=lambda data: data.num_images)
 
 
 def _losses(base: Config, **recipe: Any) -> Config:
@@ -237,8 +237,53 @@ VIDEO_BASES = Study(
     "video-bases", "Video students over a base in fewer bits (in no table)", _over(SHORT_VIDEO), repeats=4
 )
 
+
+def _of(images: int, prompts: int | None = None) -> Config:
+    """Return a student of fewer or more of the teacher's images: a prompt each, or the first prompts over and over."""
+    file = Path("benchmarks/prompts") / f"{prompts}.txt" if prompts else None
+    return replace(SHORT, data=replace(SHORT.data, num_images=images, prompts=file))
+
+
+# What the paper does not vary: of how many prompts and images of the teacher a student learns.
+DATA = Study(
+    "data",
+    "How many images, of how many prompts (in no table)",
+    {
+        "1024 images of 1024 prompts": SHORT,
+        "2000 images of 2000 prompts": _of(2000),
+        "256 images of 256 prompts": _of(256),
+        "64 images of 64 prompts": _of(64),
+        "1024 images of 64 prompts": _of(1024, 64),
+        "1024 images of 8 prompts": _of(1024, 8),
+    },
+    (
+        Claim("Twice the images are better", "2000 images of 2000 prompts", "1024 images of 1024 prompts"),
+        Claim(
+            "A quarter of the images is as good",
+            "256 images of 256 prompts", "1024 images of 1024 prompts", margin=0.02,
+        ),
+        Claim(
+            "A sixteenth of the images is as good",
+            "64 images of 64 prompts", "1024 images of 1024 prompts", margin=0.02,
+        ),
+        Claim(
+            "Of 64 prompts, 16 images of each are better than one", "1024 images of 64 prompts",
+            "64 images of 64 prompts",
+        ),
+        Claim(
+            "Of as many images, 64 prompts are as good as 1024",
+            "1024 images of 64 prompts", "1024 images of 1024 prompts", margin=0.02,
+        ),
+        Claim(
+            "Of as many images, 8 prompts are as good as 64",
+            "1024 images of 8 prompts", "1024 images of 64 prompts", margin=0.02,
+        ),
+    ),
+)  # fmt: skip
+
 STUDIES = {
     "scenes": SCENES,
+    "data": DATA,
     "bases": BASES,
     "video-bases": VIDEO_BASES,
     "balance": BALANCE,

@@ -40,13 +40,13 @@ OVER_FULL = ", judged over the full base"
 def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
     """Train a student unless its run is finished; return its config and the minutes spent on it in all.
 
-    The teacher's samples of a seed are the same for every student over its base: made once, copied, and counted for
-    each.
+    The teacher's samples of a seed are the same for every student of the same prompts over its base: made once, copied,
+    and counted for each.
     """
     config = _config_of(study, name, seed, work)
     training = replace(study.base.training, base=config.training.base)
-    source = replace(study.base, data=study.most_data, training=training, seed=seed)
-    source = replace(source, out=work / f"{source.model}-teacher-{training.base}-{seed}")
+    source = replace(study.base, data=study.most_data(config.data.prompts), training=training, seed=seed)
+    source = replace(source, out=work / f"{source.model}-teacher{_few(config)}-{training.base}-{seed}")
     shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
     if not config.images.is_dir():
         shutil.copytree(source.images, config.images)
@@ -61,10 +61,16 @@ def _config_of(study: Study, name: str, seed: int, work: Path) -> Config:
     return settled(replace(study.students[name], seed=seed, out=work / study.page / f"{slug(name)}-{seed}"))
 
 
+def _few(config: Config) -> str:
+    """Name the prompts of a student, where they are not all of them."""
+    return f"-{config.data.prompts.stem}" if config.data.prompts else ""
+
+
 def _shared_cache(config: Config, work: Path) -> Path:
     """Encode a seed's images once for all schedules of the same sizes."""
     sizes = "-".join(sorted({"x".join(map(str, size)) for size in config.scales.sizes}))
-    name = f"cache-{config.model}-{config.training.base}-{config.data.num_images}-{sizes}-{config.seed}"
+    data = f"{config.data.num_images}{_few(config)}"
+    name = f"cache-{config.model}-{config.training.base}-{data}-{sizes}-{config.seed}"
     return encode(replace(config, data=replace(config.data, images=config.images), out=work / name))
 
 
