@@ -19,7 +19,7 @@ from swd_distill.planning.counts import Counts
 from swd_distill.planning.estimate import Estimate, mmd_alone
 from swd_distill.planning.roofline import GPUS as DATA_SHEETS
 from swd_distill.presets import PRESETS
-from swd_models.loading import quiet
+from swd_models.logs import quiet
 
 GPUS, A100 = 8, DATA_SHEETS["a100"]
 

@@ -21,7 +21,8 @@ from swd_distill.planning.cost import count_forward
 from swd_distill.planning.counts import Counts, Size, key_of
 from swd_distill.planning.pieces import Piece
 from swd_distill.presets import PRESETS
-from swd_models.loading import cond_shapes, empty_denoiser, family_of, quiet
+from swd_models.loading import cond_shapes, empty_denoiser, family_of
+from swd_models.logs import quiet
 
 FOLDER = Path("apps/distill/src/swd_distill/assets/counts")
 

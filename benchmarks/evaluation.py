@@ -23,7 +23,8 @@ from benchmarks.teacher.score import unseen_prompts
 from swd_distill.data.generate import generate
 from swd_distill.presets import PRESETS
 from swd_eval.runs.evaluate import evaluate
-from swd_models.loading import quiet, resolve_model
+from swd_models.loading import resolve_model
+from swd_models.logs import quiet
 from swd_sample import SwDPipeline
 from swd_sample.folder import sample_folder
 

@@ -27,7 +27,7 @@ from swd_distill.presets import PRESETS
 from swd_distill.training.batches import Draw
 from swd_distill.training.trainer import Trainer
 from swd_models import Denoiser, load_denoiser, share_base
-from swd_models.loading import quiet
+from swd_models.logs import quiet
 from swd_schedules import ScaleSchedule, sample_scalewise, upscale
 
 GOAL = 0.05

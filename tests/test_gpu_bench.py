@@ -12,8 +12,7 @@ import pytest
 import torch
 from jaxtyping import config
 
-from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import pack, records, setting, training
+from benchmarks.gpu import __main__ as gpu, pack, records, setting, training
 from benchmarks.gpu.page import page, table
 from benchmarks.gpu.reckon import as_text, beside, estimate, steps_seconds, update_seconds
 from benchmarks.gpu.setting import Setting, here

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from benchmarks.gpu.setting import here
     from benchmarks.gpu.stages import STAGES
-    from swd_models.loading import quiet
+    from swd_models.logs import quiet
 
     wanted = [stage for stage in STAGES if not args.only or stage.name.startswith(tuple(args.only))]
     if not wanted:

@@ -11,8 +11,7 @@ from benchmarks.gpu.reckon import steps_seconds
 from benchmarks.gpu.setting import Rows, Setting
 from benchmarks.latency.models import Model
 from benchmarks.latency.paper import TABLE_4
-from benchmarks.latency.rows import Row
-from benchmarks.latency.rows import rows as rows_of
+from benchmarks.latency.rows import Row, rows as rows_of
 from benchmarks.latency.timing import Span, Stopwatch, count_flops, sample
 from benchmarks.provenance import SEED
 

@@ -20,7 +20,7 @@ from benchmarks.latency.paper import TABLE_4, reckon
 from benchmarks.latency.report import page
 from benchmarks.latency.rows import SCALEWISE, TINY, rows, schedules
 from benchmarks.provenance import provenance, write
-from swd_models.loading import quiet
+from swd_models.logs import quiet
 
 
 def reckoned() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
 from swd_distill.presets import PRESETS
 from swd_distill.train import train
-from swd_models.loading import quiet
+from swd_models.logs import quiet
 
 LONG = PRESETS["tiny-long"]
 HEALTHY = replace(LONG, training=replace(LONG.training, iterations=300, sample_every=100))

@@ -29,7 +29,8 @@ from benchmarks.teacher.sampling import Denoise, euler, guided
 from benchmarks.teacher.scenes import draw, random_scene
 from swd_eval.distances.kid import squared_mmd
 from swd_models import load_denoiser, load_latents, load_text
-from swd_models.loading import quiet, resolve_model
+from swd_models.loading import resolve_model
+from swd_models.logs import quiet
 from swd_sample.media import to_media
 from swd_schedules import FlowMatching, downscale, shifted_grid, upscale
 from swd_schedules.grid import shift_sigma

@@ -29,7 +29,8 @@ from benchmarks.teacher.distances import draw
 from benchmarks.teacher.sampling import Denoise, euler, guided
 from benchmarks.teacher.score import table, unseen_prompts
 from swd_models import load_denoiser, load_latents, load_text
-from swd_models.loading import quiet, resolve_model
+from swd_models.loading import resolve_model
+from swd_models.logs import quiet
 from swd_models.parts import Media
 from swd_sample.media import to_media
 from swd_schedules import downscale, shifted_grid, upscale

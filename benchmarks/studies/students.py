@@ -28,7 +28,8 @@ from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
 from swd_distill.run import run
 from swd_distill.train import settled
-from swd_models.loading import quiet, resolve_model
+from swd_models.loading import resolve_model
+from swd_models.logs import quiet
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid

@@ -8,10 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.teacher import checker as scene_checker
-from benchmarks.teacher import scenes
-from benchmarks.video_teacher import checker as clip_checker
-from benchmarks.video_teacher import clips
+from benchmarks.teacher import checker as scene_checker, scenes
+from benchmarks.video_teacher import checker as clip_checker, clips
 from swd_eval.distances.features import Lite0, load_lite0, prepare_lite0
 from swd_eval.distances.fid import Statistics, frechet_distance
 from swd_eval.distances.kid import squared_mmd

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from benchmarks.teacher.checker import check
 from benchmarks.teacher.scenes import Scene, draw, random_scene
 from swd_models import load_latents
-from swd_models.loading import quiet
+from swd_models.logs import quiet
 from swd_spectral.measure import measure as measure_spectrum
 
 

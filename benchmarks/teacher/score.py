@@ -16,7 +16,8 @@ from tqdm import tqdm
 from benchmarks.teacher import checker as scene_checker
 from benchmarks.teacher.distances import distances
 from benchmarks.video_teacher import checker as clip_checker
-from swd_models.loading import load_teacher, quiet, resolve_model
+from swd_models.loading import load_teacher, resolve_model
+from swd_models.logs import quiet
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_schedules import ScaleSchedule

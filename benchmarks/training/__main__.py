@@ -27,7 +27,7 @@ from swd_distill.presets import PRESETS
 from swd_distill.training.meter import Meter
 from swd_losses import DiscriminatorHead
 from swd_models import Denoiser, Roles, share_base
-from swd_models.loading import quiet
+from swd_models.logs import quiet
 
 NUM_COPIES = len(("teacher", "student", "fake"))
 

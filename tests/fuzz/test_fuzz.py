@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, seed, settings, strategies as st
 from safetensors.numpy import load, save
 
 from swd_data import list_files, own, read_pairs, read_prompts, read_rows, read_samples

@@ -1,8 +1,7 @@
 """Properties of schedules and sizes over their whole range."""
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swd_schedules import ScaleSchedule, downscale, upscale
 

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from swd_distill.data import encode as encode_module
-from swd_distill.data import imagefolder
+from swd_distill.data import encode as encode_module, imagefolder
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.encoder import Encoder

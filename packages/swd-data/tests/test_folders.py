@@ -3,8 +3,7 @@ import random
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swd_data import find_files, list_files, natural, save_image, stem, whole
 from swd_data.folders import IMAGES, inside

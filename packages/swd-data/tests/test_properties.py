@@ -3,8 +3,7 @@ import io
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, reject, settings, strategies as st
 
 from swd_data import output_names, read_pairs, read_prompts, read_rows, read_samples
 

@@ -1,7 +1,6 @@
 from collections import Counter
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swd_eval.study.assignment import LEASE_SECONDS, Assignment, choose, may_answer, num_left
 

@@ -1,8 +1,7 @@
 from collections import Counter
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from swd_eval.study.pairs import Key, draw_items, draw_pairs
 from swd_eval.study.sources import Item

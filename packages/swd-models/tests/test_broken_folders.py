@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from swd_data.errors import is_expected
 from swd_models import load_denoiser, load_latents, load_text
-from swd_models.loading import family_of, load_config, load_teacher, resolve_model
+from swd_models.loading import facts_of, load_config, load_teacher, resolve_model
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ HARM = {
 @pytest.mark.parametrize("harm", HARM)
 def test_a_broken_denoiser_is_one_line(folder, harm, capfd):
     HARM[harm](folder)
-    family_of.cache_clear()
+    facts_of.cache_clear()
     with pytest.raises((ValueError, OSError)) as caught:
         load_denoiser(str(folder))
     assert is_expected(caught.value) or isinstance(caught.value, OSError), repr(caught.value)

@@ -11,7 +11,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from swd_models import load_denoiser, load_latents, load_text, share_base
 from swd_models.adapters import adapter_parameters
 from swd_models.families.flux import pack, unpack
-from swd_models.loading import check_fit, cond_shapes, family_of, load_teacher, resolve_model
+from swd_models.loading import check_fit, cond_shapes, facts_of, family_of, load_teacher, resolve_model
 from swd_models.tiny import SIZES, TINY, tiny_cond
 
 FAMILIES = list(TINY)
@@ -254,7 +254,7 @@ def test_a_compiled_teacher_samples_the_same(family):
 
 def test_what_does_not_fit_is_refused(family):
     model = f"random-{family}"
-    check_fit(model, SIZES[family], family_of(model).blocks(load_denoiser(model).config)[0])
+    check_fit(model, SIZES[family], facts_of(model).blocks(load_denoiser(model).config)[0])
     odd = (3, 7, 9) if family == "wan" else (7, 9)
     with pytest.raises(ValueError, match="expected latent"):
         check_fit(model, [odd])

@@ -6,7 +6,20 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from swd_models import load_denoiser, load_latents, load_text
-from swd_models.loading import EMBEDDED, EMBEDDED_VIDEO, check_fit, family_of, load_teacher, quiet, resolve_model
+from swd_models.families.configs import RANDOM
+from swd_models.families.facts import experts_in
+from swd_models.loading import (
+    EMBEDDED,
+    EMBEDDED_VIDEO,
+    check_fit,
+    experts_of,
+    facts_of,
+    family_of,
+    load_teacher,
+    resolve_model,
+    shipped_prompts,
+)
+from swd_models.logs import quiet
 
 PROMPT = "a big red circle left of a small blue cross, green background"
 
@@ -125,3 +138,16 @@ def test_a_model_that_would_be_distilled_wrongly_is_refused(tmp_path, model, cha
     (tmp_path / "other" / "model_index.json").write_text(json.dumps(index | change))
     with pytest.raises(ValueError, match=line):
         family_of(str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_what_is_known_of_a_random_model_before_it_is_built_is_what_is_built(name):
+    model = f"random-{name}"
+    folder = Path(resolve_model(model))
+    index = json.loads((folder / "model_index.json").read_text())
+    kind, config = RANDOM[name]
+    assert index["_class_name"] == kind
+    assert experts_of(model) == experts_in(index)
+    built = json.loads((folder / facts_of(model).subfolder / "config.json").read_text())
+    assert json.loads(json.dumps(config)).items() <= built.items()
+    assert shipped_prompts(model) == (folder / "prompts.txt").read_text().splitlines()

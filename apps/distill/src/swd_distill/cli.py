@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from swd_data import shell
 from swd_distill.stopped import Stopped
+from swd_models.logs import hush_imports
 from swd_sample.environment import prepare_torch
 from swd_sample.presets import SOURCES
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_usage())
         return
     prepare_torch()
+    hush_imports()
     shell("swd-distill", lambda: _run(args), _explain)
 
 
@@ -87,7 +89,7 @@ def _dispatch(args: list[str]) -> str:
     from swd_distill.checks import check_loras
     from swd_distill.devices import choose_device, in_all
     from swd_distill.planning.ahead import confirm
-    from swd_models.loading import quiet
+    from swd_models.logs import quiet
 
     quiet()
     choose_device(config.device, config.training.dtype)
@@ -116,7 +118,7 @@ def _export(args: list[str]) -> str:
     from swd_distill.export import Export, export
 
     options = tyro.cli(Export, args=args, prog="swd-distill export")
-    from swd_models.loading import quiet
+    from swd_models.logs import quiet
 
     quiet()
     return export(options)
@@ -128,7 +130,7 @@ def _publish(args: list[str]) -> str:
     from swd_distill.publish import Publish, publish
 
     options = tyro.cli(Publish, args=args, prog="swd-distill publish")
-    from swd_models.loading import quiet
+    from swd_models.logs import quiet
 
     quiet()
     return publish(options)

@@ -12,7 +12,8 @@ from swd_data import make_folder, read_object, save_image
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import encode
-from swd_distill.data.generate import generate, prompts_of, teacher_of
+from swd_distill.data.generate import generate, teacher_of
+from swd_distill.data.prompts import prompts_of
 from swd_distill.data.sources import open_source
 from swd_distill.devices import processes
 from swd_distill.train import claimed, comparison_of, settled, train

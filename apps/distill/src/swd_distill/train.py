@@ -33,7 +33,7 @@ from swd_distill.training.trainer import Trainer, share_places
 from swd_losses import DiscriminatorHead, Recipe
 from swd_models import Expert, load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
-from swd_models.experts import NAMES
+from swd_models.families.facts import EXPERTS
 from swd_models.loading import experts_of
 from swd_models.lora.files import FILES, STEPS_KEY, TOKENS_KEY, steps_of
 from swd_models.lora.loading import start_from
@@ -44,7 +44,7 @@ from swd_sample.grid import grid
 from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
 
-WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples", *NAMES)
+WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples", *EXPERTS)
 
 # What runs of earlier versions were made with where their config.json does not say.
 BEFORE: dict[str, Any] = {

@@ -135,10 +135,10 @@ def _steps(lora: Path | str) -> str:
 
 def _files(lora: Path | str) -> list[str]:
     """Return where a LoRA may lie, in diffusers' form: one file, since others say the same."""
-    from swd_models.experts import NAMES
+    from swd_models.families.facts import EXPERTS
     from swd_models.lora.files import FILES
 
-    places = [str(lora), f"{lora}/{NAMES[0]}"]
+    places = [str(lora), f"{lora}/{EXPERTS[0]}"]
     return [f"{place}/{FILES['diffusers']}" for place in places] + [str(lora)]
 
 

@@ -1,17 +1,5 @@
 """Few-step sampling whose resolution grows with every step."""
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
-if TYPE_CHECKING:
-    from swd_sample.pipeline import SwDPipeline
-
-__all__ = ["SwDPipeline"]
-
-
-def __getattr__(name: str) -> object:
-    """Import the pipeline on first use: diffusers takes seconds, `swd-sample --help` should not."""
-    if name == "SwDPipeline":
-        from swd_sample.pipeline import SwDPipeline
-
-        return SwDPipeline
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from swd_data import check_text, output_names, read_prompts, shell
+from swd_models.logs import hush_imports
 from swd_sample import source
 from swd_sample.environment import prepare_torch
 from swd_sample.options import Options
@@ -148,4 +149,5 @@ def main() -> None:
     """Run `swd-sample`; a user's error is one line and exit code 2."""
     options = tyro.cli(Options, prog="swd-sample")
     prepare_torch()
+    hush_imports()
     shell("swd-sample", lambda: sample(options))

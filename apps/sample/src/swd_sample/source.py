@@ -69,7 +69,7 @@ def base(options: Options) -> Literal["bf16", "int8", "fp8", "nf4"]:
 
 def load(options: Options, of: str, adapters: str | None) -> "SwDPipeline":
     """Load a model with a LoRA as the options say."""
-    from swd_models.loading import quiet
+    from swd_models.logs import quiet
     from swd_sample.pipeline import SwDPipeline, planned_for
     from swd_schedules import presets
 

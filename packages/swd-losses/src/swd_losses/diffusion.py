@@ -1,15 +1,12 @@
 """The denoising loss that keeps the fake model on the student's distribution (appendix A)."""
 
-from typing import Literal, TypeAlias
-
 from jaxtyping import Float
 from torch import Tensor
 
+from swd_losses.choices import Weighting
 from swd_losses.precision import full_precision
 
-__all__ = ["Weighting", "denoising_loss"]
-
-Weighting: TypeAlias = Literal["x0", "velocity"]
+__all__ = ["denoising_loss"]
 
 
 def denoising_loss(

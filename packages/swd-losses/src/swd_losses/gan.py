@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swd_losses.choices import HeadPool
 from swd_losses.precision import full_precision
 
-__all__ = ["DiscriminatorHead", "HeadPool", "discriminator_loss", "generator_loss", "gradient_penalty"]
-
-HeadPool: TypeAlias = Literal["tokens", "logits"]
+__all__ = ["DiscriminatorHead", "discriminator_loss", "generator_loss", "gradient_penalty"]
 
 
 class DiscriminatorHead(nn.Module):

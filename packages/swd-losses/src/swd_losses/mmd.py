@@ -3,17 +3,16 @@
 All three are symmetric in `fake` and `real` and give gradients to both: detach `real` for a generator.
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from swd_losses.choices import Pooling
 from swd_losses.precision import full_precision
 
-__all__ = ["Pooling", "huber_mmd", "linear_mmd", "rbf_mmd"]
-
-Pooling: TypeAlias = Literal["image", "batch"]
+__all__ = ["huber_mmd", "linear_mmd", "rbf_mmd"]
 
 
 def linear_mmd(

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swd_losses.diffusion import Weighting, denoising_loss
+from swd_losses.choices import Weighting
+from swd_losses.diffusion import denoising_loss
 from swd_losses.dmd import dmd_loss, guided
 from swd_losses.gan import discriminator_loss, generator_loss, gradient_penalty
 from swd_losses.mmd import linear_mmd

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from swd_losses.choices import HeadPool, Pooling, Weighting
 
-from swd_losses.diffusion import Weighting
-from swd_losses.gan import DiscriminatorHead, HeadPool
-from swd_losses.mmd import Pooling, huber_mmd, linear_mmd, rbf_mmd
+if TYPE_CHECKING:  # a recipe is data: torch comes with its first use
+    import torch
+
+    import swd_losses.gan
 
 __all__ = ["PAPER", "RELEASED", "Recipe"]
 
@@ -46,14 +47,18 @@ class Recipe:
     fake_updates: int = 5  # updates of the fake model for each of the student; not in the paper
     gradient_penalty: float = 0.0  # R1 on the head; in neither
 
-    def kernel(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def kernel(self) -> "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]":
         """Return the kernel of fake and real features that `MMDObjective` takes."""
+        from swd_losses.mmd import huber_mmd, linear_mmd, rbf_mmd
+
         if self.mmd_kernel == "rbf":
             return partial(rbf_mmd, bandwidth=self.rbf_bandwidth, pooling=self.mmd_pooling)
         return partial({"linear": linear_mmd, "huber": huber_mmd}[self.mmd_kernel], pooling=self.mmd_pooling)
 
-    def head(self, channels: int) -> DiscriminatorHead:
+    def head(self, channels: int) -> "swd_losses.gan.DiscriminatorHead":
         """Return a new discriminator for features of this width."""
+        from swd_losses.gan import DiscriminatorHead
+
         return DiscriminatorHead(channels, pool=self.head_pool)
 
 

@@ -2,31 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swd_models.families.facts import Expert
 from swd_models.norms import fuse_norms
 from swd_models.prediction import Prediction
 from swd_schedules import FlowMatching, VariancePreserving
-
-
-@dataclass(frozen=True)
-class Expert:
-    """One denoiser of a model: most have one, without a name, for all noise levels.
-
-    Attributes:
-        name: "high-noise" or "low-noise": of its run, and of its LoRA's folder.
-        subfolder: Where diffusers keeps it in a pipeline; "": where the family has its only one.
-        levels: The noise levels that it knows, from the first to below the second, or to 1.
-    """
-
-    name: str = ""
-    subfolder: str = ""
-    levels: tuple[float, float] = (0.0, 1.0)
 
 
 class Denoiser(nn.Module):

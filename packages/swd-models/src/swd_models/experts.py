@@ -5,27 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from swd_models.denoiser import Denoiser, Expert
+from swd_models.denoiser import Denoiser
 from swd_models.prediction import Prediction
-
-NAMES = ("high-noise", "low-noise")
-
-
-def experts_in(index: Mapping[str, Any]) -> tuple[Expert, ...]:
-    """Return the experts that a pipeline's index names, the noisiest first.
-
-    Raises:
-        ValueError: a boundary between them that is no share.
-    """
-    boundary = index.get("boundary_ratio")
-    if boundary is None:
-        return (Expert(),)
-    if not isinstance(boundary, float) or not 0 < boundary < 1:
-        raise ValueError(f"expected a boundary_ratio above 0 and below 1 in the pipeline's index, got {boundary!r:.40}")
-    return (
-        Expert(NAMES[0], "transformer", (boundary, 1.0)),
-        Expert(NAMES[1], "transformer_2", (0.0, boundary)),
-    )
 
 
 class Experts(Denoiser):

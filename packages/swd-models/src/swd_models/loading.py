@@ -1,8 +1,8 @@
 """Load a family from a diffusers directory or hub id, part by part."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -10,28 +10,22 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
-from swd_data import read_object, reading
+from swd_data import read_object, read_prompts, reading
+from swd_models.families.configs import BOUNDARY, PROMPTS, RANDOM
+from swd_models.families.facts import FACTS, Expert, Facts, check_tokens, experts_in
+from swd_models.logs import without_bars
 
 if TYPE_CHECKING:
     import torch
 
-    from swd_models.denoiser import Denoiser, Expert
+    from swd_models.denoiser import Denoiser
     from swd_models.families.family import Family
     from swd_models.parts import Latents, Teacher, Text
     from swd_models.quantized import Base
 
-EMBEDDED, EMBEDDED_VIDEO, RANDOM = "embedded", "embedded-video", "random-"
+EMBEDDED, EMBEDDED_VIDEO, PREFIX = "embedded", "embedded-video", "random-"
 _ASSETS = {EMBEDDED: "teacher", EMBEDDED_VIDEO: "video_teacher"}
 _BROKEN = (ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, UnpicklingError)
-_FAMILIES = {
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-    "WanPipeline": "wan",
-    "StableDiffusionXLPipeline": "sdxl",
-    "Flux2KleinPipeline": "flux2",
-    "QwenImagePipeline": "qwen",
-    "ZImagePipeline": "zimage",
-}
 
 
 def resolve_model(model: str) -> str:
@@ -42,53 +36,57 @@ def resolve_model(model: str) -> str:
     """
     if model in _ASSETS:
         return str(files("swd_models") / "assets" / _ASSETS[model])
-    if model.startswith(RANDOM):
+    if model.startswith(PREFIX):
         from swd_models.random_pipelines import random_pipeline
 
-        return str(random_pipeline(model.removeprefix(RANDOM)))
+        return str(random_pipeline(model.removeprefix(PREFIX)))
     return model
 
 
-def quiet() -> None:
-    """Silence the loading bars of diffusers and transformers, for command lines that show their own."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+def shipped_prompts(model: str) -> list[str]:
+    """Return the prompts that come with a model; none of most."""
+    if _random(model):
+        return list(PROMPTS)
+    path = Path(resolve_model(model)) / "prompts.txt"
+    return read_prompts(path) if path.is_file() else []
 
 
 @cache
-def family_of(model: str) -> "Family":
-    """Return the family by the pipeline class that `model_index.json` names.
+def facts_of(model: str) -> Facts:
+    """Return what is known of a model's family, by the pipeline class that `model_index.json` names.
 
     Raises:
         ValueError: no such directory or hub id, or a pipeline of no supported family.
     """
     found = _index(model)
     name = str(found.get("_class_name", "no _class_name"))
-    if name not in _FAMILIES:
-        raise ValueError(f"expected a pipeline of {', '.join(_FAMILIES)}, got {name} in {model}")
+    if name not in FACTS:
+        raise ValueError(f"expected a pipeline of {', '.join(FACTS)}, got {name} in {model}")
     if found.get("is_distilled"):
         raise ValueError(f"expected a model that takes guidance, got a distilled one in {model}: take its base model")
-    family: Family = import_module(f"swd_models.families.{_FAMILIES[name]}").FAMILY
+    return FACTS[name]
+
+
+def family_of(model: str) -> "Family":
+    """Return the classes of a model's family, which are imported; raises as `facts_of`."""
+    family: Family = import_module(f"swd_models.families.{facts_of(model).module}").FAMILY
     return family
 
 
-def experts_of(model: str) -> tuple["Expert", ...]:
+def experts_of(model: str) -> tuple[Expert, ...]:
     """Return the denoisers that a model splits its noise levels between, the noisiest first; most have one.
 
     Raises:
         ValueError: no such directory or hub id, or a boundary between them that is none.
     """
-    from swd_models.experts import experts_in
-
     return experts_in(_index(model))
 
 
 @cache
 def _index(model: str) -> Mapping[str, Any]:
     """Return what `model_index.json` says of a pipeline."""
+    if small := _random(model):
+        return {"_class_name": small[0], "boundary_ratio": BOUNDARY if model.endswith("a14b") else None}
     path = resolve_model(model)
     if not Path(path).is_dir():
         return _hub_index(path)
@@ -100,19 +98,25 @@ def _index(model: str) -> Mapping[str, Any]:
 
 def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = None) -> None:
     """Raise ValueError for latent sizes or a block that the model does not have, reading its config alone."""
-    family, config = family_of(model), load_config(model)
+    facts, config = facts_of(model), load_config(model)
     for size in sizes:
-        family.check_size(config, size)
-    blocks = family.blocks(config)
+        facts.check_size(config, size)
+    blocks = facts.blocks(config)
     if block is not None and block not in blocks:
         raise ValueError(f"expected a block in {blocks[0]}..{blocks[-1]} of {model}, got {block}")
 
 
 def load_config(model: str) -> dict[str, Any]:
-    """Load the denoiser's config alone; those of the paper's models ship with this package."""
-    known = _known(model)
+    """Load the denoiser's config alone; those of the presets' models ship with this package."""
+    if small := _random(model):
+        return small[1]
+    if known := _known(model):
+        return cast(dict[str, Any], known["denoiser"])
+    path = Path(resolve_model(model))
+    if path.is_dir():
+        return dict(read_object(path / facts_of(model).subfolder / "config.json", "the config of a denoiser"))
     with _loading(model):
-        return known["denoiser"] if known else family_of(model).load_config(resolve_model(model))
+        return family_of(model).load_config(model)
 
 
 def empty_denoiser(model: str) -> "Denoiser":
@@ -141,7 +145,7 @@ def cond_shapes(model: str, num_tokens: int | None = None) -> dict[str, tuple[in
 def load_denoiser(
     model: str,
     *,
-    expert: "Expert | None" = None,
+    expert: Expert | None = None,
     loras: Sequence[str] = (),
     base: "Base" = "bf16",
     device: "torch.device | str" = "cpu",
@@ -222,9 +226,7 @@ def load_text(model: str, num_tokens: int | None = None, **options: Any) -> "Tex
 def check_text(model: str, num_tokens: int | None) -> None:
     """Raise ValueError for a number of text tokens that the model's family does not take, reading no weights."""
     if num_tokens is not None:
-        from swd_models.parts import check_tokens
-
-        check_tokens(num_tokens, family_of(model).text.tokenizer is not None)
+        check_tokens(num_tokens, facts_of(model).takes_tokens)
 
 
 def load_teacher(
@@ -246,9 +248,16 @@ def load_teacher(
         return family_of(model).load_teacher(resolve_model(model), denoiser, num_tokens, **options)
 
 
-def _loading(model: str) -> AbstractContextManager[None]:
+@contextmanager
+def _loading(model: str) -> Iterator[None]:
     """Turn what the libraries raise for a folder that is no such model into one line; how they do is up to them."""
-    return reading(model, "a model that diffusers loads", *_BROKEN)
+    with reading(model, "a model that diffusers loads", *_BROKEN), without_bars():
+        yield
+
+
+def _random(model: str) -> tuple[str, dict[str, Any]] | None:
+    """Return the pipeline's class and the denoiser's config of a tiny random model, which need not be built."""
+    return RANDOM.get(model.removeprefix(PREFIX)) if model.startswith(PREFIX) else None
 
 
 def _known(model: str) -> dict[str, Any] | None:
@@ -271,5 +280,5 @@ def _hub_index(model: str) -> Mapping[str, Any]:
         raise ValueError(
             f"expected a diffusers directory or a hub id, got {model!r}, which is neither on disk nor reachable: log "
             "in with `hf auth login` if it is gated, or pass a downloaded directory; pipelines known here: "
-            f"{', '.join(_FAMILIES)}"
+            f"{', '.join(FACTS)}"
         ) from error

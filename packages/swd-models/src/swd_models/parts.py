@@ -11,6 +11,7 @@ from PIL.Image import Image, fromarray
 from torch import Tensor, nn
 
 from swd_models.compiling import compile_layers
+from swd_models.families.facts import MAX_TOKENS, check_tokens
 
 Size = tuple[int, ...]
 Media = Image | list[Image]
@@ -84,8 +85,6 @@ def encode_mode(vae: Any, pixels: Tensor) -> Tensor:
 
 
 MASK, TRIM = "prompt_embeds_mask", 32
-MAX_TOKENS = 512
-"""Beyond which diffusers encodes no text."""
 
 
 class Text:
@@ -161,17 +160,6 @@ class Text:
     def device(self) -> torch.device:
         """Return where the text encoders compute."""
         return device_of(self.pipe.text_encoder)
-
-
-def check_tokens(num_tokens: int, any_length: bool) -> None:
-    """Raise ValueError for text of a length that diffusers does not encode, or a model whose texts have one length."""
-    if not any_length:
-        raise ValueError(
-            f"expected no number of text tokens for a model whose encoders have one of their own, got {num_tokens}: "
-            "leave it out"
-        )
-    if not 1 <= num_tokens <= MAX_TOKENS:
-        raise ValueError(f"expected 1 to {MAX_TOKENS} text tokens, got {num_tokens}")
 
 
 def padded(tokens: Sequence[Tensor], length: int) -> dict[str, Tensor]:

@@ -7,13 +7,10 @@ from diffusers import AutoencoderKL
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from swd_models.tiny import TEXT
+from swd_models.families.configs import PROMPTS, TEXT
 
 NUM_TOKENS = 12
 CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"
-PROMPTS = tuple(
-    f"a {size} {color} {thing}" for size in ("big", "small") for color in ("red", "blue") for thing in ("cat", "dog")
-)
 
 
 def random_tokenizer(texts: Iterable[str] = PROMPTS, marks: Iterable[str] = ()) -> PreTrainedTokenizerFast:

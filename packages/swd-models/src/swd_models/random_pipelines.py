@@ -41,8 +41,21 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from swd_models.random_parts import CHAT, PROMPTS, random_clip, random_t5, random_tokenizer, random_vae
-from swd_models.tiny import FLUX, FLUX2, POOLED, QWEN, SD3, SDXL, TEXT, WAN, ZIMAGE
+from swd_models.families.configs import (
+    BOUNDARY,
+    FLUX,
+    FLUX2,
+    POOLED,
+    PROMPTS,
+    QWEN,
+    SD3,
+    SDXL,
+    TEXT,
+    WAN,
+    WAN22,
+    ZIMAGE,
+)
+from swd_models.random_parts import CHAT, random_clip, random_t5, random_tokenizer, random_vae
 
 VERSION = 2  # of the pipelines below: a change makes cached ones anew
 
@@ -111,7 +124,6 @@ _WAN_VAE: dict[str, Any] = {
 }
 
 
-_WAN22: dict[str, Any] = {"in_channels": 12, "out_channels": 12}
 _WAN22_VAE: dict[str, Any] = {
     **_WAN_VAE,
     "decoder_base_dim": 4,
@@ -128,12 +140,12 @@ _WAN22_VAE: dict[str, Any] = {
 
 def _wan22_pipeline() -> DiffusionPipeline:
     """Build one as Wan2.2-TI2V-5B's: an autoencoder of cells of 16 px, a timestep a token."""
-    return _wan_pipeline(WAN | _WAN22, _WAN22_VAE, expand_timesteps=True)
+    return _wan_pipeline(WAN22, _WAN22_VAE, expand_timesteps=True)
 
 
 def _wan22_experts_pipeline() -> DiffusionPipeline:
     """Build one as Wan2.2-T2V-A14B: two denoisers, of high noise and of low."""
-    return _wan_pipeline(transformer_2=WanTransformer3DModel(**WAN), boundary_ratio=0.875)
+    return _wan_pipeline(transformer_2=WanTransformer3DModel(**WAN), boundary_ratio=BOUNDARY)
 
 
 def _wan_pipeline(config: dict[str, Any] = WAN, vae: dict[str, Any] = _WAN_VAE, **options: Any) -> DiffusionPipeline:

@@ -4,8 +4,7 @@ import json
 import re
 from typing import Any
 
-from swd_schedules.resize import UpscaleMode
-from swd_schedules.rules import check_upscaler
+from swd_schedules.rules import UpscaleMode, check_upscaler
 
 Fields = tuple[tuple[float, ...], tuple[tuple[int, ...], ...], UpscaleMode]
 _ENTRY = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?):(\d{1,9}(?:x\d{1,9}){0,2})")

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-UpscaleMode = Literal["bicubic", "bilinear", "nearest", "dct"]
+from swd_schedules.rules import UpscaleMode
+
 DownscaleMode = Literal["area", "dct"]
 
 # torch's own "nearest" reads the top-left corners of cells: at ratios such as 64 -> 80 it shifts the image.

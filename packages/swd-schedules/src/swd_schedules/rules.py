@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 from numbers import Integral
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
-from swd_schedules.resize import UpscaleMode
-
+UpscaleMode = Literal["bicubic", "bilinear", "nearest", "dct"]
 MOST_STAGES, MOST_CELLS, MOST_OF_ALL = 64, 4096, 2**22
 LOWEST_START = 10.0
 """Schedules start near 1000; one that starts below this counts in sigmas."""

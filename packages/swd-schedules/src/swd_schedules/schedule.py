@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from swd_schedules.forms import read_inline, read_json
-from swd_schedules.resize import UpscaleMode
-from swd_schedules.rules import check_sizes, check_timesteps, check_upscaler
+from swd_schedules.rules import UpscaleMode, check_sizes, check_timesteps, check_upscaler
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(options: Analyze | Design | Check) -> str:
+    from swd_models.logs import hush_imports
+
+    hush_imports()
     from swd_spectral.commands import analyze, check, design  # torch: not for --help
 
     if isinstance(options, Analyze):

@@ -7,16 +7,17 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from swd_data import claim, read_prompts, write_text
+from swd_data import claim, write_text
 from swd_distill.config import Config
 from swd_distill.data.ahead import THREADS, behind
 from swd_distill.data.buckets import schedules_of
+from swd_distill.data.prompts import prompts_of
 from swd_distill.data.samples import Size
 from swd_distill.data.sources import fps_of
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, processes
 from swd_models.compiling import compiling
-from swd_models.loading import first_device, load_teacher, resolve_model
+from swd_models.loading import first_device, load_teacher
 from swd_models.parts import Teacher, to_pil
 from swd_models.placing import decode_in_tiles, place_pipeline
 from swd_sample.media import save_media
@@ -109,11 +110,3 @@ def _load(config: Config, num_sizes: int) -> Teacher:
 def _write(pixels: Tensor, path: Path, fps: int | None) -> None:
     (media,) = to_pil(pixels[None])
     save_media(media, path, fps)
-
-
-def prompts_of(config: Config) -> list[str]:
-    """Return the prompts of the config, or those that come with the model."""
-    shipped = Path(resolve_model(config.model)) / "prompts.txt"
-    if config.data.prompts is None and not shipped.is_file():
-        raise ValueError(f"expected --data.prompts FILE, got none, and {config.model} brings no prompts")
-    return read_prompts(config.data.prompts or shipped)

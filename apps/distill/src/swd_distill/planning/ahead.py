@@ -85,7 +85,7 @@ def confirm(config: Config, command: str) -> None:
 
 def _images(config: Config) -> list[str]:
     """Return how many images there will be, and of how many prompts."""
-    from swd_distill.data.generate import prompts_of
+    from swd_distill.data.prompts import prompts_of
 
     if config.data.images is not None:
         return []

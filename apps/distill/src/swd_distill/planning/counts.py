@@ -53,7 +53,7 @@ class Counts:
         `cond` has the shapes of a prompt's embeddings, where they are known.
         """
         from swd_distill.planning.cost import Counted  # which imports diffusers; what ships needs none of it
-        from swd_models.loading import quiet
+        from swd_models.logs import quiet
 
         quiet()
         sizes, counted = sorted(set(sizes or config.scales.sizes), key=math.prod), Counted(config, cond)

@@ -16,7 +16,7 @@ from swd_data import flush, make_folder, save_image, write_text
 from swd_distill.config import Config
 from swd_distill.devices import processes
 from swd_distill.training.network import Metrics
-from swd_models.experts import NAMES
+from swd_models.families.facts import EXPERTS
 from swd_schedules.devices import peak_bytes
 
 TIMES = ("seconds", "wait", "gib")
@@ -98,7 +98,7 @@ def peak_gib(device: torch.device) -> float:
 
 
 def _start(name: str, config: Config, step: int) -> GeneralTracker:
-    run = "/".join(config.out.parts[-2:]) if config.out.name in NAMES else config.out.name
+    run = "/".join(config.out.parts[-2:]) if config.out.name in EXPERTS else config.out.name
     kinds = {
         "tensorboard": lambda: TensorBoardTracker("tensorboard", config.out, purge_step=step),
         "wandb": lambda: WandBTracker("swd", name=run, config=config.to_json(), resume="allow"),

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from swd_models.denoiser import Denoiser, Expert
+from swd_models.denoiser import Denoiser
+from swd_models.families.facts import Config, Expert, Facts
 from swd_models.parts import Latents, Teacher, Text
 from swd_models.quantized import Base, check_quantised, freeze, loading, quantised_layers
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,7 @@ class Family:
     Attributes:
         pipeline, backbone, vae: Classes of diffusers.
         denoiser, latents, text: Ours around backbone, autoencoder and whole pipeline.
-        check_size: Raises ValueError for a latent size that a config does not take.
-        blocks: The blocks of a config whose features can be asked for.
+        facts: What configs tell of it.
         vae_dtype: Of the autoencoder where it must not be the model's.
         options: For the pipeline's `from_pretrained`.
     """
@@ -32,8 +30,7 @@ class Family:
     vae: Any
     latents: Callable[[Any], Latents]
     text: type[Text]
-    check_size: Callable[[Config, Sequence[int]], None]
-    blocks: Callable[[Config], range]
+    facts: Facts
     vae_dtype: torch.dtype | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,7 +1,6 @@
 """FLUX.1: denoiser, latents, text, and the teacher's own sampler."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
@@ -9,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
+from swd_models.families.facts import FLUX, PATCH
 from swd_models.families.family import Family
 from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
-
-PATCH = 2
 
 
 class FluxDenoiser(Denoiser):
@@ -35,7 +33,7 @@ class FluxDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            blocks=blocks(config),
+            blocks=FLUX.blocks(config),
             num_channels=config.in_channels // PATCH**2,
             num_features=backbone.inner_dim,
         )
@@ -65,7 +63,7 @@ class FluxDenoiser(Denoiser):
         stop: bool = False,
     ) -> Prediction:
         """Pack 2x2 cells into tokens, then run the transformer as diffusers does, block by block."""
-        check_size(self.config, x_t.shape[-2:])
+        FLUX.check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.x_embedder.weight.dtype
         image = model.x_embedder(pack(x_t).to(dtype))
@@ -124,20 +122,6 @@ class FluxText(Text):
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
-    """Raise ValueError for a latent size that packing cannot divide."""
-    if len(size) != 2 or any(side % PATCH for side in size):
-        raise ValueError(
-            f"expected latent height and width divisible by {PATCH}, got {'x'.join(map(str, size))}; change the sizes "
-            "of the schedule"
-        )
-
-
-def blocks(config: Mapping[str, Any]) -> range:
-    """Return the blocks whose features can be asked for."""
-    return range(int(config["num_layers"]) + int(config["num_single_layers"]))
-
-
 FAMILY = Family(
     pipeline=FluxPipeline,
     backbone=FluxTransformer2DModel,
@@ -145,6 +129,5 @@ FAMILY = Family(
     vae=AutoencoderKL,
     latents=ImageLatents,
     text=FluxText,
-    check_size=check_size,
-    blocks=blocks,
+    facts=FLUX,
 )

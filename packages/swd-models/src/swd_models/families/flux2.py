@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from swd_models.denoiser import Denoiser, check_block
+from swd_models.families.facts import FLUX2, PATCH
 from swd_models.families.family import Family
-from swd_models.families.flux import PATCH, check_size
 from swd_models.parts import Size, Text, device_of, encode_mode
 from swd_models.prediction import Prediction
 
@@ -34,7 +34,7 @@ class Flux2Denoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            blocks=blocks(config),
+            blocks=FLUX2.blocks(config),
             num_channels=config.in_channels // PATCH**2,
             num_features=backbone.inner_dim,
         )
@@ -59,7 +59,7 @@ class Flux2Denoiser(Denoiser):
         stop: bool = False,
     ) -> Prediction:
         """Run the transformer as diffusers does, block by block; single blocks hold text and image in one sequence."""
-        check_size(self.config, x_t.shape[-2:])
+        FLUX2.check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.x_embedder.weight.dtype
         tokens = pixel_unshuffle(x_t, PATCH)
@@ -142,11 +142,6 @@ class Flux2Text(Text):
         return {"prompt_embeds": embeds}
 
 
-def blocks(config: Mapping[str, Any]) -> range:
-    """Return the blocks whose features can be asked for."""
-    return range(int(config["num_layers"]) + int(config["num_single_layers"]))
-
-
 FAMILY = Family(
     pipeline=Flux2KleinPipeline,
     backbone=Flux2Transformer2DModel,
@@ -154,6 +149,5 @@ FAMILY = Family(
     vae=AutoencoderKLFlux2,
     latents=Flux2Latents,
     text=Flux2Text,
-    check_size=check_size,
-    blocks=blocks,
+    facts=FLUX2,
 )

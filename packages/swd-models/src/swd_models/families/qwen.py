@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
+from swd_models.families.facts import PATCH, QWEN
 from swd_models.families.family import Family
-from swd_models.families.flux import PATCH, check_size, pack, unpack
+from swd_models.families.flux import pack, unpack
 from swd_models.families.positions import rotations
-from swd_models.families.wan import VideoLatents, blocks
+from swd_models.families.wan import VideoLatents
 from swd_models.parts import MASK, Size, Text, padded
 from swd_models.prediction import Prediction
 
@@ -32,7 +33,7 @@ class QwenDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            blocks=blocks(config),
+            blocks=QWEN.blocks(config),
             num_channels=config.in_channels // PATCH**2,
             num_features=backbone.inner_dim,
         )
@@ -65,7 +66,7 @@ class QwenDenoiser(Denoiser):
         stop: bool = False,
     ) -> Prediction:
         """Pack 2x2 cells into tokens, then run the transformer as diffusers does, block by block."""
-        check_size(self.config, x_t.shape[-2:])
+        QWEN.check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.img_in.weight.dtype
         image = model.img_in(pack(x_t).to(dtype))
@@ -151,6 +152,5 @@ FAMILY = Family(
     vae=AutoencoderKLQwenImage,
     latents=QwenLatents,
     text=QwenText,
-    check_size=check_size,
-    blocks=blocks,
+    facts=QWEN,
 )

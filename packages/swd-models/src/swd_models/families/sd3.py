@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
+from swd_models.families.facts import SD3
 from swd_models.families.family import Family
 from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
@@ -30,7 +31,7 @@ class SD3Denoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            blocks=blocks(config),
+            blocks=SD3.blocks(config),
             num_channels=config.in_channels,
             num_features=backbone.inner_dim,
         )
@@ -59,7 +60,7 @@ class SD3Denoiser(Denoiser):
         stop: bool = False,
     ) -> Prediction:
         """Run the transformer as diffusers does, block by block, so that a sub-forward is a plain return."""
-        check_size(self.config, x_t.shape[-2:])
+        SD3.check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.pos_embed.proj.weight.dtype
         image = model.pos_embed(x_t.to(dtype)).contiguous()
@@ -80,16 +81,6 @@ class SD3Denoiser(Denoiser):
         height, width = x_t.shape[-2] // p, x_t.shape[-1] // p
         patches = tokens.reshape(len(tokens), height, width, p, p, -1)
         return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(tokens), -1, height * p, width * p)
-
-
-def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
-    """Raise ValueError for a latent size that patches would silently truncate or positions do not reach."""
-    patch, reach = config["patch_size"], config["pos_embed_max_size"]
-    if len(size) != 2 or any(side % patch or side // patch > reach for side in size):
-        raise ValueError(
-            f"expected latent height and width divisible by {patch} and at most {patch * reach}, got "
-            f"{'x'.join(map(str, size))}; change the sizes of the schedule"
-        )
 
 
 class SD3Text(Text):
@@ -122,11 +113,6 @@ class SD3Text(Text):
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-def blocks(config: Mapping[str, Any]) -> range:
-    """Return the blocks whose features can be asked for."""
-    return range(int(config["num_layers"]))
-
-
 FAMILY = Family(
     pipeline=StableDiffusion3Pipeline,
     backbone=SD3Transformer2DModel,
@@ -134,6 +120,5 @@ FAMILY = Family(
     vae=AutoencoderKL,
     latents=ImageLatents,
     text=SD3Text,
-    check_size=check_size,
-    blocks=blocks,
+    facts=SD3,
 )

@@ -1,7 +1,6 @@
 """Stable Diffusion XL: denoiser, latents, text, and the teacher's own sampler."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
@@ -9,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block, recomputed, soundly
+from swd_models.families.facts import SDXL
 from swd_models.families.family import Family
 from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
@@ -26,7 +26,7 @@ class SDXLDenoiser(Denoiser):
     """
 
     family = "sdxl"
-    subfolder = "unet"
+    subfolder = SDXL.subfolder
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
     process = VariancePreserving()
 
@@ -36,7 +36,7 @@ class SDXLDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            blocks=blocks(config),
+            blocks=SDXL.blocks(config),
             num_channels=config.in_channels,
             num_features=config.block_out_channels[-1],
         )
@@ -75,7 +75,7 @@ class SDXLDenoiser(Denoiser):
         stop: bool = False,
     ) -> Prediction:
         """Run the U-Net as diffusers does; its middle's output, (B, C, h, w), becomes tokens (B, hw, C)."""
-        check_size(self.config, x_t.shape[-2:])
+        SDXL.check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.conv_in.weight.dtype
         text = cond["prompt_embeds"].to(dtype)
@@ -133,22 +133,6 @@ class SDXLText(Text):
         return {name: torch.zeros_like(value) for name, value in empty.items()}
 
 
-def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
-    """Raise ValueError for a latent size that the U-Net cannot halve as often as it wants to."""
-    divisor = 2 ** (len(config["block_out_channels"]) - 1)
-    if len(size) != 2 or any(side % divisor for side in size):
-        raise ValueError(
-            f"expected latent height and width divisible by {divisor}, got {'x'.join(map(str, size))}; change the "
-            "sizes of the schedule"
-        )
-
-
-def blocks(config: Mapping[str, Any]) -> range:
-    """Return the block whose features can be asked for: the middle, counted as a stage."""
-    middle = len(config["down_block_types"])
-    return range(middle, middle + 1)
-
-
 FAMILY = Family(
     pipeline=StableDiffusionXLPipeline,
     backbone=UNet2DConditionModel,
@@ -156,7 +140,6 @@ FAMILY = Family(
     vae=AutoencoderKL,
     latents=ImageLatents,
     text=SDXLText,
-    check_size=check_size,
-    blocks=blocks,
+    facts=SDXL,
     options={"add_watermarker": False},
 )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
+from swd_models.families.facts import WAN
 from swd_models.families.family import Family
 from swd_models.parts import Size, Text, device_of, encode_mode
 from swd_models.prediction import Prediction
@@ -33,7 +34,7 @@ class WanDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            blocks=blocks(config),
+            blocks=WAN.blocks(config),
             num_channels=config.in_channels,
             num_features=config.num_attention_heads * config.attention_head_dim,
         )
@@ -63,7 +64,7 @@ class WanDenoiser(Denoiser):
         stop: bool = False,
     ) -> Prediction:
         """Run the transformer as diffusers does, block by block, so that a sub-forward is a plain return."""
-        check_size(self.config, x_t.shape[2:])
+        WAN.check_size(self.config, x_t.shape[2:])
         check_block(block, self.blocks)
         model, dtype = self.backbone, self.backbone.patch_embedding.weight.dtype
         positions = model.rope(x_t)
@@ -148,22 +149,6 @@ class WanText(Text):
         return {"prompt_embeds": embeds}
 
 
-def check_size(config: Mapping[str, Any], size: Sequence[int]) -> None:
-    """Raise ValueError for a latent size that patches would silently truncate or positions do not reach."""
-    patch, reach = config["patch_size"], config["rope_max_seq_len"]
-    fits = len(size) == 3 and all(side % p == 0 and side // p <= reach for side, p in zip(size, patch, strict=True))
-    if not fits:
-        raise ValueError(
-            f"expected latent frames, height and width divisible by {'x'.join(map(str, patch))} and at most {reach} "
-            f"patches, got {'x'.join(map(str, size))}; change the sizes of the schedule"
-        )
-
-
-def blocks(config: Mapping[str, Any]) -> range:
-    """Return the blocks whose features can be asked for."""
-    return range(int(config["num_layers"]))
-
-
 FAMILY = Family(
     pipeline=WanPipeline,
     backbone=WanTransformer3DModel,
@@ -171,7 +156,6 @@ FAMILY = Family(
     vae=AutoencoderKLWan,
     latents=VideoLatents,
     text=WanText,
-    check_size=check_size,
-    blocks=blocks,
+    facts=WAN,
     vae_dtype=torch.float32,  # as diffusers recommends
 )

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from swd_models.denoiser import Denoiser, check_block
+from swd_models.families.facts import PATCH, ZIMAGE
 from swd_models.families.family import Family
-from swd_models.families.flux import PATCH, check_size
 from swd_models.families.positions import rotations
 from swd_models.parts import MASK, ImageLatents, Text, padded
 from swd_models.prediction import Prediction
@@ -40,7 +40,7 @@ class ZImageDenoiser(Denoiser):
         config = backbone.config
         super().__init__(
             backbone,
-            blocks=blocks(config),
+            blocks=ZIMAGE.blocks(config),
             num_channels=config.in_channels,
             num_features=config.dim,
         )
@@ -69,7 +69,7 @@ class ZImageDenoiser(Denoiser):
         stop: bool = False,
     ) -> Prediction:
         """Run the transformer as diffusers does, block by block: image and text alone, then as one sequence."""
-        check_size(self.config, x_t.shape[-2:])
+        ZIMAGE.check_size(self.config, x_t.shape[-2:])
         check_block(block, self.blocks)
         model, key, last = self.backbone, f"{PATCH}-1", self.last_block(block, stop)
         embed = model.all_x_embedder[key]
@@ -157,12 +157,6 @@ class ZImageText(Text):
         return padded(embeds, self.options["max_sequence_length"])
 
 
-def blocks(config: Mapping[str, Any]) -> range:
-    """Return the blocks whose features can be asked for: those that have image and text."""
-    refining = 2 * int(config["n_refiner_layers"])
-    return range(refining, refining + int(config["n_layers"]))
-
-
 FAMILY = Family(
     pipeline=ZImagePipeline,
     backbone=ZImageTransformer2DModel,
@@ -170,6 +164,5 @@ FAMILY = Family(
     vae=AutoencoderKL,
     latents=ImageLatents,
     text=ZImageText,
-    check_size=check_size,
-    blocks=blocks,
+    facts=ZIMAGE,
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from swd_data import is_hub_id, make_folder, reading, whole, write_json
 from swd_models.denoiser import Denoiser
-from swd_models.experts import NAMES
+from swd_models.families.facts import EXPERTS
 from swd_models.lora.fused import Factors, join
 from swd_models.lora.hub import download
 from swd_models.lora.names import MAGNITUDE, PEFT_PREFIX, shown
@@ -156,7 +156,7 @@ def lora_of(path: Path | str, expert: str) -> str:
     if is_hub_id(path, ".safetensors") and str(path).count("/") == 1:
         return f"{path}/{expert}/{FILES['diffusers']}"
     if not (Path(path) / expert).is_dir():
-        raise ValueError(f"expected a folder with {' and '.join(NAMES)}, a LoRA in each, got {path}")
+        raise ValueError(f"expected a folder with {' and '.join(EXPERTS)}, a LoRA in each, got {path}")
     return str(Path(path) / expert)
 
 
