@@ -20,14 +20,19 @@ BALANCING = ("balance", "gan_rise", "gan_sample")
 def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
     """Return the record in a file if it is of the same thing, else make it and write it.
 
-    What another study has measured is copied, with its sheet: no two train the same student.
+    What another study has measured on such a machine is copied, with its sheet: no two train the same student. A GPU's
+    students, over a base in bf16, are not a CPU's.
     """
     of = json.loads(json.dumps(of, default=str))
     others = sorted(path.parents[1].glob("*/*.json")) if "config" in of else []
     for there in (path, *others):
         if there.is_file():
             record: Record = json.loads(there.read_text())
-            alike = there == path or (record.get("of", {}).keys() == of.keys() and record["scores"].keys() >= LATEST)
+            alike = there == path or (
+                record.get("of", {}).keys() == of.keys()
+                and record["scores"].keys() >= LATEST
+                and record["machine"] == machine()
+            )
             if alike and _covers(_as_noted_now(of), _as_noted_now(record["of"])):
                 _take(there, path)
                 return record

@@ -21,24 +21,42 @@ def prompts(tmp_path):
 @pytest.fixture
 def flux(prompts, tmp_path):
     preset = PRESETS["flux"]
-    return replace(preset, data=replace(preset.data, prompts=prompts), out=tmp_path / "run")
+    data = replace(preset.data, prompts=prompts, images_per_prompt=0)
+    return replace(preset, data=data, out=tmp_path / "run")
 
 
 def test_a_run_of_days_says_what_it_would_do_and_stops_for_a_yes(prompts, tmp_path, refused, capsys):
     argv = ["run", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run")]
     error = refused(argv, late=True)
-    assert re.search(r"expected --yes for work of 1\d\.\d days, got none: nothing was begun", error)
+    assert re.search(r"expected --yes for work of \d\.\d days, got none: nothing was begun", error)
     assert not (tmp_path / "run").exists()
 
 
 def test_the_lines_say_where_the_time_goes(flux):
     found = ahead(flux)
     text = "\n".join(found.lines)
-    assert "200,000 images of 20 prompt(s), 10,000 of each: --data.num-images 1000 is 50 of each" in text
+    assert "72,000 images of 20 prompt(s), 3,600 of each, which teach little that is new: --data.images-per-" in text
     assert "the teacher's images take" in text
     assert "the full loss takes" in text
     assert "GiB of cache" in text
     assert found.hours > 24
+
+
+def test_few_prompts_make_few_images_unless_more_are_asked_for(prompts, tmp_path, cli):
+    argv = ["generate", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run"), "--dry-run"]
+    printed = cli(*argv)
+    assert printed.startswith("1,000 images of 20 prompt(s), 50 of each: more by --data.images-per-prompt")
+    assert '"num_images": 1000' in printed
+    assert cli(*argv, "--data.images-per-prompt", "3").startswith("60 images of 20 prompt(s), 3 of each")
+    assert cli(*argv, "--data.images-per-prompt", "0").startswith("72,000 images of 20 prompt(s), 3,600 of each")
+    assert cli(*argv, "--data.num-images", "30").startswith("30 images of 20 prompt(s)\n")
+
+
+def test_presets_have_as_many_images_as_their_students_see():
+    for preset in PRESETS.values():
+        if preset.name.startswith("tiny"):
+            continue
+        assert preset.data.num_images == preset.training.iterations * preset.training.batch
 
 
 def test_the_hours_are_those_of_the_plan(flux, cli):
@@ -107,6 +125,12 @@ def test_a_tiny_run_is_not_asked_about(capsys):
     module.confirm(PRESETS["tiny"], "run")
     assert capsys.readouterr().err == ""
     assert ahead(PRESETS["tiny"]).lines == ["1,024 images of 2,000 prompt(s)"]
+
+
+def test_a_toy_is_called_that(capsys):
+    module.confirm(PRESETS["tiny-flux"], "train")
+    assert "random-flux is tiny and random" in capsys.readouterr().err
+    assert "random-flux is tiny and random" in ahead(PRESETS["tiny-flux"]).lines[0]
 
 
 def test_few_prompts_are_said_of_every_model(prompts, capsys):

@@ -13,7 +13,7 @@ from swd_schedules.presets import TINY_4
 def test_a_run_ends_with_one_line_of_where_things_are(finished_run):
     folder, printed = finished_run
     assert printed.count("\n") == 1
-    assert printed.startswith(f"done: see {folder}/samples/comparison.png, the LoRA is in {folder}/lora; try: ")
+    assert printed.startswith(f"done: see {folder}/samples/comparison.png\nLoRA: {folder}/lora\ntry: ")
 
 
 def test_a_run_folder_holds_what_the_design_says(finished):

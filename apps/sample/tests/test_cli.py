@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from swd_data import read_frames
+from swd_data.layout import samples_of
 from swd_models import load_denoiser, save_lora, share_base
 from swd_models.loading import resolve_model
 from swd_models.lora.files import FILES, SCHEDULE_KEY
@@ -377,5 +378,40 @@ def test_a_prompt_may_have_several_samples_and_an_undistilled_model_guidance(run
 def test_a_file_of_prompts_takes_no_flags_of_single_ones(run, refused, tmp_path):
     (tmp_path / "p.txt").write_text("a cat\n")
     given = ["--prompts-file", tmp_path / "p.txt", "--out", tmp_path / "o"]
-    assert "expected --prompts-file without" in refused(run, *given, "--stages")
+    assert "without --stages, --num-images-per-prompt" in refused(run, *given, "--stages")
     assert "at least 1, got 0" in refused(run, CIRCLE, "--num-images-per-prompt", "0")
+
+
+def test_one_flag_lets_a_run_draw_what_judges_it(cli, copied, monkeypatch):
+    from swd_models import loading
+
+    monkeypatch.setattr(loading, "shipped_prompts", lambda model, unseen: [CIRCLE, CROSS] if unseen else [])
+    printed = cli(copied, "--unseen")
+    assert f"{copied / 'student'}: 2 image(s), 2 of them new" in printed
+    assert f"next: swd-eval images {copied} --ref {copied}" in printed
+    assert samples_of(copied) == copied / "student"
+    assert [json.loads(line)["text"] for line in (copied / "student" / "metadata.jsonl").open()] == [CIRCLE, CROSS]
+
+
+def test_a_model_without_unseen_prompts_is_judged_by_the_runs_own(cli, copied, refused, monkeypatch):
+    from swd_models import loading
+
+    monkeypatch.setattr(loading, "shipped_prompts", lambda model, unseen: [])
+    assert "expected prompts for --unseen, got none" in refused(copied, "--unseen")
+    (copied / "images").mkdir()
+    rows = [json.dumps({"file_name": f"{i}.png", "text": CIRCLE}) for i in range(3)]
+    (copied / "images" / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    assert "1 image(s), 1 of them new" in cli(copied, "--unseen")
+
+
+def test_unseen_has_prompts_of_its_own(refused, run):
+    assert "expected --unseen without prompts" in refused(run, CIRCLE, "--unseen")
+
+
+def test_a_part_of_a_run_is_called_that(refused, run):
+    assert f"got '{run / 'lora'}', which is in the run {run.resolve()}: give that" in refused(run / "lora", CIRCLE)
+
+
+def test_a_picture_takes_no_others_place(cli, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [cli(run, CIRCLE).partition(":")[0] for _ in range(2)] == ["sample.png", "sample-1.png"]

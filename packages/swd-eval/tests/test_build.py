@@ -69,3 +69,14 @@ def test_a_prompt_cannot_leave_the_data_of_the_page(make_study):
     assert {pair["prompt"] for pair in data["pairs"]} == set(evil)
     assert page.count("</script>") == 2
     assert "alert(1)</script>" not in page
+
+
+def test_of_runs_their_students_are_compared(tmp_path, write_run):
+    for name, seed in {"first": 0, "second": 1}.items():
+        write_run(tmp_path / name / "student", ["x"], ["a cat"], seed=seed)
+        write_run(tmp_path / name / "images", ["0", "1"], ["a dog", "a cow"], seed=seed)
+        (tmp_path / name / "config.json").write_text('{"model": "embedded", "recipe": {}}')
+    build_study([tmp_path / "first", tmp_path / "second"], tmp_path / "study")
+    key = Key.read(tmp_path / "study")
+    assert key.runs == ("first", "second")
+    assert [pair.item for pair in key.pairs] == ["x"]

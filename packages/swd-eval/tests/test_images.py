@@ -165,7 +165,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(folders, capsys):
     given = ("--weights", folders / "weights")
     cases = [
         ((folders / "none",), "expected images in"),
-        ((fake, "--metrics", "fid"), "expected --metrics among pickscore"),
+        ((fake, "--metrics", "fid"), "expected --metrics of images, got fid: perhaps"),
         ((fake, "--metrics", "fd-lite0"), "expected --ref with fd-lite0"),
         ((fake, "--metrics", "pickscore"), "expected a prompt for each image"),
         ((fake, "--metrics", "diagnostics", "--prompts", folders / "two.txt"), "expected 4 images .* got 6"),
@@ -234,3 +234,33 @@ def test_batches_of_another_size_are_done_again(folders):
     with pytest.raises(OSError, match="no space"):
         collect(measure, samples, folders / "out", batch=4)
     assert collect(measure, samples, folders / "out", batch=3).tolist() == [[3.0]] * 6
+
+
+def test_of_a_run_the_student_is_measured_against_its_teacher(folders, capsys):
+    (folders / "run").mkdir()
+    (folders / "run" / "config.json").write_text('{"model": "embedded", "recipe": {}}')
+    (folders / "real").rename(folders / "run" / "images")
+    argv = [folders / "run", "--ref", folders / "run", "--out", folders / "out"]
+    assert "--unseen` lets its student draw" in fails(capsys, *argv)
+    (folders / "fake").rename(folders / "run" / "student")
+    run(*argv)
+    assert results(folders / "out")["images"] == str((folders / "run" / "student").resolve())
+    kid = next(each for each in results(folders / "out")["numbers"] if each["metric"] == "kid-lite0")
+    assert kid["notes"]["reference"]["path"] == str((folders / "run" / "images").resolve())
+
+
+def test_a_metric_that_is_none_is_told_those_like_it(folders, capsys):
+    argv = [folders / "fake", "--ref", folders / "real", "--out", folders / "out", "--metrics"]
+    assert "got fid: perhaps fid-" in fails(capsys, *argv, "fid")
+    assert "got xyz: there are pickscore, " in fails(capsys, *argv, "xyz")
+
+
+def test_long_work_has_a_bar_in_a_terminal_alone(folders, capsys, monkeypatch):
+    argv = [folders / "fake", "--ref", folders / "real", "--out", folders / "out", "--metrics", "fd-lite0"]
+    run(*argv)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    run(*argv[:-3], folders / "again", *argv[-2:])
+    said = capsys.readouterr().err
+    assert "lite0" in said
+    assert "interval" in said

@@ -73,7 +73,7 @@ def test_results_of_videos_serve_as_a_reference_and_are_compared(folders, capsys
     capsys.readouterr()
     main(["report", str(folders / "real-out"), str(folders / "fake-out")])
     text = capsys.readouterr().out
-    assert text.startswith(f"A: {folders / 'real'} (3 videos); B: {folders / 'fake'} (3 videos)")
+    assert text.startswith(f"A: {folders / 'real'} (3 videos)\nB: {folders / 'fake'} (3 videos)")
     assert "| motion | 0 | 0.2 | +0.2 |" in text
 
 

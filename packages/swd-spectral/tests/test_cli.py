@@ -52,6 +52,29 @@ def test_design_keeps_to_the_sizes_that_it_is_given(latents, tmp_path):
     assert ["x".join(map(str, size)) for size in lowest.sizes] == sizes
 
 
+def test_what_is_made_of_two_sources_lies_in_two_folders(latents, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["analyze", "latents.safetensors"])
+    main(["design", "runs/spectrum/latents/spectrum.json", "--steps", "2"])
+    main(["design", "flux", "--full", "32x32", "--steps", "2"])
+    assert (tmp_path / "runs/spectrum/latents/spectrum.json").is_file()
+    for name, full in {"latents": [9, 16, 16], "flux": [32, 32]}.items():
+        found = json.loads((tmp_path / "runs/design" / name / "smallest-sizes.json").read_text())
+        assert found["sizes"][-1] == full
+
+
+def test_a_run_means_its_cache(latents, tmp_path, monkeypatch, capsys):
+    cache = tmp_path / "run" / "cache"
+    (cache / "latents").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text('{"model": "embedded", "recipe": {}}')
+    (cache / "manifest.json").write_text("{}")
+    (tmp_path / "latents.safetensors").rename(cache / "latents" / "shard-00000.safetensors")
+    (tmp_path / "run" / "images").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "run" / "images" / "0.png")
+    main(["analyze", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    assert "4 latents of 9x16x16" in capsys.readouterr().out
+
+
 def test_a_published_law_will_do(tmp_path, capsys):
     main(["design", "flux", "--full", "128x128", "--family", "flux", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "smallest-sizes.json").read_text())["sizes"][-1] == [128, 128]

@@ -158,9 +158,12 @@ def _parse(command: str, args: list[str]) -> "Config":
         )
     config = tyro.cli(type(default), default=default, args=args if asks else args[1:], prog=prog)
     from swd_distill.checks import check, check_model
+    from swd_distill.data.prompts import has_prompts, limited
     from swd_distill.planning.counts import Counts
 
     check(config)
+    if config.data.images is None and (command in {"run", "generate"} or has_prompts(config)):
+        config = limited(config)
     if command != "plan" or Counts.shipped(config) is None:  # else the model's classes need not be imported
         check_model(config)
     return config

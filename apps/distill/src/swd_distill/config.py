@@ -29,6 +29,8 @@ class Data:
     """Read what `datasets` loads as it comes, up to --data.num-images, instead of downloading all of it first."""
     num_images: int = 100_000
     """Images to generate, prompt after prompt."""
+    images_per_prompt: int = 50
+    """Images of a prompt at most: of few prompts come fewer than --data.num-images. 0: as many as that says."""
     teacher_steps: int = 40
     """The teacher's sampling steps."""
     teacher_guidance: float = 4.5
@@ -210,10 +212,14 @@ class Config:
         for name in ("lr", "clip"):
             if getattr(self.training, name) == 0:
                 raise ValueError(f"expected --training.{name} above 0, got 0: nothing would be learnt")
-        if self.training.warmup < 0:
-            raise ValueError(f"expected --training.warmup of at least 0, got {self.training.warmup}")
-        if self.recipe.fake_updates < 0:
-            raise ValueError(f"expected --recipe.fake-updates of at least 0, got {self.recipe.fake_updates}")
+        counts = {
+            "training.warmup": self.training.warmup,
+            "recipe.fake-updates": self.recipe.fake_updates,
+            "data.images-per-prompt": self.data.images_per_prompt,
+        }
+        for flag, count in counts.items():
+            if count < 0:
+                raise ValueError(f"expected --{flag} of at least 0, got {count}")
         if self.data.max_bad >= 1:
             raise ValueError(f"expected --data.max-bad below 1, a share, got {self.data.max_bad:g}")
         if not 0 <= self.seed < 2**63:

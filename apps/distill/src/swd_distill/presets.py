@@ -60,30 +60,32 @@ _TRIAL = _preset(
 
 # Appendix A: "3-4K iterations", the lower end. Batches are global, as the paper gives them.
 _PAPER_TRAINING = Training(iterations=3000, batch=24, rank=64)
+# The paper says not how many images it had. As many as the student sees: iterations x batch.
+_IMAGES, _MORE_IMAGES = 72_000, 192_000
 
 _SD35_MEDIUM = _preset(
     "sd35-medium",
     recipe=PAPER,
-    data=Data(num_images=200_000, teacher_steps=40, teacher_guidance=4.5),
+    data=Data(num_images=_MORE_IMAGES, teacher_steps=40, teacher_guidance=4.5),
     training=replace(_PAPER_TRAINING, batch=64, block=11),
 )
 _SD35_LARGE = _preset(
     "sd35-large",
     recipe=PAPER,
-    data=Data(num_images=200_000, teacher_steps=28, teacher_guidance=4.5),
+    data=Data(num_images=_IMAGES, teacher_steps=28, teacher_guidance=4.5),
     training=replace(_PAPER_TRAINING, block=20),
 )
 _FLUX = _preset(
     "flux",
     recipe=PAPER,
-    data=Data(num_images=200_000, teacher_steps=30, teacher_guidance=5.0),
+    data=Data(num_images=_IMAGES, teacher_steps=30, teacher_guidance=5.0),
     training=replace(_PAPER_TRAINING, rank=128, block=15),
 )
 _WAN = _preset(
     "wan",
     recipe=PAPER,
     # The paper says "standard configuration": that of diffusers' WanPipeline.
-    data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=5.0, batch=1),
+    data=Data(num_images=_IMAGES, teacher_steps=50, teacher_guidance=5.0, batch=1),
     training=replace(_PAPER_TRAINING, rank=128, block=15),
 )
 _SDXL = _preset(
@@ -91,7 +93,7 @@ _SDXL = _preset(
     # The authors' SDXL adapters were trained with MMD alone. The rest of its settings is published nowhere: those of
     # SD3.5 Medium, and the middle of the U-Net.
     recipe=replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
-    data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=5.0),
+    data=Data(num_images=_MORE_IMAGES, teacher_steps=50, teacher_guidance=5.0),
     training=replace(_PAPER_TRAINING, batch=64, block=3),
 )
 
@@ -102,32 +104,32 @@ _SDXL = _preset(
 _QWEN = _preset(
     "qwen-image",
     recipe=replace(PAPER, guidance=4.0),
-    data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=4.0),
+    data=Data(num_images=_IMAGES, teacher_steps=50, teacher_guidance=4.0),
     training=replace(_PAPER_TRAINING, rank=128, block=30),
 )
 _Z_IMAGE = _preset(
     "z-image",
     recipe=replace(PAPER, guidance=5.0),
-    data=Data(num_images=200_000, teacher_steps=40, teacher_guidance=5.0),
+    data=Data(num_images=_IMAGES, teacher_steps=40, teacher_guidance=5.0),
     training=replace(_PAPER_TRAINING, block=18),
 )
 _KLEIN = _preset(
     "flux2-klein-4b",
     recipe=replace(PAPER, guidance=4.0),
-    data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=4.0),
+    data=Data(num_images=_IMAGES, teacher_steps=50, teacher_guidance=4.0),
     training=replace(_PAPER_TRAINING, block=10),
 )
 _WAN22_A14B = _preset(
     "wan22-a14b",
     # Its card guides the high-noise expert by 4 and the low-noise one by 3: here one number is for both.
     recipe=replace(PAPER, guidance=3.5),
-    data=Data(num_images=200_000, teacher_steps=40, teacher_guidance=3.5, batch=1),
+    data=Data(num_images=_IMAGES, teacher_steps=40, teacher_guidance=3.5, batch=1),
     training=replace(_PAPER_TRAINING, rank=128, block=20),
 )
 _WAN22 = _preset(
     "wan22-5b",
     recipe=replace(PAPER, guidance=5.0),
-    data=Data(num_images=200_000, teacher_steps=50, teacher_guidance=5.0, batch=1),
+    data=Data(num_images=_IMAGES, teacher_steps=50, teacher_guidance=5.0, batch=1),
     training=replace(_PAPER_TRAINING, rank=128, block=15),
 )
 
@@ -164,7 +166,7 @@ PRESETS = {
             _SD35_LARGE,
             "sd35-large-released",
             recipe=replace(RELEASED, guidance=4.5),
-            data=replace(_SD35_LARGE.data, text_tokens=512),
+            data=replace(_SD35_LARGE.data, num_images=128_000, text_tokens=512),
             training=replace(_SD35_LARGE.training, iterations=4000, batch=32, lr=5e-6, fake_lr=5e-6),
         ),
         _FLUX,

@@ -172,11 +172,11 @@ def _copied(images: Path, kind: Kind, count: int, folder: Path) -> list[tuple[st
 
 def _prompts(options: Publish, config: Mapping[str, Any]) -> list[str]:
     from swd_distill.data.cache import MANIFEST
-    from swd_distill.training.evaluation import unseen_prompts
+    from swd_models.loading import shipped_prompts
 
     if options.prompts is not None:
         return read_prompts(options.prompts)
-    if unseen := unseen_prompts(str(config["model"])):
+    if unseen := shipped_prompts(str(config["model"]), unseen=True):
         return unseen
     manifest = options.run / "cache" / MANIFEST
     if options.samples and not manifest.is_file():

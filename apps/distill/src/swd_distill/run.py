@@ -13,12 +13,13 @@ from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate, teacher_of
-from swd_distill.data.prompts import prompts_of
+from swd_distill.data.prompts import limited
 from swd_distill.data.sources import open_source
 from swd_distill.devices import processes
 from swd_distill.train import claimed, comparison_of, settled, train
-from swd_distill.training.evaluation import SEED, unseen_prompts
+from swd_distill.training.evaluation import SEED
 from swd_distill.training.trainer import share_places
+from swd_models.loading import shipped_prompts
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
@@ -32,7 +33,7 @@ def run(config: Config) -> str:
     config = settled(config)
     share_places(config)  # neither should a batch that cannot be split,
     if config.data.images is None:
-        prompts_of(config)  # nor a bad file leave a run folder behind
+        config = limited(config)  # nor a bad file leave a run folder behind
     picture = comparison_of(config)
     with claimed(config):
         done = picture.is_file()
@@ -40,7 +41,7 @@ def run(config: Config) -> str:
             _make(config, picture)
     state = "already done" if done else "done"
     trial = f"swd-sample {config.out} {quote(_prompt(config))}"
-    return f"{state}: see {picture}, the LoRA is in {config.out / 'lora'}; try: {trial}"
+    return f"{state}: see {picture}\nLoRA: {config.out / 'lora'}\ntry: {trial}"
 
 
 def _make(config: Config, picture: Path) -> None:
@@ -105,13 +106,13 @@ def _teacher(config: Config) -> Sampler:
 
 def _prompt(config: Config) -> str:
     """Return a prompt of a kind that the model knows: a tiny one knows no other."""
-    known = unseen_prompts(config.model) or (config.cache / MANIFEST).is_file()
+    known = shipped_prompts(config.model, unseen=True) or (config.cache / MANIFEST).is_file()
     return _prompts_to_compare(config)[0] if known else "a prompt"
 
 
 def _prompts_to_compare(config: Config) -> list[str]:
     """Return prompts that training has not seen where the model brings some, else the first that it has."""
-    if unseen := unseen_prompts(config.model):
+    if unseen := shipped_prompts(config.model, unseen=True):
         return unseen[:NUM_COMPARED]
     if config.data.on_the_fly:
         return [sample.text for sample in open_source(config).read(0, NUM_COMPARED)]

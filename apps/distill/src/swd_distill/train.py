@@ -172,6 +172,7 @@ def claimed(config: Config) -> Iterator[None]:
         "device",
         "data.batch",
         "data.compile",
+        "data.images_per_prompt",
         "data.max_bad",
         "data.verify",
         *(f"evaluation.{each.name}" for each in fields(Evaluation)),

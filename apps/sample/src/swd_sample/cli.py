@@ -3,12 +3,14 @@
 import os
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from swd_data import check_text, output_names, read_prompts, shell
+from swd_data.layout import STUDENT
 from swd_models.logs import hush_imports
 from swd_sample import source
 from swd_sample.environment import prepare_torch
@@ -22,6 +24,8 @@ def sample(options: Options) -> str:
     _check(options)
     if options.demo:
         return _serve(options)
+    if options.unseen:
+        return _sample_unseen(options)
     if options.prompts_file is not None:
         return _sample_file(options, options.prompts_file)
     return _sample_prompts(options)
@@ -73,17 +77,37 @@ def _sample_prompts(options: Options) -> str:
     return f"{out}: {len(media)} {'video' if is_video else 'image'}(s), {seconds:.3f} s each, {schedule}"
 
 
+def _sample_unseen(options: Options) -> str:
+    """Sample the prompts by which a student is judged."""
+    if options.prompts or options.prompts_file:
+        raise ValueError("expected --unseen without prompts, got some: leave them out, or pass --prompts-file alone")
+    run = source.run_of(options)
+    out = options.out or (run and run / STUDENT)
+    if out is None:
+        raise ValueError(f"expected --out FOLDER with --unseen, got none, and there is no run of {options.source}")
+    text = _sample_folder(replace(options, out=out), source.unseen_prompts(options), None)
+    next_one = f"swd-eval images {run} --ref {run} --out {run}/evaluation-student" if run else f"swd-eval images {out}"
+    return f"{text}\nnext: {next_one}"
+
+
 def _sample_file(options: Options, prompts_file: Path) -> str:
     """Sample each prompt of a file into a folder."""
-    if options.prompts or options.out is None or options.out.is_file():
-        given = "prompts too" if options.prompts else f"--out {options.out}"
+    if options.prompts or options.out is None:
+        given = "prompts too" if options.prompts else "no --out"
         raise ValueError(f"expected --prompts-file with --out FOLDER and no other prompts, got {given}")
+    return _sample_folder(options, read_prompts(prompts_file), output_names(prompts_file))
+
+
+def _sample_folder(options: Options, prompts: list[str], names: list[str] | None) -> str:
+    """Sample each prompt into a file of its own."""
+    assert options.out is not None
+    if options.out.is_file():
+        raise ValueError(f"expected a folder as --out, got the file {options.out}: choose another")
     if options.stages or options.num_images_per_prompt > 1 or options.guidance_scale != 1.0:
         raise ValueError(
-            "expected --prompts-file without --stages, --num-images-per-prompt and --guidance-scale, got one of them: "
-            "leave it out"
+            "expected a folder of samples without --stages, --num-images-per-prompt and --guidance-scale, got one of "
+            "them: leave it out"
         )
-    prompts, names = read_prompts(prompts_file), output_names(prompts_file)
     model, lora = source.where(options)
     pipe = source.load(options, model, lora)
     schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
@@ -130,7 +154,8 @@ def _out(out: Path | None, is_video: bool) -> Path:
     """Return the file to write, of a kind that holds what the model makes."""
     kinds = VIDEO_SUFFIXES if is_video else IMAGE_SUFFIXES
     if out is None:
-        out = Path(f"sample{kinds[0]}")
+        names = (f"sample{(number and -number) or ''}{kinds[0]}" for number in count())
+        out = next(path for path in map(Path, names) if not path.exists())
         _check_writable(out)
     if out.suffix.lower() not in kinds:
         raise ValueError(f"expected --out to be a {' '.join(kinds)} file for a model of its kind, got {out}")

@@ -19,6 +19,9 @@ class Options:
     """Prompts of a file instead: .txt with one a line, .jsonl or .csv with a text column. Then --out is a folder, which
     gets a file for each prompt, by a column file_name if there is one, and metadata.jsonl; those that are there are
     kept."""
+    unseen: bool = False
+    """Sample the prompts that judge a student: those that no training saw, where the model brings some, else the run's
+    first 512. --out is then a folder, by default RUN/student, which `swd-eval images RUN` and `study` take."""
     batch: int = 8
     """Prompts of the file at a time."""
     lora: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
@@ -54,7 +57,8 @@ class Options:
     stages: bool = False
     """Write a picture of what each step predicts, one below the other, instead of the sample."""
     out: Path | None = None
-    """The image or video, by default sample.png or sample.mp4; for several prompts a grid."""
+    """The image or video, by default sample.png or the first free one of sample-1.png, ...; of several prompts a grid.
+    """
     demo: bool = False
     """Serve a page in the browser instead (extra `demo`): a prompt there becomes a sample, stage by stage. Prompts that
     are given stand there to choose. Without a LoRA it shows the undistilled model."""

@@ -4,12 +4,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from swd_data import checksum, is_hub_id
+from swd_data import checksum, is_hub_id, read_prompts
+from swd_data.layout import IMAGES, is_run
 from swd_sample.options import Options
 from swd_sample.presets import SOURCES
 
 if TYPE_CHECKING:
     from swd_sample.pipeline import SwDPipeline
+
+
+MOST = 512
+"""Of a run's own prompts."""
 
 
 def run_of(options: Options) -> Path | None:
@@ -18,8 +23,10 @@ def run_of(options: Options) -> Path | None:
     if (given / "config.json").is_file():
         return given
     if options.source not in SOURCES:
+        run = next((each for each in given.resolve().parents if is_run(each)), None) if given.exists() else None
+        inside = f", which is in the run {run}: give that" if run else ""
         raise ValueError(
-            f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}"
+            f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}{inside}"
         )
     return usual if (usual / "config.json").is_file() else None
 
@@ -32,6 +39,23 @@ def where(options: Options) -> tuple[str, str]:
             f"expected a LoRA, got no {found}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
         )
     return model(options), found
+
+
+def unseen_prompts(options: Options) -> list[str]:
+    """Return the prompts that a model brings for judging, which no training saw, else the first of the run.
+
+    Raises:
+        ValueError: neither: the run has none either.
+    """
+    from swd_models.loading import shipped_prompts
+
+    run, found = run_of(options), shipped_prompts(model(options), unseen=True)
+    trained = run and run / IMAGES / "metadata.jsonl"
+    if not found and trained and trained.is_file():
+        found = list(dict.fromkeys(read_prompts(trained)))[:MOST]
+    if not found:
+        raise ValueError(f"expected prompts for --unseen, got none with {options.source}: pass --prompts-file FILE")
+    return found
 
 
 def lora(options: Options) -> str:

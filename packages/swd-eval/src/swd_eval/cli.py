@@ -18,7 +18,8 @@ class Build:
     """Make a blind study: a web page, its images, its key and a token for each rater."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of images or videos with the same file names. The first is compared with each of the others."""
+    """Folders of images or videos with the same file names, or runs of swd-distill: what their students drew. The first
+    is compared with each of the others."""
     out: Path
     """Folder for the study; it must not exist."""
     prompts: Path | None = None

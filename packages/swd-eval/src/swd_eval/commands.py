@@ -12,13 +12,14 @@ class Samples:
     """What images and videos are measured with."""
 
     folder: tyro.conf.Positional[Path]
-    """Images or videos, subfolders included."""
+    """Images or videos, subfolders included; or a run of swd-distill: what its student drew (`swd-sample --unseen`)."""
     out: Path
     """Folder for results.json, table.md and samples.jsonl. The same folder again: goes on, or adds metrics."""
     prompts: Path | None = None
     """Prompts: .txt, .csv, .tsv, .jsonl, .json or .parquet. Default: the folder's metadata, or a .txt a file."""
     ref: Path | None = None
-    """Reference: a folder of the same kind, a folder of results, or for images statistics (.npz with mu and sigma)."""
+    """Reference: a folder of the same kind, a run (its teacher's images), a folder of results, or for images statistics
+    (.npz with mu and sigma)."""
     weights: Path = Path("weights")
     """Folder of weights; what is on the Hugging Face hub is put there."""
     offline: bool = False

@@ -43,11 +43,11 @@ def resolve_model(model: str) -> str:
     return model
 
 
-def shipped_prompts(model: str) -> list[str]:
-    """Return the prompts that come with a model; none of most."""
+def shipped_prompts(model: str, *, unseen: bool = False) -> list[str]:
+    """Return the prompts that come with a model, or those that no training saw; none of most."""
     if _random(model):
-        return list(PROMPTS)
-    path = Path(resolve_model(model)) / "prompts.txt"
+        return [] if unseen else list(PROMPTS)
+    path = Path(resolve_model(model)) / ("prompts_test.txt" if unseen else "prompts.txt")
     return read_prompts(path) if path.is_file() else []
 
 

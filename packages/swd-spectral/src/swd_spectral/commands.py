@@ -32,23 +32,23 @@ def analyze(options: Analyze) -> str:
     from swd_spectral.plot import plot_masking  # needs matplotlib, and half a second
 
     options.check()
-    check_own(options.out, FILES)
-    measurement, process = _measure(options.inputs, options.source, options.out), _process(options.process)
+    check_own(options.folder, FILES)
+    measurement, process = _measure(options.inputs, options.source, options.folder), _process(options.process)
     name = ", ".join(Path(text).name for text in options.inputs[:3]) + (" ..." if len(options.inputs) > 3 else "")
     title = (
         f"{name}: {measurement.space.num_samples} latents of {size_text(measurement.full)}, {options.process} process"
     )
     figure = plot_masking(measurement, options.timesteps, process, tau=options.tau, title=title)
-    own(options.out, FILES)
-    measurement.save(options.out / "spectrum.json")
-    measurement.write_csv(options.out / "spectrum.csv")
+    own(options.folder, FILES)
+    measurement.save(options.folder / "spectrum.json")
+    measurement.write_csv(options.folder / "spectrum.csv")
     for suffix in ("png", "svg"):
-        write_whole(options.out / f"masking.{suffix}", figure.savefig)
+        write_whole(options.folder / f"masking.{suffix}", figure.savefig)
     laws = [f"{axis}: {law}" for axis, law in measurement.laws.items()]
     laws += [f"space, with a floor: {measurement.floored}"] if measurement.floored else []
     sizes = [_safe(measurement, t, process, options.tau) for t in options.timesteps]
-    files = f"figure: {options.out / 'masking.png'}; numbers: {options.out / 'spectrum.json'}"
-    return "\n".join([title, *laws, *sizes, files])
+    files = [f"figure: {options.folder / 'masking.png'}", f"numbers: {options.folder / 'spectrum.json'}"]
+    return "\n".join([title, *laws, *sizes, *files])
 
 
 def design(options: Design) -> str:
@@ -61,7 +61,7 @@ def design(options: Design) -> str:
     sizes = [parse_size("--sizes", text) for text in options.sizes]
     if full:
         check_sizes(full, options.multiple, smallest)
-    space, time, measured = _spectra(options.spectrum, options.temporal, options.source, options.out)
+    space, time, measured = _spectra(options.spectrum, options.temporal, options.source, options.folder)
     full = full or measured
     if full is None:
         raise ValueError(f"expected --full with the law {options.spectrum}, got none: for example --full 128x128")
@@ -76,14 +76,14 @@ def design(options: Design) -> str:
         if sizes[-1] != full:
             raise ValueError(f"expected --sizes that end in {size_text(full)}, got {size_text(sizes[-1])} last")
         proposals["lowest-timesteps"] = propose_timesteps(space, sizes, cost, process, temporal=time, tau=options.tau)
-    return _write(options.out, proposals)
+    return _write(options.folder, proposals)
 
 
 def check(options: Check) -> tuple[str, bool]:
     """Return what each step loses, and whether noise hides it all."""
     options.check()
     schedule, process = presets.resolve(options.schedule), _process(options.process)
-    space, time, _ = _spectra(options.spectrum, options.temporal, options.source, options.out)
+    space, time, _ = _spectra(options.spectrum, options.temporal, options.source, options.folder)
     steps = check_schedule(schedule, space, process, temporal=time, tau=options.tau, matched=options.matched)
     return "\n".join(map(str, steps)), all(step.safe for step in steps)
 

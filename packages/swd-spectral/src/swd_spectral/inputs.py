@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from swd_data import IMAGES, VIDEOS, Skipped, list_files
+from swd_data.layout import latents_of
 from swd_data.skipped import FILE
 from swd_spectral.encode import encode
 from swd_spectral.options import Source
@@ -27,7 +28,7 @@ def read_latents(inputs: Sequence[str], source: Source, out: Path, *, batch: int
     """
     if batch < 1:
         raise ValueError(f"expected a batch of 1 or more, got {batch}: samples encoded at a time")
-    files = list(dict.fromkeys(path for text in inputs for path in _files(Path(text))))
+    files = list(dict.fromkeys(path for text in inputs for path in _files(latents_of(Path(text)))))
     kinds = {_kind(path) for path in files}
     where = ", ".join(inputs)
     if len(kinds) != 1 or not kinds <= {"images", "videos", "latents"}:

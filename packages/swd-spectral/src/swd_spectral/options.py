@@ -13,6 +13,18 @@ Family = Literal["sd35-medium", "sd35-large", "flux", "wan", "sdxl", "tokens"]
 MULTIPLE = 16  # pixels
 
 
+def default_folder(kind: str, source: str) -> Path:
+    """Return a folder of a command's own for what is made of one source: no two overwrite each other.
+
+    It is named after the source's path, or the folder that a spectrum.json lies in.
+    """
+    path = Path(source)
+    path = path.parent if path.name == "spectrum.json" else path.with_suffix("") if path.is_file() else path
+    parts = [part for part in path.parts if part not in {"..", ".", path.anchor}]
+    name = "-".join(parts[2:] if parts[:2] == ["runs", "spectrum"] else parts)
+    return Path("runs") / kind / (name or "here")
+
+
 @dataclass(frozen=True)
 class Source:
     """What images and videos are encoded with."""
@@ -55,15 +67,20 @@ class Analyze:
     """Forward process: flow matching, or SDXL's variance-preserving one."""
     tau: float = 0.1
     """Signal-to-noise ratio up to which a loss counts as hidden."""
-    out: Path = Path("runs/spectrum")
-    """Folder for spectrum.json, spectrum.csv, masking.png and masking.svg."""
+    out: Path | None = None
+    """Folder for spectrum.json, spectrum.csv, masking.png and masking.svg. Default: runs/spectrum/NAME of the input."""
+
+    @property
+    def folder(self) -> Path:
+        """Return where to write."""
+        return self.out or default_folder("spectrum", self.inputs[0] if self.inputs else "")
 
     def check(self) -> None:
         """Raise ValueError for numbers out of range."""
         self.source.check()
         check_timesteps(self.timesteps)
         check_tau(self.tau)
-        check_folder(self.out)
+        check_folder(self.folder)
 
 
 @dataclass(frozen=True)
@@ -92,8 +109,14 @@ class Design:
     tau: float = 0.1
     """Signal-to-noise ratio up to which a loss counts as hidden."""
     source: tyro.conf.OmitArgPrefixes[Source] = Source()
-    out: Path = Path("runs/design")
-    """Folder for the schedules (JSON for `swd-distill --schedule`) and report.txt."""
+    out: Path | None = None
+    """Folder for the schedules (JSON for `swd-distill --schedule`) and report.txt. Default: runs/design/NAME of the
+    spectrum."""
+
+    @property
+    def folder(self) -> Path:
+        """Return where to write."""
+        return self.out or default_folder("design", self.spectrum)
 
     def check(self) -> None:
         """Raise ValueError for numbers out of range."""
@@ -102,7 +125,7 @@ class Design:
         check_range("--multiple", self.multiple, 1, 64, "the patch of the model, 2 mostly")
         check_law(self.temporal)
         check_tau(self.tau)
-        check_folder(self.out)
+        check_folder(self.folder)
 
 
 @dataclass(frozen=True)
@@ -122,12 +145,17 @@ class Check:
     tau: float = 0.1
     """Signal-to-noise ratio up to which a loss counts as hidden."""
     source: tyro.conf.OmitArgPrefixes[Source] = Source()
-    out: Path = Path("runs/check")
-    """Folder for skipped.jsonl, where samples are bad."""
+    out: Path | None = None
+    """Folder for skipped.jsonl, where samples are bad. Default: runs/check/NAME of the spectrum."""
+
+    @property
+    def folder(self) -> Path:
+        """Return where to write."""
+        return self.out or default_folder("check", self.spectrum)
 
     def check(self) -> None:
         """Raise ValueError for numbers out of range."""
         self.source.check()
         check_law(self.temporal)
         check_tau(self.tau)
-        check_folder(self.out)
+        check_folder(self.folder)

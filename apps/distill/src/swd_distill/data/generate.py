@@ -11,7 +11,7 @@ from swd_data import claim, write_text
 from swd_distill.config import Config
 from swd_distill.data.ahead import THREADS, behind
 from swd_distill.data.buckets import schedules_of
-from swd_distill.data.prompts import prompts_of
+from swd_distill.data.prompts import limited, prompts_of
 from swd_distill.data.samples import Size
 from swd_distill.data.sources import fps_of
 from swd_distill.data.streams import stream
@@ -32,6 +32,7 @@ def generate(config: Config) -> Path:
     """
     if config.data.images is not None:
         raise ValueError(f"expected no --data.images with generate, got {config.data.images}: it would be written to")
+    config = limited(config)
     state, folder = processes(), config.images
     prompts, sizes = prompts_of(config), [schedule.sizes[-1] for schedule in schedules_of(config)]
     captions = [prompts[i % len(prompts)] for i in range(config.data.num_images)]

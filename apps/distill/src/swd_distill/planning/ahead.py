@@ -5,11 +5,9 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swd_distill.config import Config
+from swd_distill.config import Config, Data
 
 DAY = 24.0
-REPEATED = 50
-"""Images of a prompt above which a word is said: a student sees little that is new."""
 STAND_IN = "h100"
 
 
@@ -29,7 +27,7 @@ def ahead(config: Config, command: str = "run") -> Ahead:
     """
     from swd_distill.planning.counts import Counts
 
-    lines = _images(config) if command in {"run", "generate"} else []
+    lines = _toy(config) + (_images(config) if command in {"run", "generate"} else [])
     counts = Counts.shipped(config)
     if counts is None:
         return Ahead(lines)
@@ -71,7 +69,7 @@ def confirm(config: Config, command: str) -> None:
     """
     found = ahead(config, command)
     if int(os.environ.get("RANK", "0")) == 0:
-        for line in found.lines if found.hours is not None else _repeated(config, command):
+        for line in found.lines if found.hours is not None else _toy(config) + _repeated(config, command):
             print(line, file=sys.stderr)
     if not found.hours or found.hours <= DAY or config.yes:
         return
@@ -83,18 +81,28 @@ def confirm(config: Config, command: str) -> None:
     raise ValueError(f"expected --yes for work of {found.hours / DAY:.1f} days, got none: nothing was begun")
 
 
+def _toy(config: Config) -> list[str]:
+    """Return a word on models that know nothing."""
+    from swd_models.loading import PREFIX
+
+    if not config.model.startswith(PREFIX):
+        return []
+    return [f"{config.model} is tiny and random, to try what runs: its samples are noise, its losses say nothing"]
+
+
 def _images(config: Config) -> list[str]:
     """Return how many images there will be, and of how many prompts."""
     from swd_distill.data.prompts import prompts_of
 
     if config.data.images is not None:
         return []
-    count, images = len(prompts_of(config)), config.data.num_images
-    each = images / count
-    lines = [f"{images:,} images of {count:,} prompt(s)"]
-    if each > REPEATED:
-        lines[0] += f", {each:,.0f} of each: --data.num-images {REPEATED * count} is {REPEATED} of each"
-    return lines
+    count, images, most = len(prompts_of(config)), config.data.num_images, config.data.images_per_prompt
+    line = f"{images:,} images of {count:,} prompt(s)"
+    if most and images == most * count:
+        line += f", {most} of each: more by --data.images-per-prompt, which teach little that is new"
+    elif images > Data.images_per_prompt * count:
+        line += f", {images / count:,.0f} of each, which teach little that is new: --data.images-per-prompt is fewer"
+    return [line]
 
 
 def _repeated(config: Config, command: str) -> list[str]:

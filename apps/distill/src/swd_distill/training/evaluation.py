@@ -17,7 +17,7 @@ from swd_distill.devices import device_and_dtype, processes
 from swd_distill.training.network import Metrics
 from swd_distill.training.trainer import Trainer
 from swd_models import load_latents
-from swd_models.loading import resolve_model
+from swd_models.loading import shipped_prompts
 from swd_models.parts import Text
 from swd_models.placing import decode_in_tiles
 from swd_sample import SwDPipeline
@@ -50,16 +50,10 @@ def kind_of(config: Config) -> Literal["images", "videos"]:
     return "videos" if len(config.scales.sizes[-1]) == 3 else "images"
 
 
-def unseen_prompts(model: str) -> list[str]:
-    """Return the prompts that a model brings for this: training has not seen them."""
-    unseen = Path(resolve_model(model)) / "prompts_test.txt"
-    return read_prompts(unseen) if unseen.is_file() else []
-
-
 def _prompts_of(config: Config) -> list[str]:
     """Return the prompts of --evaluation.prompts, else unseen ones, else the first of training."""
     chosen = config.evaluation
-    found = read_prompts(chosen.prompts) if chosen.prompts else unseen_prompts(config.model)
+    found = read_prompts(chosen.prompts) if chosen.prompts else shipped_prompts(config.model, unseen=True)
     return found[: chosen.num] or [sample.text for sample in open_source(config).read(0, chosen.num)]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def bootstrap_interval(
     generator = torch.Generator().manual_seed(seed)
     num = len(samples)
     draws = [torch.randint(num, (num,), generator=generator).to(samples.device) for _ in range(resamples)]
-    values = torch.tensor([statistic(samples[draw]) for draw in draws], dtype=torch.float64)
+    bar = tqdm(draws, desc="interval", unit="resample", leave=False, disable=None)
+    values = torch.tensor([statistic(samples[draw]) for draw in bar], dtype=torch.float64)
     width = 1.96 * float(values.std())
     return estimate - width, estimate + width
 

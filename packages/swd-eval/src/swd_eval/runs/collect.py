@@ -7,7 +7,6 @@ NaN in its place, and its reason in a file beside the rows.
 
 import json
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from swd_data import VIDEOS, Clip, Sample, Skipped, claim, make_folder, open_image, read_object, read_rows, write_text, write_whole
 from swd_data.errors import is_expected
@@ -128,17 +128,17 @@ class _Parts:
         missing = [start for start in self.starts[index::number] if not self._is_whole(start)]
         if not missing:
             return
+        done = len(self.starts[index::number]) - len(missing)
+        quiet = True if index else None  # None: where stderr is no terminal
+        bar = tqdm(total=done + len(missing), initial=done, desc=self.measure.name, unit="batch", disable=quiet)
         try:
-            prepare, run = self.measure.load()
-            with ThreadPoolExecutor(threads) as pool:
+            with bar, ThreadPoolExecutor(threads) as pool:
+                prepare, run = self.measure.load()
                 for start in missing:
                     if self.failed.exists():
                         return
                     self._compute(start, prepare, run, pool)
-                    if index == 0 and sys.stderr.isatty():
-                        end = "\n" if start == missing[-1] else ""
-                        done = f"{start + len(self._few(start))} of {len(self.samples)}"
-                        print(f"\r{self.measure.name} {done}", end=end, file=sys.stderr)
+                    bar.update()
         except Exception:
             self.failed.touch()
             raise

@@ -26,7 +26,7 @@ def compare(a: Path, b: Path) -> str:
     shared = [name for name in _scores(samples[0]) if name in _scores(samples[1])]
     head = ["| metric | A | B | B - A | 95 % | p | n |", "|---|---|---|---|---|---|---|"]
     note = f"; without {len(skipped)} that could not be read in A or B" if skipped else ""
-    lines = [f"A: {_name(results[0])}; B: {_name(results[1])}{note}", "", *head]
+    lines = [f"A: {_name(results[0])}\nB: {_name(results[1])}{note}", "", *head]
     lines += _paired(samples[0], samples[1], shared) if shared else []
     numbers = [{each["metric"]: each for each in result["numbers"]} for result in results]
     for metric, first in numbers[0].items():

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from swd_data import Kind, Sample, claim, read_rows, read_samples, write_text
+from swd_data.layout import samples_of, teachers_of
 from swd_eval.devices import device_name, find_device
 from swd_eval.distances.fid import Statistics
 from swd_eval.fetch import fetch
@@ -58,6 +59,7 @@ def evaluate(
         ValueError: anything about the samples, prompts, reference or weights that makes a number untrue.
     """
     check_names(metrics, kind)
+    folder, ref = samples_of(folder), ref and teachers_of(ref)
     if batch < 1 or not 0 <= max_bad <= 1:
         raise ValueError(f"expected --batch of 1 or more and --max-bad from 0 to 1, got {batch} and {max_bad}")
     if kind == "videos":

@@ -1,6 +1,7 @@
 """The metrics of images and videos by name: which weights each needs, what it measures, and its numbers."""
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def check_names(metrics: Sequence[str], kind: Kind) -> None:
     """Raise ValueError for names that are no metrics of images or of videos, and for none."""
     wrong = [name for name in metrics if name not in METRICS[kind]]
     if wrong or not metrics:
-        raise ValueError(f"expected --metrics among {', '.join(METRICS[kind])}, got {', '.join(wrong) or 'none'}")
+        near = get_close_matches(wrong[0], METRICS[kind], cutoff=0.3) if wrong else []
+        hint = f": perhaps {' or '.join(near)}" if near else f": there are {', '.join(METRICS[kind])}"
+        raise ValueError(f"expected --metrics of {kind}, got {', '.join(wrong) or 'none'}{hint}")
 
 
 def weights_of(metrics: Sequence[str]) -> list[Weights]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swd_data import Clip, open_image, whole_folder, write_text
+from swd_data.layout import samples_of
 from swd_eval.study.page import render_page
 from swd_eval.study.pairs import KEY, PUBLIC, RATERS, Key, draw_items, draw_pairs
 from swd_eval.study.sources import Item, kind_of, read_items
@@ -29,16 +30,16 @@ def build_study(
         raise ValueError(f"expected a new folder as --out, got {out}, which exists: votes may be in it")
     if min(num_prompts, per_prompt, num_raters) < 1:
         raise ValueError("expected --num-prompts, --per-prompt and --raters of at least 1")
-    seed = secrets.randbits(53) if seed is None else seed
+    seed, named, runs = secrets.randbits(53) if seed is None else seed, runs, [samples_of(run) for run in runs]
     items = draw_items(read_items(runs, prompts), seed, num_prompts, per_prompt)
     kind = kind_of(items)
     suffix = ".png" if kind == "image" else items[0].files[0].suffix.lower()
     pairs = draw_pairs(items, seed, suffix)
-    key = Key(secrets.token_hex(6), kind, seed, _names(runs), tuple(pairs))
+    key = Key(secrets.token_hex(6), kind, seed, _names(named), tuple(pairs))
     with whole_folder(out, KEY) as temporary:
         _write(temporary, key, items, num_raters)
     return (
-        f"{len(pairs)} pairs of {key.runs[0]} against {', '.join(key.runs[1:])}; tokens in {out / RATERS}\n"
+        f"{len(pairs)} pairs of {key.runs[0]} against {', '.join(key.runs[1:])}\ntokens: {out / RATERS}\n"
         f"next: swd-eval study serve {out}, or give raters the folder {out / PUBLIC}"
     )
 

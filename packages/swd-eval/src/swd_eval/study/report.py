@@ -43,7 +43,7 @@ def write_report(folder: Path, out: Path) -> str:
 def _chart(run: str, results: Sequence[Result], out: Path) -> str:
     """Draw the chart if matplotlib is there; return what to tell the user."""
     if find_spec("matplotlib") is None:
-        return f"wrote {out}; no chart, for matplotlib is missing: install swd-eval[plot]"
+        return f"wrote {out}\nno chart, for matplotlib is missing: install swd-eval[plot]"
     from swd_eval.study.plot import plot_preferences
 
     write_whole(out / "preferences.png", plot_preferences(run, results).savefig)

@@ -80,7 +80,7 @@ def serve_study(folder: Path, host: str, port: int, log: Path | None = None) -> 
     with closing(StudyServer(folder, host, port)) as server:
         signal.signal(signal.SIGTERM, stop)
         _log_to(log)
-        print(f"serving {folder} at {server.url}; one link a rater:")
+        print(f"serving {folder} at {server.url}\none link a rater:")
         print("\n".join(f"  {server.url}?rater={rater}" for rater in server.raters), flush=True)
         with suppress(KeyboardInterrupt):
             server.run()

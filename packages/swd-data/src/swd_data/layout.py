@@ -1,0 +1,50 @@
+"""What a folder of ours is, by the file that its command leaves there: one may be given where another is meant."""
+
+from pathlib import Path
+
+from swd_data.files import read_object
+
+SETTINGS, MANIFEST, IMAGES, STUDENT = "config.json", "manifest.json", "images", "student"
+CACHE = "cache"
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run of swd-distill."""
+    settings = folder / SETTINGS
+    return settings.is_file() and "model" in read_object(settings, "a config")
+
+
+def is_cache(folder: Path) -> bool:
+    """Tell whether a folder is the cache of a run."""
+    return (folder / MANIFEST).is_file()
+
+
+def samples_of(folder: Path) -> Path:
+    """Return the folder of samples that is meant by a folder: of a run what its student drew, else itself.
+
+    Raises:
+        ValueError: a run whose student has drawn nothing yet, or a cache, which holds latents.
+    """
+    if is_cache(folder):
+        raise ValueError(f"expected samples, got the cache {folder}, which holds latents: give a folder of images")
+    if not is_run(folder):
+        return folder
+    student = folder / STUDENT
+    if not student.is_dir():
+        raise ValueError(
+            f"expected samples, got the run {folder}, whose {IMAGES} are its teacher's: `swd-sample {folder} --unseen` "
+            f"lets its student draw into {student}"
+        )
+    return student
+
+
+def teachers_of(folder: Path) -> Path:
+    """Return the folder of references that is meant by one: of a run its teacher's images, else itself."""
+    return folder / IMAGES if is_run(folder) else folder
+
+
+def latents_of(path: Path) -> Path:
+    """Return what holds the latents of a run: its cache, or before that its images; else the path itself."""
+    if not is_run(path):
+        return path
+    return path / CACHE if is_cache(path / CACHE) else path / IMAGES

@@ -1,0 +1,40 @@
+import json
+
+import pytest
+
+from swd_data.layout import is_run, latents_of, samples_of, teachers_of
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "images").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model": "embedded", "recipe": {}}))
+    return folder
+
+
+def test_of_a_run_the_student_is_meant_the_teacher_or_the_latents(run):
+    with pytest.raises(ValueError, match=f"expected samples, got the run {run}, .* `swd-sample {run} --unseen`"):
+        samples_of(run)
+    (run / "student").mkdir()
+    assert samples_of(run) == run / "student"
+    assert teachers_of(run) == run / "images"
+    assert latents_of(run) == run / "images"
+    (run / "cache").mkdir()
+    (run / "cache" / "manifest.json").write_text("{}")
+    assert latents_of(run) == run / "cache"
+
+
+def test_a_cache_has_no_samples(run):
+    (run / "cache").mkdir()
+    (run / "cache" / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="which holds latents: give a folder of images"):
+        samples_of(run / "cache")
+
+
+def test_any_other_folder_is_meant_itself(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "SD3Transformer2DModel"}))
+    assert not is_run(tmp_path)
+    for of in (samples_of, teachers_of, latents_of):
+        assert of(tmp_path) == tmp_path
+        assert of(tmp_path / "none") == tmp_path / "none"
