@@ -88,7 +88,7 @@ def test_a_reference_of_ones_own_and_prompts_of_ones_own(finished, encoded, cli,
 
 def test_what_cannot_be_measured_is_refused_before_any_work(refused, argv, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    assert "expected --metrics among pickscore" in refused(argv("train", out, "--evaluation.metrics", "fvd"))
+    assert "expected --metrics of images, got fvd" in refused(argv("train", out, "--evaluation.metrics", "fvd"))
     error = refused(argv("train", out, *METRICS, "--evaluation.ref", tmp_path / "none"))
     assert f"expected a file or folder as --evaluation.ref, got {tmp_path}/none" in error
     monkeypatch.setattr("swd_distill.training.evaluation.find_spec", lambda name: None)

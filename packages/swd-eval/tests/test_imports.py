@@ -16,7 +16,7 @@ def output_of(code):
     return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def test_metrics_import_with_torch_numpy_and_pillow_alone():
+def test_metrics_import_with_torch_numpy_pillow_and_tqdm_alone():
     blocked = f"import sys, torch\nfor name in {EXTRAS}: sys.modules[name] = None\n"
     files = [path.relative_to(SOURCE.parent).with_suffix("") for path in SOURCE.rglob("*.py")]
     imports = "".join(f"import {'.'.join(file.parts)}\n" for file in files if file.parts[1] not in APART)
@@ -27,7 +27,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    assert output_of(blocked + imports + run).startswith("expected --metrics among pickscore")
+    assert output_of(blocked + imports + run).startswith("expected --metrics of images, got ")
 
 
 def test_a_metric_without_its_extra_says_which():

@@ -148,7 +148,7 @@ def test_what_is_wrong_in_all_processes_is_said_once(start):
     main, other = errors(end(start("out", 2, "--metrics", "fid"), 2))
     assert other == []
     assert len(main) == 1
-    assert "expected --metrics among" in main[0]
+    assert "expected --metrics of" in main[0]
 
 
 def test_what_cannot_be_read_is_left_out_by_all_alike(folders, start):

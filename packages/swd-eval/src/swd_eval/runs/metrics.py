@@ -58,7 +58,7 @@ def check_names(metrics: Sequence[str], kind: Kind) -> None:
     """Raise ValueError for names that are no metrics of images or of videos, and for none."""
     wrong = [name for name in metrics if name not in METRICS[kind]]
     if wrong or not metrics:
-        near = get_close_matches(wrong[0], METRICS[kind], cutoff=0.3) if wrong else []
+        near = get_close_matches(wrong[0], METRICS[kind], cutoff=0.5) if wrong else []
         hint = f": perhaps {' or '.join(near)}" if near else f": there are {', '.join(METRICS[kind])}"
         raise ValueError(f"expected --metrics of {kind}, got {', '.join(wrong) or 'none'}{hint}")
 
