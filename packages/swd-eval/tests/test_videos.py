@@ -96,7 +96,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(folders, capsys, wr
     rewards = ("--metrics", "visionreward", "videoreward", "--weights", folders / "weights")
     cases = [
         ((folders / "images",), "expected videos in"),
-        ((fake, "--metrics", "fd-lite0"), "expected --metrics of videos, got fd-lite0: there are visionreward, videoreward, diagnostics"),
+        ((fake, "--metrics", "fd-lite0"), "of videos, got fd-lite0: there are visionreward, videoreward, diagnostics"),
         ((real, *rewards), "expected a prompt for each video for visionreward"),
         ((fake, "--ref", folders / "statistics.npz"), "expected a folder as --ref"),
         ((fake, "--ref", folders / "absent"), "expected a folder as --ref"),

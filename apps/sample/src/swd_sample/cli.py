@@ -1,11 +1,12 @@
 """`swd-sample RUN|PRESET "prompt" ...`: images or videos from a distilled student."""
 
 import os
+import sys
 import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -15,6 +16,10 @@ from swd_models.logs import hush_imports
 from swd_sample import source
 from swd_sample.environment import prepare_torch
 from swd_sample.options import Options
+
+if TYPE_CHECKING:
+    from swd_sample.pipeline import SwDPipeline
+    from swd_schedules import ScaleSchedule
 
 IMAGE_SUFFIXES, VIDEO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp"), (".mp4",)
 
@@ -58,7 +63,7 @@ def _sample_prompts(options: Options) -> str:
     if options.out is not None:
         _check_writable(options.out)
     pipe = source.load(options, *source.where(options))
-    schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
+    schedule = _schedule(pipe, options.steps)
     is_video = len(schedule.sizes[-1]) == 3
     out = _out(options.out, is_video and not options.stages)
     began = time.perf_counter()
@@ -110,7 +115,7 @@ def _sample_folder(options: Options, prompts: list[str], names: list[str] | None
         )
     model, lora = source.where(options)
     pipe = source.load(options, model, lora)
-    schedule = pipe.schedule if options.steps is None else pipe.schedule.thin(options.steps)
+    schedule = _schedule(pipe, options.steps)
     from swd_sample.folder import sample_folder
 
     is_video = len(schedule.sizes[-1]) == 3
@@ -141,13 +146,20 @@ def _serve(options: Options) -> str:
     run, model, lora = source.run_of(options), source.model(options), source.lora(options)
     there = options.lora is not None or Path(lora).exists()
     pipe = source.load(replace(options, merge=False), model, lora if there else None)
-    if options.steps is not None:
-        pipe.schedule = pipe.schedule.thin(options.steps)
+    pipe.schedule = _schedule(pipe, options.steps)
     load = teacher_loader(model, pipe, loras=source.base_loras(options), base=source.base(options))
     beside = Beside(*taught_with(run), load) if run else Beside(load=load)
     prompts = options.prompts or shipped_prompts(model)
     launch(page(pipe, options.source, prompts=prompts, beside=beside), options.host, options.port)
     return "The page is closed."
+
+
+def _schedule(pipe: "SwDPipeline", steps: int | None) -> "ScaleSchedule":
+    """Return the schedule to sample with; say where it is not that of training."""
+    schedule = pipe.schedule if steps is None else pipe.schedule.thin(steps)
+    if pipe.learnt is not None and schedule != pipe.learnt:
+        print(f"this LoRA was trained with {pipe.learnt}: other steps draw worse", file=sys.stderr)
+    return schedule
 
 
 def _out(out: Path | None, is_video: bool) -> Path:

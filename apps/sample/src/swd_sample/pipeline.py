@@ -36,6 +36,7 @@ class SwDPipeline:
         self.denoiser, self.text, self.latents, self.schedule = denoiser, text, latents, schedule
         self.device, self._clear = next(denoiser.parameters()).device, _nothing
         self._trims, self.one_at_a_time = True, False
+        self.learnt: ScaleSchedule | None = None  # what the LoRA says that it was trained with
 
     @classmethod
     def from_pretrained(
@@ -75,6 +76,7 @@ class SwDPipeline:
         if text.takes_tokens and text_tokens is None and lora:
             text.num_tokens = text_tokens_of(lora_of(lora, denoiser.experts[0].expert.name))
         pipe = cls(denoiser, text, latents, chosen)
+        pipe.learnt = carried
         pipe.device = where
         parts = [*text.encoders, *denoiser.experts, latents.vae]
         pipe.one_at_a_time = not fits(parts, where)

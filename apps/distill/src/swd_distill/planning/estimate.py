@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from swd_distill.config import Config
+from swd_distill.config import Base, Config
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.pieces import StageCost
 from swd_distill.planning.roofline import GIB, Gpu, Ops
@@ -19,6 +19,8 @@ BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 2
 ROW_BYTES = {"int8": 5, "fp8": 4, "nf4": 0}
 """Of a parameter in a quantised layer, and of a row's scale; nf4 has a scale in a byte for each 64 parameters, and one
 in four bytes for 256 of those."""
+SMALLER: tuple[Base, ...] = ("int8", "nf4")
+"""Bases of fewer bits that every card of today computes with, the largest first."""
 HEADROOM = 0.95
 """Of a device's memory: the rest is for what libraries take for themselves, and for gaps."""
 
@@ -191,15 +193,22 @@ def largest_share(estimate: Estimate, gib: float) -> int:
     return next((share for share in shares if replace(all_blocks, share=share).total() <= gib), 0)
 
 
+def _over(found: Estimate, base: Base) -> Estimate:
+    config = found.config
+    return replace(found, share=1, config=replace(config, training=replace(config.training, base=base)))
+
+
 def advice(found: Estimate, gib: float, processes: int) -> str:
     """Say what would fit where a share does not with all blocks recomputed."""
     training, most = found.config.training, largest_share(found, gib)
     if most == 0:
         kept = {name: size for name, size in found.memory().items() if name != "gradients and activations"}
         heaviest = max(kept, key=kept.__getitem__)
+        smaller = next((base for base in SMALLER if largest_share(_over(found, base), gib)), None)
+        ways = f"--training.base {smaller} would fit" if smaller else "take a device of more memory"
         return (
             f"no batch fits {gib:.1f} GiB: {sum(kept.values()):.1f} are held whatever the batch, {kept[heaviest]:.1f} "
-            f"of them the {heaviest}; take a device of more memory, a lower --training.rank, or with several processes "
+            f"of them the {heaviest}; {ways}, or a lower --training.rank, or with several processes "
             "--training.shard-base"
         )
     counts = (count for count in range(1, training.batch + 1) if training.batch % (processes * count) == 0)
