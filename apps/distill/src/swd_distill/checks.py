@@ -20,7 +20,10 @@ def check(config: Config) -> None:
 
         check_base(config.training.base)
     if config.init_lora and not (Path(config.init_lora).exists() or is_hub_id(config.init_lora, ".safetensors")):
-        raise ValueError(f"expected --init-lora of a file, a folder or a hub id, got {config.init_lora}")
+        raise ValueError(
+            f"expected a file, a folder or OWNER/NAME of the hub as --init-lora, got {config.init_lora}, which does "
+            "not exist: check the path"
+        )
     if config.teacher_lora:
         from swd_models.lora.loading import split_weight
 

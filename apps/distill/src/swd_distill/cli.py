@@ -3,9 +3,11 @@
 import json
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from swd_data import shell
+from swd_data.errors import out_of_memory
 from swd_distill.stopped import Stopped
 from swd_models.logs import hush_imports
 from swd_sample.environment import prepare_torch
@@ -34,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     prepare_torch()
     hush_imports()
-    shell("swd-distill", lambda: _run(args), _explain)
+    less = "by --training.accumulate or --training.checkpointing all while it trains, by --data.batch before"
+    works = args[0] in {"run", "generate", "encode", "train"}
+    advice = f"give it less at a time, {less}" if works else "take another device"
+    shell("swd-distill", lambda: _run(args), out_of_memory(advice))
 
 
 def _run(args: list[str]) -> str:
@@ -43,16 +48,6 @@ def _run(args: list[str]) -> str:
     except Stopped as stopped:
         print(f"swd-distill: {stopped}", file=sys.stderr)
         raise SystemExit(stopped.code) from None
-
-
-def _explain(error: Exception) -> str | None:
-    """Return what a user is told of a device that is full."""
-    if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
-        return None
-    return (
-        f"expected what fits the device, got {error}: give it less at a time, by --training.accumulate or "
-        "--training.checkpointing all while it trains, by --data.batch before"
-    )
 
 
 def _usage() -> str:
@@ -174,6 +169,12 @@ def _preset(args: list[str]) -> "Config":
 
     if args and args[0] in {"-h", "--help"}:
         return PRESETS["tiny"]
-    if not args or args[0] not in PRESETS:
-        raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {repr(args[0]) if args else 'none'}")
-    return PRESETS[args[0]]
+    if args and args[0] in PRESETS:
+        return PRESETS[args[0]]
+    if not args:
+        raise ValueError("expected a preset, got nothing: for example swd-distill run tiny")
+    if args[0].startswith("-"):
+        raise ValueError(f"expected a preset before the flags, got {args[0]!r}: for example swd-distill run tiny")
+    near = get_close_matches(args[0], PRESETS, cutoff=0.5)
+    hint = f"perhaps {' or '.join(near)}; " if near else ""
+    raise ValueError(f"expected a preset, got {args[0]!r}: {hint}`swd-distill --help` lists all")

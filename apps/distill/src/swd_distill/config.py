@@ -240,7 +240,10 @@ class Config:
                 "--recipe.no-balance is given"
             )
         if recipe.gan_sample == "dmd" and recipe.gan_weight and not recipe.dmd_weight:
-            raise ValueError("expected --recipe.dmd-weight above 0 with --recipe.gan-sample dmd, got 0: there is none")
+            raise ValueError(
+                "expected --recipe.dmd-weight above 0 where the GAN takes DMD's sample (--recipe.gan-sample dmd), "
+                "got 0: pass --recipe.gan-sample own, or --recipe.gan-weight 0"
+            )
         if recipe.gan_rise < 0:
             raise ValueError(f"expected --recipe.gan-rise of at least 0, got {recipe.gan_rise}")
 

@@ -41,8 +41,14 @@ def export(options: Export) -> str:
 
     is_run = (options.source / "config.json").is_file()
     if not is_run and options.model is None:
+        if not options.source.exists():
+            raise ValueError(
+                f"expected a run folder or a LoRA, got {options.source}, which does not exist: give one such as "
+                "runs/tiny"
+            )
         raise ValueError(
-            f"expected a run folder, or --model with a LoRA, got {options.source} alone: pass --model BASE"
+            f"expected --model BASE with the LoRA {options.source}, got no --model: pass the model that it was "
+            "trained for"
         )
     model = options.model or model_of(options.source)
     lora = options.source / "lora" if is_run else options.source

@@ -51,6 +51,10 @@ class Publish:
 
 def publish(options: Publish) -> str:
     """Write the folder, upload it if that was asked for, and return the line for the user."""
+    if not (options.run / "config.json").is_file():
+        raise ValueError(
+            f"expected a run folder of swd-distill, got {options.run} without config.json: give one such as runs/tiny"
+        )
     config = read_object(options.run / "config.json", "the config of a run")
     lora = options.run / "lora"
     if not lora.is_dir():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from swd_data import check_text, output_names, read_prompts, shell
+from swd_data.errors import out_of_memory
 from swd_data.layout import STUDENT
 from swd_models.logs import hush_imports
 from swd_sample import source
@@ -170,7 +171,8 @@ def _out(out: Path | None, is_video: bool) -> Path:
         out = next(path for path in map(Path, names) if not path.exists())
         _check_writable(out)
     if out.suffix.lower() not in kinds:
-        raise ValueError(f"expected --out to be a {' '.join(kinds)} file for a model of its kind, got {out}")
+        what = "this model makes videos" if is_video else "it is a picture"
+        raise ValueError(f"expected --out to end in {' or '.join(kinds)}, for {what}, got {out}: name it so")
     return out
 
 
@@ -187,4 +189,5 @@ def main() -> None:
     options = tyro.cli(Options, prog="swd-sample")
     prepare_torch()
     hush_imports()
-    shell("swd-sample", lambda: sample(options))
+    advice = "give it less, by --base int8 or a smaller --batch, or take --device cpu"
+    shell("swd-sample", lambda: sample(options), out_of_memory(advice))

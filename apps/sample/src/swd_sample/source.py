@@ -1,6 +1,7 @@
 """What a command line names: a run or a preset, its model, its LoRA, its base; and the pipeline of them."""
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,16 +26,23 @@ def run_of(options: Options) -> Path | None:
     if options.source not in SOURCES:
         run = next((each for each in given.resolve().parents if is_run(each)), None) if given.exists() else None
         inside = f", which is in the run {run}: give that" if run else ""
-        raise ValueError(
-            f"expected a run folder with config.json or one of {', '.join(SOURCES)}, got {options.source!r}{inside}"
-        )
+        near = get_close_matches(options.source, SOURCES, cutoff=0.5) or SOURCES
+        hint = f": presets are {', '.join(near)}"
+        raise ValueError(f"expected a run folder with config.json or a preset, got {options.source!r}{inside or hint}")
     return usual if (usual / "config.json").is_file() else None
 
 
 def where(options: Options) -> tuple[str, str]:
     """Return the base model and the LoRA of a run folder or a preset, or those that were given instead."""
     found = lora(options)
-    if not Path(found).exists() and not (options.lora and is_hub_id(options.lora, ".safetensors")):
+    if options.lora and not (Path(found).exists() or is_hub_id(options.lora, ".safetensors")):
+        raise ValueError(f"expected a LoRA as --lora, got {found}, which does not exist: check the path")
+    if options.source not in SOURCES and not Path(found).exists() and not options.lora:
+        raise ValueError(
+            f"expected a run that is done, got {options.source} without lora: go on with its swd-distill run, or "
+            "pass --lora"
+        )
+    if not Path(found).exists() and not options.lora:
         raise ValueError(
             f"expected a LoRA, got no {found}: pass --lora PATH, or make one with `swd-distill run {options.source}`"
         )

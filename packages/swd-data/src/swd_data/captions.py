@@ -1,5 +1,6 @@
 """Images or videos with their captions: metadata.jsonl or .csv in their folder, a .txt beside each, or other files."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -78,7 +79,10 @@ def read_samples(folder: Path, prompts: Path | None = None, kind: Kind = "images
     if all(name for name, _ in rows):
         return _by_name(folder, files, source, rows)
     if len(files) % len(rows):
-        raise ValueError(f"expected {len(rows)} {kind} (one a prompt) or a multiple in {folder}, got {len(files)}")
+        raise ValueError(
+            f"expected {len(rows)} {kind} (one a prompt) or a multiple in {folder}, got {len(files)}: take the prompts "
+            "of these files, or give them a column file_name"
+        )
     each = len(files) // len(rows)
     return [Sample(name, path, rows[index // each][1]) for index, (name, path) in enumerate(files.items())]
 
@@ -89,7 +93,10 @@ def _of_metadata(folder: Path, metadata: Path) -> list[Sample]:
         where = f"line {number} of {metadata}"
         name, text = name_of(row), next((row[key] for key in ("text", "prompt", "caption") if key in row), None)
         if not name or not isinstance(text, str):
-            raise ValueError(f"expected file_name and text in {where}, got {', '.join(row) or 'none'}")
+            raise ValueError(
+                f'expected texts as file_name and text in {where}, got {str(row)[:60]}: write the caption, "" '
+                "for none, or delete the line"
+            )
         samples.append(Sample(inside(name, where), inside_of(folder, name, where), check_text(text, where), where))
     return samples
 
@@ -136,7 +143,11 @@ def _by_name(folder: Path, files: dict[str, Path], source: Path, rows: Sequence[
     texts = {stem(PurePosixPath(name).as_posix()): text for name, text in rows}
     stems = {stem(name): name for name in files}
     if len(texts) < len(rows) or len(stems) < len(files):
-        raise ValueError(f"expected each name once in {source} and {folder}, got some twice or with two suffixes")
+        both = [stem(PurePosixPath(name).as_posix()) for name, _ in rows], list(map(stem, files))
+        twice = next(name for names in both for name, count in Counter(names).items() if count > 1)
+        raise ValueError(
+            f"expected each name once in {source} and {folder}, got {twice} twice or with two suffixes: keep one"
+        )
     for here, there, names in (
         (source, folder, texts.keys() - stems.keys()),
         (folder, source, stems.keys() - texts.keys()),

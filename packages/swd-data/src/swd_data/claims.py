@@ -73,8 +73,8 @@ def claim(
         if name in ignore or found.get(name) == wanted.get(name):
             continue
         raise ValueError(
-            f"expected {what} in {path.parent} made with {_short(name, wanted.get(name))}, got "
-            f"{_short(name, found.get(name))}: choose another --out, or delete that folder to make it again"
+            f"expected {what} in {path.parent} made {_with(name, wanted.get(name))}, got one made "
+            f"{_with(name, found.get(name), other=True)}: give what it was made with, or another --out"
         )
 
 
@@ -94,7 +94,10 @@ def _check_free(folder: Path, names: Iterable[str] | None) -> None:
         names = (path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else ()
     taken = next((name for name in names if _is_taken(folder / name)), None)
     if taken is not None:
-        raise ValueError(f"expected a folder without {taken}, got {folder}, where it is not ours: choose another --out")
+        raise ValueError(
+            f"expected --out without a {taken} of something else, got {folder}, whose {taken} this command did not "
+            "write: choose another --out"
+        )
 
 
 def _is_taken(path: Path) -> bool:
@@ -110,5 +113,8 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _short(name: str, value: Any) -> str:
-    return f"{name} {value}" if len(str(value)) <= 80 else f"other {name}"
+def _with(name: str, value: Any, *, other: bool = False) -> str:
+    """Say with which setting, or without which; of what is long, that it is these, or others."""
+    if value is None:
+        return f"without {name}"
+    return f"with {name} {value}" if len(str(value)) <= 80 else f"with {'other' if other else 'these'} {name}"

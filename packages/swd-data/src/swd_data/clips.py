@@ -69,7 +69,8 @@ class Clip:
             packets = sum(packet.size > 0 for packet in container.demux(stream))
             rate: Any = stream.average_rate
         if not (packets and rate):
-            raise ValueError(f"expected a video in {path}, got {packets} frames at {rate} frames a second")
+            found = "frames without a rate" if packets else "no frames"
+            raise ValueError(f"expected a video in {path}, got {found}: convert it to .mp4, or leave it out")
         return cls(path, float(rate), packets)
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from swd_data.errors import reading
 from swd_data.images import WHITE, Colour, flatten
+from swd_data.texts import missing
 
 MAX_PIXELS = 2**26
 """Of a frame: 8K has half as many."""
@@ -45,7 +46,7 @@ def frames_of(path: Path) -> Iterator[Any]:
 def opened(path: Path) -> Iterator[Any]:
     """Open a file that has a video."""
     if not path.is_file():
-        raise ValueError(f"expected a video, got {path}, which " + ("is none" if path.exists() else "does not exist"))
+        raise ValueError(f"expected a video, got {path}, which {missing(path)}")
     av = need_av(path)
     with reading_clip(path), av.open(str(path), options=OPTIONS) as container:
         if not container.streams.video:

@@ -44,6 +44,17 @@ def is_expected(error: BaseException) -> bool:
     return isinstance(error, ValueError) and str(error).startswith("expected ")
 
 
+def out_of_memory(advice: str) -> Callable[[Exception], str | None]:
+    """Return an `explain` for `shell` that says what to do where a device is full."""
+
+    def explain(error: Exception) -> str | None:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            return None
+        return f"expected what fits the device, got {error}: {advice}"
+
+    return explain
+
+
 def shell(
     name: str, command: Callable[[], str | None], explain: Callable[[Exception], str | None] = lambda _: None
 ) -> None:

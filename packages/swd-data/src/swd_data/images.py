@@ -78,7 +78,10 @@ def fit_image(image: Image.Image, height: int, width: int, name: str) -> NDArray
         ValueError: it would have to be enlarged.
     """
     if image.height < height or image.width < width:
-        raise ValueError(f"expected at least {width}x{height} pixels, got {image.width}x{image.height}: {name}")
+        raise ValueError(
+            f"expected at least {width}x{height} pixels in {name}, got {image.width}x{image.height}: leave it out, or "
+            "take a larger copy"
+        )
     ratio = max(height / image.height, width / image.width)
     if ratio < 1:
         image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)

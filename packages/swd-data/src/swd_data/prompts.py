@@ -67,7 +67,12 @@ def prompt_of(row: Row, where: str) -> str:
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str) and value.strip():
             return check_text(value.strip(), where)
-    raise ValueError(f"expected a text in one of {', '.join(TEXTS)} in {where}, got {', '.join(row) or 'none'}")
+    if empty := next((name for name in TEXTS if name in row), None):
+        raise ValueError(
+            f"expected a prompt in the column {empty} in {where}, got {row[empty]!r:.40}: write it, or delete the line"
+        )
+    found = ", ".join(row) or "no such column"
+    raise ValueError(f"expected a column named text, prompt, caption or captions in {where}, got {found}: rename yours")
 
 
 def name_of(row: Row) -> str:
@@ -92,7 +97,11 @@ def output_names(path: Path) -> list[str] | None:
         where = f"line {number} of {path}"
         name = stem(inside(given, where)) if isinstance(given, str) and given else ""
         if not PurePosixPath(name).name:
-            raise ValueError(f"expected a file_name in {where}, got {given!r}")
+            found = "no such value" if given is None else repr(given)
+            raise ValueError(
+                f"expected a file_name in {where}, as other lines have, got {found}: give each line one, or none of "
+                "them"
+            )
         if is_clutter(PurePosixPath(name)):
             raise ValueError(f"expected a file_name that no command skips in {where}, got {given!r}: rename it")
         if name in lines:

@@ -44,7 +44,7 @@ class Skipped:
                 raise ValueError(first) from error
             raise ValueError(
                 f"expected at most {self.share:.3g} of {self.total} samples to be bad, got {len(self)}, listed in "
-                f"{self.path}: mend them, or allow more; the first: {first}"
+                f"{self.path}: mend them, or allow more by --max-bad (swd-distill: --data.max-bad); the first: {first}"
             ) from error
 
     def _write(self, line: str) -> None:

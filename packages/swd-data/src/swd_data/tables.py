@@ -47,7 +47,8 @@ def _header(text: str, path: Path, wanted: Collection[str]) -> tuple[list[str], 
         first = next(line.strip() for line in lines_of(text) if line.strip())
         best = max(found.values(), key=len, default=[first[:40]])
         raise ValueError(
-            f"expected a column {', '.join(wanted)} in the first line of {path}, got {', '.join(best) or 'no name'}"
+            f"expected a column named {' or '.join(wanted)} in the first line of {path}, got "
+            f"{', '.join(best) or 'no name'}: rename yours, or save prompts alone as .txt"
         )
     delimiter = max(fitting, key=lambda each: len(fitting[each]))
     names = fitting[delimiter]

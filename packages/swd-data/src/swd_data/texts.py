@@ -33,6 +33,11 @@ def read_text(path: Path) -> str:
     return text
 
 
+def missing(path: Path) -> str:
+    """Say what is where a file should be, and what to do."""
+    return "is a folder: give a file in it" if path.exists() else "does not exist: check the path"
+
+
 def require_file(path: Path) -> None:
     """Raise ValueError where there is no file.
 
@@ -40,7 +45,7 @@ def require_file(path: Path) -> None:
         ValueError: there is nothing, or a folder.
     """
     if not path.is_file():
-        raise ValueError(f"expected a file, got {path}, which " + ("is none" if path.exists() else "does not exist"))
+        raise ValueError(f"expected a file, got {path}, which {missing(path)}")
 
 
 def _strange(byte: int, before: str, path: Path) -> ValueError:

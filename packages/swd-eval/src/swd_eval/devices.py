@@ -15,7 +15,8 @@ def find_device(name: str | None = None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # of torch: an unknown name; none of its kind
-        raise ValueError(f"expected --device of this machine, such as cpu or {find_device()}, got {name}") from error
+        here = " or ".join(dict.fromkeys(("cpu", find_device())))
+        raise ValueError(f"expected a --device of this machine, got {name}: pass {here}") from error
     return name
 
 

@@ -18,7 +18,8 @@ def fetch(wanted: Sequence[Weights], folder: Path, *, offline: bool) -> None:
     by_hand = missing if offline else [weights for weights in missing if weights == INCEPTION]
     if by_hand:
         names = "; ".join(f"{weights.id} ({weights.size}) as {folder / weights.name}" for weights in by_hand)
-        raise ValueError(f"expected weights, got {len(by_hand)} missing: {names}")
+        how = "download them there, or leave --offline out" if offline else "download them there"
+        raise ValueError(f"expected weights, got {len(by_hand)} missing: {names}; {how}")
     with together():
         for weights in missing if is_main() else ():
             require("clip", "huggingface_hub")

@@ -115,7 +115,11 @@ def read_scores(source: Path) -> dict[str, float]:
                 raise ValueError(f"expected one score for {name} in {source}, got another in {file.name}")
     missing = [name for name in DIMENSIONS if name not in found]
     if missing:
-        raise ValueError(f"expected 18 dimensions in {source}, got {len(found)}, without {', '.join(missing)}")
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"expected 18 dimensions in {source}, got {len(found)}, without {', '.join(missing[:3])}{more}: run "
+            "VBench-2.0 for these too"
+        )
     wrong = [name for name in found if not (math.isfinite(found[name]) and 0 <= found[name] <= 100)]
     if wrong:
         raise ValueError(f"expected scores from 0 to 1 in {source}, got {found[wrong[0]] / 100} for {wrong[0]}")

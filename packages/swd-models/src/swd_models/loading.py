@@ -88,11 +88,18 @@ def _index(model: str) -> Mapping[str, Any]:
     if small := _random(model):
         return {"_class_name": small[0], "boundary_ratio": BOUNDARY if model.endswith("a14b") else None}
     path = resolve_model(model)
+    if Path(path).is_file():
+        raise ValueError(
+            f"expected a diffusers directory or a hub id, got the file {path}: convert it with diffusers, by "
+            "from_single_file and save_pretrained"
+        )
     if not Path(path).is_dir():
         return _hub_index(path)
     index = Path(path) / "model_index.json"
     if not index.is_file():
-        raise ValueError(f"expected a diffusers directory with model_index.json, got {path}")
+        raise ValueError(
+            f"expected a diffusers directory with model_index.json, got {path}: give the folder that has it"
+        )
     return read_object(index, "a pipeline's index")
 
 
@@ -103,7 +110,8 @@ def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = No
         facts.check_size(config, size)
     blocks = facts.blocks(config)
     if block is not None and block not in blocks:
-        raise ValueError(f"expected a block in {blocks[0]}..{blocks[-1]} of {model}, got {block}")
+        these = f"from {blocks[0]} to {blocks[-1]}" if len(blocks) > 1 else str(blocks[0])
+        raise ValueError(f"expected --training.block {these} for {model}, got {block}: the block whose features count")
 
 
 def load_config(model: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ shift 3 (`grid.shifted_grid`, twice shifted), and stand here with that grid's fu
 
 import json
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -72,9 +73,10 @@ def resolve(text: str) -> ScaleSchedule:
     if Path(text).suffix.lower() == ".json":
         return _read_file(Path(text))
     if ":" not in text:
+        near = get_close_matches(text, PRESETS, cutoff=0.5) or PRESETS
         raise ValueError(
-            f"expected a schedule as a JSON file, as 1000:64,896:80,... or one of {', '.join(PRESETS)}; got "
-            f"{text[:60]!r}"
+            f"expected a schedule, got {text[:60]!r}: take one of {', '.join(near)}, a .json file, or "
+            "1000:64,896:80,..."
         )
     return ScaleSchedule.parse(text)
 

@@ -133,7 +133,7 @@ def default_timesteps(num_steps: int, process: Process = FLOW) -> tuple[float, .
     if num_steps in paper:
         return paper[num_steps].timesteps
     if num_steps > 19:
-        raise ValueError(f"expected at most 19 steps, the points of the paper's grid down to 602, got {num_steps}")
+        raise ValueError(f"expected at most 19 steps of flow matching, got {num_steps}: ask for fewer")
     grid = shifted_grid(28)
     return tuple(1000 * grid[round(18 * i / max(num_steps - 1, 1))] for i in range(num_steps))
 

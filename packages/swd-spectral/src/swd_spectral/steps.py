@@ -63,7 +63,8 @@ def check_schedule(
     full = schedule.sizes[-1]
     if temporal is None and any(size[:-2] != full[:-2] for size in schedule.sizes):
         raise ValueError(
-            "expected a temporal spectrum for a schedule whose frames grow, got none: measure videos, or give a law"
+            "expected a spectrum over time for a schedule whose frames grow, got one of images: give --temporal "
+            "AMPLITUDE EXPONENT, or the spectrum.json of videos"
         )
     return tuple(
         Step(

@@ -83,8 +83,9 @@ class Cache(ABC):
         for name, value in expected.items():
             if settings.get(name) != value:
                 raise ValueError(
-                    f"expected a cache made for {name} {_brief(value)}, got {_brief(settings.get(name))} in "
-                    f"{folder}: run `swd-distill encode` with another --out, or delete that folder"
+                    f"expected a cache in {folder} made for {name} {_brief(value)}, got one made for "
+                    f"{_brief(settings.get(name))}: give the flags that it was made with, or delete that folder and "
+                    "run `swd-distill encode` again"
                 )
         try:
             if verify:

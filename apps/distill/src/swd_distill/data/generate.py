@@ -31,7 +31,10 @@ def generate(config: Config) -> Path:
     batches).
     """
     if config.data.images is not None:
-        raise ValueError(f"expected no --data.images with generate, got {config.data.images}: it would be written to")
+        raise ValueError(
+            f"expected no --data.images with generate, which makes images, got {config.data.images}: leave it out, "
+            "or run `swd-distill encode`, which reads yours"
+        )
     config = limited(config)
     state, folder = processes(), config.images
     prompts, sizes = prompts_of(config), [schedule.sizes[-1] for schedule in schedules_of(config)]

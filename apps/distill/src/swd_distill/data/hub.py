@@ -144,7 +144,10 @@ def _file(cell: dict[str, Any] | None, name: str, path: Path) -> bytes:
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
     if not _is_own(str(cell["path"]), path):
-        raise ValueError(f"expected the bytes of an image in {name}, got the path {cell['path']!r:.200}")
+        raise ValueError(
+            f"expected an image of the data set in {name}, got the path {cell['path']!r:.200}, which leads out of it: "
+            "put the image in"
+        )
     from datasets.utils.file_utils import xopen  # files, archives and addresses of the hub alike
 
     with reading(name, "an image", Exception), xopen(cell["path"], "rb") as file:

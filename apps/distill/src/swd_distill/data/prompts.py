@@ -13,7 +13,10 @@ def prompts_of(config: Config) -> list[str]:
         return read_prompts(config.data.prompts)
     shipped = shipped_prompts(config.model)
     if not shipped:
-        raise ValueError(f"expected --data.prompts FILE, got none, and {config.model} brings no prompts")
+        raise ValueError(
+            f"expected --data.prompts FILE, for {config.model} brings no prompts of its own, got no such flag: pass "
+            "a .txt of one prompt a line, or your own images by --data.images"
+        )
     return shipped
 
 

@@ -78,7 +78,9 @@ def confirm(config: Config, command: str) -> None:
         print(f"That is {found.hours / DAY:.1f} days. Begin? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in {"y", "yes"}:
             return
-    raise ValueError(f"expected --yes for work of {found.hours / DAY:.1f} days, got none: nothing was begun")
+    raise ValueError(
+        f"expected a yes to work of {found.hours / DAY:.1f} days, got none: nothing was begun; --yes begins it"
+    )
 
 
 def _toy(config: Config) -> list[str]:

@@ -137,7 +137,10 @@ def recipe_within(recipe: Recipe, levels: tuple[float, float]) -> Recipe:
     if levels == (0.0, 1.0):
         return recipe
     if not recipe.mmd_noised and levels[0] > 0:
-        raise ValueError("expected --recipe.mmd-noised for a model of two experts, got none: one knows noise alone")
+        raise ValueError(
+            "expected --recipe.mmd-noised for a model of two experts, got --recipe.no-mmd-noised: leave it out, for "
+            "the high-noise expert knows no image without noise"
+        )
     changes: dict[str, Any] = {name: _within(getattr(recipe, name), levels) for name in INTERVALS}
     return replace(recipe, **changes)
 
@@ -162,5 +165,8 @@ def check_levels(recipe: Recipe) -> None:
         low, high = getattr(recipe, name)
         if not 0 <= low < high <= 1:
             raise ValueError(f"expected --recipe.{name.replace('_', '-')} as 0 <= low < high <= 1, got {low} {high}")
-        if recipe.levels == "grid":
-            grid_points((low, high))
+        if recipe.levels == "grid" and not any(low <= sigma <= high for sigma in GRID):
+            raise ValueError(
+                f"expected --recipe.{name.replace('_', '-')} to hold one of the teacher's 28 noise levels, got {low:g} "
+                f"{high:g}: widen it, or pass --recipe.levels uniform"
+            )

@@ -247,8 +247,8 @@ def share_places(config: Config) -> list[range]:
     count = state.num_processes * training.accumulate
     if training.batch % count:
         raise ValueError(
-            f"expected --training.batch divisible by {state.num_processes} process(es) x {training.accumulate} "
-            f"share(s), got {training.batch}"
+            f"expected --training.batch divisible by {state.num_processes} process(es) x --training.accumulate "
+            f"{training.accumulate}, got {training.batch}: change either"
         )
     if count > 1 and config.recipe.mmd_weight and config.recipe.mmd_pooling == "batch":
         raise ValueError(

@@ -160,9 +160,14 @@ def _check(metrics: Sequence[str], samples: Sequence[Sample], reference: Referen
         raise ValueError(f"expected {what} as --ref, got {ref}")
     scores = [name for name in metrics if name in SCORES]
     if scores and not all(sample.prompt for sample in samples):
+        without = [sample.name for sample in samples if not sample.prompt]
         raise ValueError(
-            f"expected a prompt for each {kind.removesuffix('s')} for {scores[0]}, got none: give --prompts FILE"
+            f"expected a prompt for each {kind.removesuffix('s')} for {scores[0]}, got {len(without)} of {len(samples)} "
+            f"without, first {without[0]}: give --prompts FILE, or a .txt beside each"
         )
     distances = [name for name in metrics if name in DISTANCES]
     if distances and reference is None:
-        raise ValueError(f"expected --ref with {distances[0]}, got none: an .npz, a folder of images, or of results")
+        raise ValueError(
+            f"expected --ref FOLDER with {distances[0]}, got no --ref: give real images, a run, or results; --metrics "
+            "diagnostics needs none"
+        )

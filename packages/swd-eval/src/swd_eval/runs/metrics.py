@@ -104,7 +104,10 @@ def check_reference(metric: str, space: Measure, reference: Reference) -> None:
     if reference.path.is_file():
         read_statistics(reference.path, space)
         if metric.startswith("kid"):
-            raise ValueError(f"expected a folder as --ref for {metric}, got {reference.path}, which has no features")
+            raise ValueError(
+                f"expected a folder as --ref for {metric}, got {reference.path}, which holds statistics alone: give the "
+                f"folder of its images, or leave {metric} out"
+            )
 
 
 def distance_number(metric: str, rows: Tensor, space: Measure, reference: Reference, device: str) -> Number:

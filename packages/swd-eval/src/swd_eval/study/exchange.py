@@ -52,7 +52,15 @@ def _read(path: Path, key: Key) -> list[Vote]:
             vote = Vote.parse(row)
         except ValueError as error:
             raise ValueError(f"expected a vote in line {number} of {path}, got {str(row)[:60]}: {error}") from error
-        if row.get("study") != key.study or vote.pair not in known:
-            raise ValueError(f"expected votes of the study {key.study}, got {row.get('study')} in {path}")
+        if row.get("study") != key.study:
+            raise ValueError(
+                f"expected votes of the study {key.study}, got those of another, {row.get('study')}, in line "
+                f"{number} of {path}: import them into their own study"
+            )
+        if vote.pair not in known:
+            raise ValueError(
+                f"expected pairs of the study {key.study}, got {vote.pair!r:.40}, which it does not have, in line "
+                f"{number} of {path}: get the file from the rater again"
+            )
         votes.append(vote)
     return votes

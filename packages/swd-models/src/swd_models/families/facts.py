@@ -67,11 +67,11 @@ def check_tokens(num_tokens: int, any_length: bool) -> None:
     """Raise ValueError for text of a length that diffusers does not encode, or a model whose texts have one length."""
     if not any_length:
         raise ValueError(
-            f"expected no number of text tokens for a model whose encoders have one of their own, got {num_tokens}: "
-            "leave it out"
+            f"expected no number of text tokens for a model that has CLIP alone, whose length is fixed, got "
+            f"{num_tokens}: leave it out"
         )
     if not 1 <= num_tokens <= MAX_TOKENS:
-        raise ValueError(f"expected 1 to {MAX_TOKENS} text tokens, got {num_tokens}")
+        raise ValueError(f"expected 1 to {MAX_TOKENS} text tokens, got {num_tokens}: give fewer")
 
 
 def _check_sd3(config: Config, size: Sequence[int]) -> None:

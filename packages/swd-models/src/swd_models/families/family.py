@@ -67,7 +67,7 @@ class Family:
         if options["dtype"] == torch.float16 and not self.denoiser.takes_float16:
             raise ValueError(
                 f"expected bfloat16 or float32 for {self.denoiser.family}, whose numbers are too large for float16, "
-                "got float16: choose another dtype"
+                "got float16: pass --training.dtype float32 (swd-distill) or --device cpu, or take a GPU with bfloat16"
             )
         if base == "bf16":
             return self._wrap(_load_whole(self.backbone, model, subfolder, **options).eval())

@@ -137,7 +137,8 @@ def find_lora(path: Path | str) -> Path:
     found = [path / name for name in FILES.values() if (path / name).is_file()]
     found = found or [file for file in path.glob("*.safetensors") if file.is_file() and file.name[0] != "."]
     if not found:
-        raise ValueError(f"expected a LoRA file, or a folder with {' or '.join(FILES.values())}, got {path}")
+        what = "holds no .safetensors" if path.exists() else "does not exist: check the path"
+        raise ValueError(f"expected a LoRA file, or a folder with one, got {path}, which {what}")
     if found[0].name not in FILES.values() and len(found) > 1:
         raise ValueError(f"expected a LoRA file, or a folder with one, got {path} with {len(found)}: name the file")
     return found[0]

@@ -136,9 +136,11 @@ def split_weight(text: str) -> tuple[str, float]:
     except ValueError:
         weight = math.nan
     if not path or not (Path(path).exists() or is_hub_id(path, ".safetensors")):
-        raise ValueError(f"expected a LoRA as PATH or PATH:WEIGHT, got {text!r}, where no such file is")
+        raise ValueError(f"expected a LoRA as PATH or PATH:WEIGHT, got {text!r}, which does not exist: check it")
     if not math.isfinite(weight) or weight == 0:
-        raise ValueError(f"expected a LoRA as PATH:WEIGHT, got {text!r}, whose weight is no number other than 0")
+        raise ValueError(
+            f"expected a weight other than 0 in PATH:WEIGHT, got {text!r}: write {path}:0.8, or leave the LoRA out"
+        )
     return path, weight
 
 
