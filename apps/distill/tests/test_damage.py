@@ -171,7 +171,7 @@ def test_files_that_are_not_a_runs_are_never_taken_for_its_own(
     (out / made).write_text("a night's work")
     before = snapshot(out)
     line = refused(argv(command, out))
-    assert "where it is not ours: choose another --out" in line
+    assert "this command did not write: choose another --out" in line
     found = snapshot(out)
     assert {name: found[name] for name in before} == before
 

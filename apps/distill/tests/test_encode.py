@@ -130,7 +130,7 @@ def test_a_cache_of_the_former_format_is_refused(refused, argv, copied, snapshot
         path.write_text(json.dumps(found))
     before = snapshot(copied)
     assert "expected a cache made for format 2, got null" in refused(argv("train", copied))
-    assert "made with format 2, got format None" in refused(argv("encode", copied))
+    assert "made with format 2, got one without format" in refused(argv("encode", copied))
     assert snapshot(copied) == before
 
 

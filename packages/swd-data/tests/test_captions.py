@@ -121,7 +121,7 @@ def test_names_that_do_not_fit_are_said(tmp_path, refused):
     prompts = fill(tmp_path, p__csv="file_name,text\n0,a\n") / "p.csv"
     assert "got 1, 2, 3 ... (11) only in out" in refused(prompts, read_samples, folder, prompts)
     prompts = fill(tmp_path, p__csv="file_name,text\n0,a\n0.png,b\n") / "p.csv"
-    assert "some twice" in refused(prompts, read_samples, folder, prompts)
+    assert "got 0 twice" in refused(prompts, read_samples, folder, prompts)
 
 
 def test_what_is_being_written_is_no_sample(tmp_path):

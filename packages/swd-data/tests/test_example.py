@@ -21,7 +21,10 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     exec(code, {"train": lambda pixels, prompt: trained.append((pixels.shape, pixels.dtype, prompt))})
     assert trained == [((512, 512, 3), np.uint8, "a cat"), ((512, 512, 3), np.uint8, "a dog")]
     (row,) = map(json.loads, Path("skipped.jsonl").read_text().splitlines())
-    assert row == {"file_name": "2.png", "reason": "expected at least 512x512 pixels, got 300x512: 2.png"}
+    assert row == {
+        "file_name": "2.png",
+        "reason": "expected at least 512x512 pixels in 2.png, got 300x512: leave it out, or take a larger copy",
+    }
 
 
 def test_every_room_is_listed():

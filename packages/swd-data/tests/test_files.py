@@ -150,7 +150,7 @@ def test_broken_json_gets_a_line(tmp_path, refused, data):
 
 def test_files_that_are_none_get_a_line(tmp_path, refused):
     assert "does not exist" in refused(tmp_path / "a", read_json, tmp_path / "a")
-    assert "which is none" in refused(tmp_path, read_text, tmp_path)
+    assert "which is a folder" in refused(tmp_path, read_text, tmp_path)
     (tmp_path / "a").write_text("[1]")
     assert "expected settings in" in refused(tmp_path / "a", read_object, tmp_path / "a", "settings")
 
@@ -174,7 +174,7 @@ def test_a_folder_knows_what_it_was_made_with(tmp_path, refused):
     refused(path.parent, claim, path, settings | {"new": 1}, "a cache")
     claim(path, settings | {"new": 1}, "a cache", before={})
     refused(path.parent, claim, path, {"model": "flux"}, "a cache")
-    assert "other model" in refused(path.parent, claim, path, settings | {"model": "m" * 99}, "a cache", {"none"})
+    assert "the given model" in refused(path.parent, claim, path, settings | {"model": "m" * 99}, "a cache", {"none"})
     path.write_text("{")
     refused(path, claim, path, settings, "a cache")
 

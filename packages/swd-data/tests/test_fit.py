@@ -31,4 +31,4 @@ def test_fit_image_covers_and_cuts_the_middle(height, width):
 @pytest.mark.parametrize(("height", "width"), [(33, 8), (8, 41)])
 def test_fit_image_enlarges_nothing(refused, height, width):
     line = refused("a.png", fit_image, Image.new("RGB", (40, 32)), height, width, "a.png")
-    assert f"at least {width}x{height} pixels, got 40x32" in line
+    assert f"at least {width}x{height} pixels in a.png, got 40x32" in line

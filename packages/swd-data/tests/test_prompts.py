@@ -75,11 +75,14 @@ def test_headers_count_without_case_and_spaces(put, header):
     assert read_prompts(put("a.jsonl", json.dumps({name: "a small green square"}))) == ["a small green square"]
 
 
+ADVICE = ": rename yours, or save prompts alone as .txt"
+
+
 def test_a_wrong_header_lists_what_was_found(put, refused):
     path = put("a.csv", "id;words;Seed\n1;a;2\n")
-    assert refused(path, read_prompts, path).endswith("got id, words, seed")
+    assert refused(path, read_prompts, path).endswith("got id, words, seed" + ADVICE)
     path = put("b.csv", '\n"a red\ncircle\n')
-    assert refused(path, read_prompts, path).endswith('got "a red')
+    assert refused(path, read_prompts, path).endswith('got "a red' + ADVICE)
     path = put("c.csv", '""\n')
     assert refused(path, read_prompts, path).endswith("got no name")
     path = put("d.jsonl", '{"words": "a", "id": 1}\n')
@@ -149,7 +152,7 @@ def test_files_without_prompts_get_a_line(put, refused, suffix):
     path.unlink()
     assert "does not exist" in refused(path, read_prompts, path)
     path.mkdir()
-    assert "is none" in refused(path, read_prompts, path)
+    assert "is a folder" in refused(path, read_prompts, path)
 
 
 def test_other_kinds_are_refused(put, refused):

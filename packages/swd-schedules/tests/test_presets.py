@@ -52,7 +52,7 @@ def test_resolve_takes_a_name_a_file_or_the_inline_form(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tiny-5", "expected a schedule as a JSON file"),
+        ("tiny-5", "expected a schedule, got .tiny-5.: take one of tiny-4"),
         ("nothing.json", "No such file"),
         ("1000:16,602:8", "never shrink"),
     ],

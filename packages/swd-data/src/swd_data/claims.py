@@ -73,7 +73,7 @@ def claim(
         if name in ignore or found.get(name) == wanted.get(name):
             continue
         raise ValueError(
-            f"expected {what} in {path.parent} made {_with(name, wanted.get(name))}, got one made "
+            f"expected {what} in {path.parent} made {_with(name, wanted.get(name))}, got "
             f"{_with(name, found.get(name), other=True)}: give what it was made with, or another --out"
         )
 
@@ -95,7 +95,7 @@ def _check_free(folder: Path, names: Iterable[str] | None) -> None:
     taken = next((name for name in names if _is_taken(folder / name)), None)
     if taken is not None:
         raise ValueError(
-            f"expected --out without a {taken} of something else, got {folder}, whose {taken} this command did not "
+            f"expected a folder without {taken}, got {folder}, whose {taken} this command did not "
             "write: choose another --out"
         )
 
@@ -114,7 +114,8 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _with(name: str, value: Any, *, other: bool = False) -> str:
-    """Say with which setting, or without which; of what is long, that it is these, or others."""
+    """Say with which setting a folder was made, or without which; of what is long, that it is the given, or another."""
     if value is None:
-        return f"without {name}"
-    return f"with {name} {value}" if len(str(value)) <= 80 else f"with {'other' if other else 'these'} {name}"
+        return f"{'one ' * other}without {name}"
+    text = f"{name} {value}" if len(str(value)) <= 80 else f"{'other' if other else 'the given'} {name}"
+    return text if other else f"with {text}"
