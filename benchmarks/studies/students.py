@@ -210,6 +210,7 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
         f"\n`{name}`: {scales}, {sum(map(math.prod, scales.sizes)) / cells:.2f} of those cells."
         for name, scales in others.items()
     )
+    advice = study.advice and f"{study.advice}\n"
     chosen = next(name for name, other in STUDIES.items() if other is study)
     command = "" if chosen == "scenes" else f" --of {chosen}"
     path = args.out / f"{study.page}.md"
@@ -225,7 +226,7 @@ Schedule: {base.scales}.{notes}
 
 {table({name: [record["scores"] for record in records] for name, records in rows.items()})}
 
-{verdicts(study, rows)}Minutes in all, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
+{verdicts(study, rows)}{advice}Minutes in all, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
 
 ![samples]({study.page}.png)
 """)

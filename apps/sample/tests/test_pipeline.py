@@ -157,5 +157,5 @@ def test_the_package_offers_the_pipeline_and_nothing_else(pipe):
     assert swd_sample.__all__ == ["SwDPipeline"]
     assert isinstance(pipe, swd_sample.SwDPipeline)
     assert type(pipe.denoiser) is type(load_denoiser("embedded"))
-    with pytest.raises(AttributeError, match="has no attribute 'Pipeline'"):
+    with pytest.raises(AttributeError, match="No swd_sample attribute Pipeline"):
         _ = swd_sample.Pipeline

@@ -84,9 +84,9 @@ def test_a_wrong_header_lists_what_was_found(put, refused):
     path = put("b.csv", '\n"a red\ncircle\n')
     assert refused(path, read_prompts, path).endswith('got "a red' + ADVICE)
     path = put("c.csv", '""\n')
-    assert refused(path, read_prompts, path).endswith("got no name")
+    assert refused(path, read_prompts, path).endswith("got no name" + ADVICE)
     path = put("d.jsonl", '{"words": "a", "id": 1}\n')
-    assert refused(path, read_prompts, path).endswith("got words, id")
+    assert refused(path, read_prompts, path).endswith("got words, id: rename yours")
 
 
 @pytest.mark.parametrize(

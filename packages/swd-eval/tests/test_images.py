@@ -166,7 +166,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(folders, capsys):
     cases = [
         ((folders / "none",), "expected images in"),
         ((fake, "--metrics", "fid"), "expected --metrics of images, got fid: perhaps"),
-        ((fake, "--metrics", "fd-lite0"), "expected --ref with fd-lite0"),
+        ((fake, "--metrics", "fd-lite0"), "expected --ref FOLDER with fd-lite0"),
         ((fake, "--metrics", "pickscore"), "expected a prompt for each image"),
         ((fake, "--metrics", "diagnostics", "--prompts", folders / "two.txt"), "expected 4 images .* got 6"),
         ((fake, "--metrics", "fid-swd", "--ref", real, *given), r"1 missing: pytorch-fid.*\(91 MB\)"),

@@ -77,7 +77,7 @@ def test_several_images_in_a_row_belong_to_one_prompt(folder, tmp_path):
     [
         ("p.txt", "one\ntwo\n", "expected 2 images .* got 3"),
         ("p.txt", "one\n\nthree\n", "expected 2 images .* got 3"),
-        ("p.csv", "a,b\n1,2\n", "expected a column text, .* in the first line of .*p.csv, got a, b"),
+        ("p.csv", "a,b\n1,2\n", "expected a column named text or .* in the first line of .*p.csv, got a, b"),
         ("p.csv", "text\n", "got none"),
         ("p.jsonl", "{text}\n", "expected JSON"),
         ("p.jsonl", "[1]\n", "expected a JSON object in line 1"),

@@ -61,8 +61,8 @@ def test_votes_are_imported_all_or_none(make_study, tmp_path, capsys):
     lines = path.read_text().splitlines()
     broken = {
         "line 3": [*lines[:2], "{", *lines[3:]],
-        "got another study": [json.dumps(rows[0] | {"study": "another study"})],
-        "expected votes of the study": [json.dumps(rows[0] | {"pair": "unknown"})],
+        "those of another, another study, in line 1 of": [json.dumps(rows[0] | {"study": "another study"})],
+        "expected pairs of the study": [json.dumps(rows[0] | {"pair": "unknown"})],
         "an answer of 0, 1 or 2": [lines[0], json.dumps(rows[1] | {"answer": 5})],
         "another vote came under the id": [lines[0], json.dumps(rows[0] | {"answer": 2})],
     }

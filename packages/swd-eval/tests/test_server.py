@@ -36,7 +36,7 @@ def test_thirty_raters_at_once_lose_and_double_no_vote(web, make_study, serving)
 def start_process(folder):
     command = [sys.executable, "-m", "swd_eval", "study", "serve", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "SWD_TRACEBACK": "1"})
-    return process, process.stdout.readline().split(" at ")[1].split(";")[0]
+    return process, process.stdout.readline().split(" at ")[1].strip()
 
 
 def test_killing_the_server_in_mid_vote_loses_no_acknowledged_vote(web, make_study):

@@ -38,7 +38,7 @@ def test_runs_that_do_not_fit_are_refused_in_one_line(tmp_path, write_run):
         ([fewer, a], None, "got y in .*a but not in .*fewer"),
         ([a, other], None, "expected one prompt for y"),
         ([a, a], tmp_path / "three.txt", "expected 3 images .* got 2"),
-        ([a, a], tmp_path / "gap.csv", "expected a text in .* in line 3"),
+        ([a, a], tmp_path / "gap.csv", "expected a prompt in the column text in line 3"),
         ([a, tmp_path / "bare"], None, "expected metadata.jsonl or metadata.csv in .*bare"),
         ([a, tmp_path / "absent"], tmp_path / "three.txt", "expected"),
     ]

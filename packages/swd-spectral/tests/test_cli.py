@@ -105,7 +105,7 @@ BAD = [
     (["check", "flux-4-paper", "nowhere.json"], "does not exist"),
     (["check", "flux-4-paper", "nowhere", "--tau", "nan"], "expected --tau in"),
     (["check", "1.0:8,0.6:16", "flux"], "got sigmas? multiply by 1000"),
-    (["check", "wan-4", "wan"], "expected a temporal spectrum"),
+    (["check", "wan-4", "wan"], "expected a spectrum over time"),
     (["check", "wan-4", "wan", "--temporal", "6.5", "nan"], "expected the exponent of --temporal in"),
     (["analyze"], "expected at least one input"),
     (["analyze", "nowhere"], "does not exist"),

@@ -55,7 +55,7 @@ def test_noise_at_the_own_size_hides_more():
 
 
 def test_growing_frames_need_a_temporal_spectrum():
-    with pytest.raises(ValueError, match="expected a temporal spectrum"):
+    with pytest.raises(ValueError, match="expected a spectrum over time"):
         check_schedule(presets.WAN_4, WAN_LAW)
 
 

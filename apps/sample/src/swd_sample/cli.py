@@ -78,6 +78,7 @@ def _sample_prompts(options: Options) -> str:
     from swd_sample.grid import grid, grid_of
     from swd_sample.media import save_media
 
+    _compare(pipe, schedule)
     picture = grid(rows, prompts) if options.stages else media[0] if len(media) == 1 else grid_of(media, prompts)
     save_media(picture, out, pipe.fps, playable=True)
     return f"{out}: {len(media)} {'video' if is_video else 'image'}(s), {seconds:.3f} s each, {schedule}"
@@ -133,6 +134,7 @@ def _sample_folder(options: Options, prompts: list[str], names: list[str] | None
         | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens})
         | ({} if options.tiny is None else {"tiny": source.checksums(options.tiny)}),
     )
+    _compare(pipe, schedule)
     return f"{options.out}: {len(prompts)} {'video' if is_video else 'image'}(s), {made} of them new, {schedule}"
 
 
@@ -156,11 +158,14 @@ def _serve(options: Options) -> str:
 
 
 def _schedule(pipe: "SwDPipeline", steps: int | None) -> "ScaleSchedule":
-    """Return the schedule to sample with; say where it is not that of training."""
-    schedule = pipe.schedule if steps is None else pipe.schedule.thin(steps)
+    """Return the schedule to sample with."""
+    return pipe.schedule if steps is None else pipe.schedule.thin(steps)
+
+
+def _compare(pipe: "SwDPipeline", schedule: "ScaleSchedule") -> None:
+    """Say where a schedule is not that of training."""
     if pipe.learnt is not None and schedule != pipe.learnt:
         print(f"this LoRA was trained with {pipe.learnt}: other steps draw worse", file=sys.stderr)
-    return schedule
 
 
 def _out(out: Path | None, is_video: bool) -> Path:
