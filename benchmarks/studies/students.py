@@ -226,7 +226,7 @@ Schedule: {base.scales}.{notes}
 
 {table({name: [record["scores"] for record in records] for name, records in rows.items()})}
 
-{verdicts(study, rows)}{advice}Minutes in all, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
+{verdicts(study, rows)}{advice}Minutes, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
 
 ![samples]({study.page}.png)
 """)

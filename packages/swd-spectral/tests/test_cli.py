@@ -146,7 +146,7 @@ def test_samples_that_say_nothing_are_one_line(tmp_path, capsys):
     save_file({"latents": torch.full((2, 4, 16, 16), torch.nan)}, path)
     assert_one_line(["analyze", str(path), "--out", str(tmp_path)], "expected", capsys)
     (tmp_path / "a.json").write_text("{}")
-    assert_one_line(["check", "flux-4-paper", str(tmp_path / "a.json")], "a.json, which is a folder", capsys)
+    assert_one_line(["check", "flux-4-paper", str(tmp_path / "a.json")], "a.json, which is none", capsys)
 
 
 @pytest.mark.parametrize(
