@@ -28,7 +28,7 @@ def flux(prompts, tmp_path):
 def test_a_run_of_days_says_what_it_would_do_and_stops_for_a_yes(prompts, tmp_path, refused, capsys):
     argv = ["run", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run")]
     error = refused(argv, late=True)
-    assert re.search(r"expected --yes for work of \d\.\d days, got none: nothing was begun", error)
+    assert re.search(r"expected a yes to work of \d\.\d days, got none: nothing was begun; --yes begins it", error)
     assert not (tmp_path / "run").exists()
 
 
@@ -102,7 +102,7 @@ def test_a_person_is_asked(flux, monkeypatch, capsys, answer, goes_on):
     if goes_on:
         module.confirm(flux, "run")
     else:
-        with pytest.raises(ValueError, match="expected --yes"):
+        with pytest.raises(ValueError, match="expected a yes"):
             module.confirm(flux, "run")
     assert "days. Begin? [y/N]" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_several_processes_cannot_be_asked(flux, monkeypatch):
     stdin.isatty = lambda: True
     monkeypatch.setattr(module.sys, "stdin", stdin)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="expected --yes"):
+    with pytest.raises(ValueError, match="expected a yes"):
         module.confirm(flux, "run")
 
 

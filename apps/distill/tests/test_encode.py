@@ -129,7 +129,7 @@ def test_a_cache_of_the_former_format_is_refused(refused, argv, copied, snapshot
         del found.get("settings", found)["format"]
         path.write_text(json.dumps(found))
     before = snapshot(copied)
-    assert "expected a cache made for format 2, got null" in refused(argv("train", copied))
+    assert "made for format 2, got one made for null" in refused(argv("train", copied))
     assert "made with format 2, got one without format" in refused(argv("encode", copied))
     assert snapshot(copied) == before
 
@@ -160,7 +160,7 @@ def test_an_image_that_would_be_enlarged_is_refused(refused, argv, folder, tmp_p
     _noise(width, height).save(folder / "small.png")
     _write_jsonl(folder, ("a.png", "small.png"))
     error = refused(argv("encode", tmp_path / "run", "--data.images", folder), late=True)
-    assert f"expected at least 64x64 pixels, got {width}x{height}: {folder}/small.png" in error
+    assert f"expected at least 64x64 pixels in {folder}/small.png, got {width}x{height}" in error
     assert not list((tmp_path / "run" / "cache").glob("shard*"))
 
 
@@ -175,10 +175,10 @@ def test_a_file_that_is_no_image_is_refused(refused, argv, folder, tmp_path):
     ("name", "text", "message"),
     [
         ("metadata.jsonl", "", "expected at least one sample"),
-        ("metadata.jsonl", '{"file_name": "a.png"}', "expected file_name and text in line 1"),
+        ("metadata.jsonl", '{"file_name": "a.png"}', "expected texts as file_name and text in line 1"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": "a"}\n[1]', "line 2"),
         ("metadata.jsonl", '{"file_name": "a.png", "te', "expected JSON in line 1"),
-        ("metadata.csv", "file_name,label\na.png,a\n", "expected a column text, prompt, caption"),
+        ("metadata.csv", "file_name,label\na.png,a\n", "expected a column named text or prompt or caption"),
         ("metadata.csv", "file_name,text\na.png,a,b\n", "expected 2 field(s) split at ',' in line 2"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_fine_tune_is_a_lora_for_each_and_a_student_may_begin_as_both(finished
         (["--evaluation.metrics", "diagnostics"], "expected no --evaluation.metrics for random-wan22-a14b, whose two"),
         (["--data.buckets", "1:1", "4:3"], "expected no --data.buckets for random-wan22-a14b, of two experts"),
         (["--teacher-lora", "."], "expected a folder with high-noise and low-noise, a LoRA in each, got ."),
-        (["--recipe.no-mmd-noised"], "expected --recipe.mmd-noised for a model of two experts, got none"),
+        (["--recipe.no-mmd-noised"], "got --recipe.no-mmd-noised: leave it out"),
     ],
 )
 def test_what_experts_cannot_take_is_one_line(refused, tmp_path, flags, line):

@@ -184,7 +184,7 @@ def test_rows_that_name_a_path_open_no_file_outside_and_no_address(refused, argv
     flags = ["--data.streaming", "--data.num-images", "100"] if streaming else []
     args = argv("encode", tmp_path / "run", "--data.images", tmp_path / "data", "--data.max-bad", "0", *flags)
     line = refused(args, late=True)
-    assert f"expected the bytes of an image in row {NUM - 1} of {tmp_path / 'data'}, got the path '{named}'" in line
+    assert f"expected an image of the data set in row {NUM - 1} of {tmp_path / 'data'}, got the path '{named}'" in line
 
 
 def test_files_of_the_data_set_itself_are_its_own(tmp_path, monkeypatch):

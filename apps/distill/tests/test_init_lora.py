@@ -97,7 +97,7 @@ def test_it_is_read_once_at_the_start(gone_on, cli, argv, finished, refused, tmp
     after = load_file(gone_on / LORA)
     assert all(torch.equal(before[key], after[key]) for key in before)
     line = refused(argv("train", gone_on, "--data.images", finished / "images"), late=True)
-    assert "init_lora None, got" in line
+    assert "made without init_lora, got" in line
 
 
 @pytest.mark.parametrize("flag", ["--init-lora", "--teacher-lora"])
@@ -113,7 +113,7 @@ def test_a_lora_that_does_not_fit_is_one_line_before_any_work(refused, argv, tmp
 
 def test_a_lora_that_is_none_is_one_line(refused, argv, tmp_path):
     line = refused(argv("run", tmp_path / "run", "--init-lora", tmp_path / "none"))
-    assert "expected --init-lora of a file, a folder or a hub id" in line
+    assert "as --init-lora, got" in line
     assert not (tmp_path / "run").exists()
 
 

@@ -110,7 +110,7 @@ def test_a_background_may_be_chosen_and_belongs_to_the_cache(encoded_of, refused
     folder.rename(other)
     assert not torch.equal(black.latents([0], (16, 16)), encoded_of(other).latents([0], (16, 16)))
     out = tmp_path / "runs" / "one"
-    assert "made with background None" in refused(argv("encode", out, "--data.images", other))
+    assert "made without background, got background" in refused(argv("encode", out, "--data.images", other))
     assert "expected --data.background" in refused(argv("encode", out, "--data.background", "no colour"))
 
 

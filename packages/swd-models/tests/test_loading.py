@@ -105,7 +105,7 @@ def test_sizes_are_checked_by_the_config_alone():
 
 def test_a_block_is_checked_by_the_config_alone():
     check_fit(EMBEDDED, [(8, 8)], block=5)
-    with pytest.raises(ValueError, match=r"expected a block in 0\.\.5 of embedded, got 6"):
+    with pytest.raises(ValueError, match=r"expected --training.block from 0 to 5 for embedded, got 6"):
         check_fit(EMBEDDED, [(8, 8)], block=6)
 
 

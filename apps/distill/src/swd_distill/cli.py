@@ -157,10 +157,10 @@ def _parse(command: str, args: list[str]) -> "Config":
     from swd_distill.planning.counts import Counts
 
     check(config)
-    if config.data.images is None and (command in {"run", "generate"} or has_prompts(config)):
-        config = limited(config)
     if command != "plan" or Counts.shipped(config) is None:  # else the model's classes need not be imported
         check_model(config)
+    if config.data.images is None and (command in {"run", "generate"} or has_prompts(config)):
+        config = limited(config)
     return config
 
 
