@@ -32,9 +32,8 @@ def test_a_merged_model_is_diffusers_own_and_keeps_the_schedule(cli, copied):
 
 
 def test_a_lora_alone_asks_for_its_model(refused, copied, tmp_path):
-    assert "got no --model: pass the model that it was trained for" in refused(
-        ["export", str(copied / "lora"), "--to", "peft"]
-    )
+    error = refused(["export", str(copied / "lora"), "--to", "peft"])
+    assert "got no --model: pass the model that it was trained for" in error
     assert "expected a LoRA file" in refused(["export", str(tmp_path), "--model", "embedded", "--to", "peft"])
 
 

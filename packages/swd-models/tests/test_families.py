@@ -258,7 +258,7 @@ def test_what_does_not_fit_is_refused(family):
     odd = (3, 7, 9) if family == "wan" else (7, 9)
     with pytest.raises(ValueError, match="expected latent"):
         check_fit(model, [odd])
-    with pytest.raises(ValueError, match="expected --training.block"):
+    with pytest.raises(ValueError, match=r"expected --training\.block"):
         check_fit(model, [], 99)
     assert family_of(model).denoiser.family == family
 

@@ -6,8 +6,8 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from swd_models import load_denoiser, load_latents, load_text
-from swd_models.families.configs import RANDOM
-from swd_models.families.facts import experts_in
+from swd_models.known.configs import RANDOM
+from swd_models.known.facts import experts_in
 from swd_models.loading import (
     EMBEDDED,
     EMBEDDED_VIDEO,
@@ -105,7 +105,7 @@ def test_sizes_are_checked_by_the_config_alone():
 
 def test_a_block_is_checked_by_the_config_alone():
     check_fit(EMBEDDED, [(8, 8)], block=5)
-    with pytest.raises(ValueError, match=r"expected --training.block from 0 to 5 for embedded, got 6"):
+    with pytest.raises(ValueError, match=r"expected --training\.block from 0 to 5 for embedded, got 6"):
         check_fit(EMBEDDED, [(8, 8)], block=6)
 
 

@@ -33,7 +33,7 @@ from swd_distill.training.trainer import Trainer, share_places
 from swd_losses import DiscriminatorHead, Recipe
 from swd_models import Expert, load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
-from swd_models.families.facts import EXPERTS
+from swd_models.known.facts import EXPERTS
 from swd_models.loading import experts_of
 from swd_models.lora.files import FILES, STEPS_KEY, TOKENS_KEY, steps_of
 from swd_models.lora.loading import start_from

@@ -135,7 +135,7 @@ def _steps(lora: Path | str) -> str:
 
 def _files(lora: Path | str) -> list[str]:
     """Return where a LoRA may lie, in diffusers' form: one file, since others say the same."""
-    from swd_models.families.facts import EXPERTS
+    from swd_models.known.facts import EXPERTS
     from swd_models.lora.files import FILES
 
     places = [str(lora), f"{lora}/{EXPERTS[0]}"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from swd_models.families.facts import Expert
+from swd_models.known.facts import Expert
 from swd_models.norms import fuse_norms
 from swd_models.prediction import Prediction
 from swd_schedules import FlowMatching, VariancePreserving

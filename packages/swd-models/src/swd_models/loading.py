@@ -11,8 +11,8 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
 from swd_data import read_object, read_prompts, reading
-from swd_models.families.configs import BOUNDARY, PROMPTS, RANDOM
-from swd_models.families.facts import FACTS, Expert, Facts, check_tokens, experts_in
+from swd_models.known.configs import BOUNDARY, PROMPTS, RANDOM
+from swd_models.known.facts import FACTS, Expert, Facts, check_tokens, experts_in
 from swd_models.logs import without_bars
 
 if TYPE_CHECKING:

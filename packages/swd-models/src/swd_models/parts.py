@@ -11,7 +11,7 @@ from PIL.Image import Image, fromarray
 from torch import Tensor, nn
 
 from swd_models.compiling import compile_layers
-from swd_models.families.facts import MAX_TOKENS, check_tokens
+from swd_models.known.facts import MAX_TOKENS, check_tokens
 
 Size = tuple[int, ...]
 Media = Image | list[Image]

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from swd_models.families.configs import PROMPTS, TEXT
+from swd_models.known.configs import PROMPTS, TEXT
 
 NUM_TOKENS = 12
 CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"

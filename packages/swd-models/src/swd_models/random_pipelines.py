@@ -41,7 +41,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from swd_models.families.configs import (
+from swd_models.known.configs import (
     BOUNDARY,
     FLUX,
     FLUX2,

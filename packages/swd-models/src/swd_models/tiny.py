@@ -15,7 +15,6 @@ from diffusers import (
 )
 from torch import Tensor
 
-from swd_models.families.configs import FLUX, FLUX2, POOLED, QWEN, SD3, SDXL, TEXT, WAN, ZIMAGE, Config
 from swd_models.families.flux import FluxDenoiser
 from swd_models.families.flux2 import Flux2Denoiser
 from swd_models.families.qwen import QwenDenoiser
@@ -23,6 +22,7 @@ from swd_models.families.sd3 import SD3Denoiser
 from swd_models.families.sdxl import SDXLDenoiser
 from swd_models.families.wan import WanDenoiser
 from swd_models.families.zimage import ZImageDenoiser
+from swd_models.known.configs import FLUX, FLUX2, POOLED, QWEN, SD3, SDXL, TEXT, WAN, ZIMAGE, Config
 from swd_models.parts import Size
 
 

@@ -16,7 +16,7 @@ from swd_data import flush, make_folder, save_image, write_text
 from swd_distill.config import Config
 from swd_distill.devices import processes
 from swd_distill.training.network import Metrics
-from swd_models.families.facts import EXPERTS
+from swd_models.known.facts import EXPERTS
 from swd_schedules.devices import peak_bytes
 
 TIMES = ("seconds", "wait", "gib")

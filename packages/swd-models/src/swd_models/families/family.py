@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from swd_models.denoiser import Denoiser
-from swd_models.families.facts import Config, Expert, Facts
+from swd_models.known.facts import Config, Expert, Facts
 from swd_models.parts import Latents, Teacher, Text
 from swd_models.quantized import Base, check_quantised, freeze, loading, quantised_layers
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.families.facts import FLUX2, PATCH
 from swd_models.families.family import Family
+from swd_models.known.facts import FLUX2, PATCH
 from swd_models.parts import Size, Text, device_of, encode_mode
 from swd_models.prediction import Prediction
 

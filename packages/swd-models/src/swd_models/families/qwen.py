@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.families.facts import PATCH, QWEN
 from swd_models.families.family import Family
 from swd_models.families.flux import pack, unpack
 from swd_models.families.positions import rotations
 from swd_models.families.wan import VideoLatents
+from swd_models.known.facts import PATCH, QWEN
 from swd_models.parts import MASK, Size, Text, padded
 from swd_models.prediction import Prediction
 

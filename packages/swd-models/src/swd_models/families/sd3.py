@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.families.facts import SD3
 from swd_models.families.family import Family
+from swd_models.known.facts import SD3
 from swd_models.parts import ImageLatents, Text
 from swd_models.prediction import Prediction
 

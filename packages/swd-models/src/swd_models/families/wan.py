@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.families.facts import WAN
 from swd_models.families.family import Family
+from swd_models.known.facts import WAN
 from swd_models.parts import Size, Text, device_of, encode_mode
 from swd_models.prediction import Prediction
 

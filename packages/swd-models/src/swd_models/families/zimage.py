@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from swd_models.denoiser import Denoiser, check_block
-from swd_models.families.facts import PATCH, ZIMAGE
 from swd_models.families.family import Family
 from swd_models.families.positions import rotations
+from swd_models.known.facts import PATCH, ZIMAGE
 from swd_models.parts import MASK, ImageLatents, Text, padded
 from swd_models.prediction import Prediction
 

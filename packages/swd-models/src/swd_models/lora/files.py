@@ -13,7 +13,7 @@ from torch import Tensor
 
 from swd_data import is_hub_id, make_folder, reading, whole, write_json
 from swd_models.denoiser import Denoiser
-from swd_models.families.facts import EXPERTS
+from swd_models.known.facts import EXPERTS
 from swd_models.lora.fused import Factors, join
 from swd_models.lora.hub import download
 from swd_models.lora.names import MAGNITUDE, PEFT_PREFIX, shown

@@ -1,4 +1,4 @@
-"""What configs alone tell of a family: sizes, blocks, experts. No torch: a command checks before it imports it."""
+"""What configs alone tell of a family: sizes, blocks, experts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Facts:
     """What is known of a family before its classes are imported.
 
     Attributes:
-        module: Its module, in this package.
+        module: Its module, in `families`.
         check_size: Raises ValueError for a latent size that a config does not take.
         blocks: The blocks of a config whose features can be asked for.
         subfolder: Where diffusers keeps the denoiser in a pipeline.
