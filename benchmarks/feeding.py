@@ -65,7 +65,9 @@ def generating(config: Config, batches: int) -> dict[str, float]:
     (config.out / "prompts.txt").write_text("a photograph\n")
     device = Device()
     teacher: Any = Teacher(StandInPipeline(device), StandInLatents(device), layers=())
-    data = replace(config.data, prompts=config.out / "prompts.txt", num_images=batches * config.data.batch)
+    data = replace(
+        config.data, prompts=config.out / "prompts.txt", num_images=batches * config.data.batch, images_per_prompt=0
+    )
     with patch("swd_distill.data.generate.load_teacher", lambda *_, **__: teacher):
         generate(replace(config, data=data))
     return device.row(batches)

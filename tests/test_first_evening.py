@@ -80,7 +80,7 @@ def test_a_lora_and_an_evaluation(run, place):
     run("swd-sample runs/tiny --prompts-file few.txt --seed 9 --out other")
     assert "2 pairs of tiny against other" in run("swd-eval study build runs/tiny other --out study")
     analyzed = run("swd-spectral analyze runs/tiny --timesteps 800")
-    assert "numbers: runs/spectrum/runs-tiny/spectrum.json\n" in analyzed
+    assert "numbers: runs/spectrum/runs/tiny/spectrum.json\n" in analyzed
     for source, full in {"runs/tiny": "16x16", "flux": "32x32"}.items():  # row 10
         given = [] if source == "runs/tiny" else ["--full", full]
         designed = run(f"swd-spectral design {source} --steps 2", *given)

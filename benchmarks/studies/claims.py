@@ -243,7 +243,7 @@ VIDEO_BASES = Study(
 def _of(images: int, prompts: int | None = None) -> Config:
     """Return a student of fewer or more of the teacher's images: a prompt each, or the first prompts over and over."""
     file = Path("benchmarks/prompts") / f"{prompts}.txt" if prompts else None
-    return replace(SHORT, data=replace(SHORT.data, num_images=images, prompts=file))
+    return replace(SHORT, data=replace(SHORT.data, num_images=images, images_per_prompt=0, prompts=file))
 
 
 # What the paper does not vary: of how many prompts and images of the teacher a student learns.
@@ -281,10 +281,11 @@ DATA = Study(
             "1024 images of 8 prompts", "1024 images of 1024 prompts", margin=0.02,
         ),
     ),
-    advice="""What counts is the number of prompts: 8 are too few, whatever the images of each, and 64 leave the student
-farther from drawings than 1024. More images of the same prompts showed no gain, nor did more than some hundred prompts.
+    advice="""What counts is the number of prompts: 8 are too few, even with 128 images of each, and 64 leave the
+student farther from drawings than 1024. More images of the same prompts showed no gain, nor did more than some hundred
+prompts.
 So take as many different prompts as there are, of all that the student shall draw, and one image or a few of each.
-Presets make as many images as the student sees (updates x batch), and at most 50 of a prompt.
+Presets of real models make as many images as the student sees (updates x batch), and at most 50 of a prompt.
 
 It holds for this teacher, whose captions combine some dozens of words, for 350 updates of 16 samples, MMD alone and a
 LoRA of rank 32. Prompts of a real model differ far more: there, thousands are the least to begin with. The paper does

@@ -35,7 +35,7 @@ def test_a_run_of_days_says_what_it_would_do_and_stops_for_a_yes(prompts, tmp_pa
 def test_the_lines_say_where_the_time_goes(flux):
     found = ahead(flux)
     text = "\n".join(found.lines)
-    assert "72,000 images of 20 prompt(s), 3,600 of each, which teach little that is new: --data.images-per-" in text
+    assert "72,000 images of 20 prompt(s), 3,600 of each: more than 50 teach little, --data.images" in text
     assert "the teacher's images take" in text
     assert "the full loss takes" in text
     assert "GiB of cache" in text
@@ -45,11 +45,32 @@ def test_the_lines_say_where_the_time_goes(flux):
 def test_few_prompts_make_few_images_unless_more_are_asked_for(prompts, tmp_path, cli):
     argv = ["generate", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run"), "--dry-run"]
     printed = cli(*argv)
-    assert printed.startswith("1,000 images of 20 prompt(s), 50 of each: more by --data.images-per-prompt")
+    assert printed.startswith("1,000 images of 20 prompt(s), 50 of each (--data.images-per-prompt)")
     assert '"num_images": 1000' in printed
     assert cli(*argv, "--data.images-per-prompt", "3").startswith("60 images of 20 prompt(s), 3 of each")
     assert cli(*argv, "--data.images-per-prompt", "0").startswith("72,000 images of 20 prompt(s), 3,600 of each")
     assert cli(*argv, "--data.num-images", "30").startswith("30 images of 20 prompt(s)\n")
+
+
+def test_stages_after_the_images_count_those_that_are_there(prompts, tmp_path, cli):
+    argv = ["flux", "--out", str(tmp_path / "run"), "--dry-run"]
+    assert '"num_images": 72000' in cli("train", *argv)
+    (tmp_path / "run" / "images").mkdir(parents=True)
+    (tmp_path / "run" / "images" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n' * 7)
+    for command in ("encode", "train"):
+        assert '"num_images": 7,' in cli(command, *argv)
+
+
+def test_a_run_keeps_as_many_images_as_it_has(prompts, tmp_path, cli):
+    argv = ["run", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run"), "--dry-run"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"model": "a", "recipe": {}, "data": {"num_images": 5000}}')
+    assert '"num_images": 5000' in cli(*argv, "--data.num-images", "5000")
+    assert '"num_images": 1000' in cli(*argv)
+
+
+def test_a_plan_of_prompts_that_are_not_there_is_refused(tmp_path, refused):
+    assert "none.txt" in refused(["plan", "flux", "--data.prompts", str(tmp_path / "none.txt")])
 
 
 def test_presets_have_as_many_images_as_their_students_see():

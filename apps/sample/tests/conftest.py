@@ -25,7 +25,7 @@ def run(tmp_path_factory):
         for parameter in adapter_parameters(student):
             parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
     save_lora(student, folder / "lora", schedule=presets.TINY_4)
-    (folder / "config.json").write_text(json.dumps({"model": "embedded"}))
+    (folder / "config.json").write_text(json.dumps({"model": "embedded", "recipe": {}}))
     return folder
 
 

@@ -387,7 +387,7 @@ def test_one_flag_lets_a_run_draw_what_judges_it(cli, copied, monkeypatch):
     monkeypatch.setattr(loading, "shipped_prompts", lambda model, unseen: [CIRCLE, CROSS] if unseen else [])
     printed = cli(copied, "--unseen")
     assert f"{copied / 'student'}: 2 image(s), 2 of them new" in printed
-    assert f"next: swd-eval images {copied} --ref {copied}" in printed
+    assert f"next: swd-eval images {copied} --metrics diagnostics --out {copied}/student-measured\n" in printed
     assert samples_of(copied) == copied / "student"
     assert [json.loads(line)["text"] for line in (copied / "student" / "metadata.jsonl").open()] == [CIRCLE, CROSS]
 
@@ -400,7 +400,9 @@ def test_a_model_without_unseen_prompts_is_judged_by_the_runs_own(cli, copied, r
     (copied / "images").mkdir()
     rows = [json.dumps({"file_name": f"{i}.png", "text": CIRCLE}) for i in range(3)]
     (copied / "images" / "metadata.jsonl").write_text("\n".join(rows) + "\n")
-    assert "1 image(s), 1 of them new" in cli(copied, "--unseen")
+    printed = cli(copied, "--unseen")
+    assert "1 image(s), 1 of them new" in printed
+    assert f"next: swd-eval images {copied} --ref {copied} --out {copied}/student-measured\n" in printed
 
 
 def test_unseen_has_prompts_of_its_own(refused, run):

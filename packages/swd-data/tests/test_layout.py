@@ -21,13 +21,13 @@ def test_of_a_run_the_student_is_meant_the_teacher_or_the_latents(run):
     assert teachers_of(run) == run / "images"
     assert latents_of(run) == run / "images"
     (run / "cache").mkdir()
-    (run / "cache" / "manifest.json").write_text("{}")
+    (run / "cache" / "manifest.json").write_text('{"settings": {}}')
     assert latents_of(run) == run / "cache"
 
 
 def test_a_cache_has_no_samples(run):
     (run / "cache").mkdir()
-    (run / "cache" / "manifest.json").write_text("{}")
+    (run / "cache" / "manifest.json").write_text('{"settings": {}}')
     with pytest.raises(ValueError, match="which holds latents: give a folder of images"):
         samples_of(run / "cache")
 
@@ -38,3 +38,18 @@ def test_any_other_folder_is_meant_itself(tmp_path):
     for of in (samples_of, teachers_of, latents_of):
         assert of(tmp_path) == tmp_path
         assert of(tmp_path / "none") == tmp_path / "none"
+
+
+def test_the_images_of_a_run_may_be_elsewhere(run, tmp_path):
+    (run / "config.json").write_text(json.dumps({"model": "a", "recipe": {}, "data": {"images": str(tmp_path)}}))
+    assert teachers_of(run) == latents_of(run) == tmp_path
+    (run / "config.json").write_text(json.dumps({"model": "a", "recipe": {}, "data": {"images": "owner/name"}}))
+    with pytest.raises(ValueError, match="in owner/name, got no such folder"):
+        teachers_of(run)
+
+
+@pytest.mark.parametrize("text", ["[1]", "no JSON", '{"model": "gpt"}'])
+def test_files_of_others_by_these_names_make_no_run_and_no_cache(tmp_path, text):
+    for name in ("config.json", "manifest.json"):
+        (tmp_path / name).write_text(text)
+    assert samples_of(tmp_path) == latents_of(tmp_path) == tmp_path

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,10 +56,10 @@ def test_design_keeps_to_the_sizes_that_it_is_given(latents, tmp_path):
 def test_what_is_made_of_two_sources_lies_in_two_folders(latents, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["analyze", "latents.safetensors"])
-    main(["design", "runs/spectrum/latents/spectrum.json", "--steps", "2"])
+    main(["design", "runs/spectrum/latents.safetensors/spectrum.json", "--steps", "2"])
     main(["design", "flux", "--full", "32x32", "--steps", "2"])
-    assert (tmp_path / "runs/spectrum/latents/spectrum.json").is_file()
-    for name, full in {"latents": [9, 16, 16], "flux": [32, 32]}.items():
+    assert (tmp_path / "runs/spectrum/latents.safetensors/spectrum.json").is_file()
+    for name, full in {"latents.safetensors": [9, 16, 16], "flux": [32, 32]}.items():
         found = json.loads((tmp_path / "runs/design" / name / "smallest-sizes.json").read_text())
         assert found["sizes"][-1] == full
 
@@ -67,7 +68,7 @@ def test_a_run_means_its_cache(latents, tmp_path, monkeypatch, capsys):
     cache = tmp_path / "run" / "cache"
     (cache / "latents").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text('{"model": "embedded", "recipe": {}}')
-    (cache / "manifest.json").write_text("{}")
+    (cache / "manifest.json").write_text('{"settings": {}}')
     (tmp_path / "latents.safetensors").rename(cache / "latents" / "shard-00000.safetensors")
     (tmp_path / "run" / "images").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "run" / "images" / "0.png")
@@ -170,3 +171,24 @@ def test_pictures_that_stand_still_work(tmp_path, capsys):
 def test_odd_sizes_work_where_no_patch_divides_them(tmp_path):
     main(["design", "flux", "--full", "127x129", "--multiple", "1", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "lowest-timesteps.json").read_text())["sizes"][-1] == [127, 129]
+
+
+def test_no_two_sources_share_a_default_folder(tmp_path, monkeypatch):
+    from swd_spectral.options import default_folder
+
+    monkeypatch.chdir(tmp_path)
+    sources = [
+        ("photos",),
+        ("../photos",),
+        ("/photos",),
+        ("a/b",),
+        ("a-b",),
+        ("a", "b"),
+        ("a",),
+        ("x.png",),
+        ("x",),
+        (".",),
+        ("..",),
+    ]
+    assert len({default_folder("spectrum", *each) for each in sources}) == len(sources)
+    assert default_folder("design", "runs/spectrum/runs/tiny/spectrum.json") == Path("runs/design/runs/tiny")

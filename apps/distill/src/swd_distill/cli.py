@@ -153,15 +153,20 @@ def _parse(command: str, args: list[str]) -> "Config":
         )
     config = tyro.cli(type(default), default=default, args=args if asks else args[1:], prog=prog)
     from swd_distill.checks import check, check_model
-    from swd_distill.data.prompts import has_prompts, limited
+    from swd_distill.data.prompts import as_made, limited
     from swd_distill.planning.counts import Counts
+    from swd_models.loading import shipped_prompts
 
     check(config)
     if command != "plan" or Counts.shipped(config) is None:  # else the model's classes need not be imported
         check_model(config)
-    if config.data.images is None and (command in {"run", "generate"} or has_prompts(config)):
-        config = limited(config)
-    return config
+    if config.data.images is not None:
+        return config
+    if command in {"encode", "train"}:
+        return as_made(config)
+    if command == "plan" and config.data.prompts is None and not shipped_prompts(config.model):
+        return config  # which plans as many as are asked for
+    return limited(config)
 
 
 def _preset(args: list[str]) -> "Config":

@@ -19,6 +19,7 @@ from swd_distill.config import Config, Evaluation, Optimizer
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.live import Live
+from swd_distill.data.prompts import as_made
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, in_all, optimizer_for, processes
 from swd_distill.locks import only_one
@@ -64,7 +65,7 @@ def train(config: Config, *, verify: bool = True) -> Path:
 
     Every process calls this; the main one writes. SIGTERM or SIGINT ends it after the step and a checkpoint.
     """
-    config = settled(config)
+    config = as_made(settled(config))
     share_places(config)
     cache = Live(config) if config.data.on_the_fly else _open_cache(config, verify=verify)
     with claimed(config):

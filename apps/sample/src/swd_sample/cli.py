@@ -1,6 +1,7 @@
 """`swd-sample RUN|PRESET "prompt" ...`: images or videos from a distilled student."""
 
 import os
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import tyro
 
 from swd_data import check_text, output_names, read_prompts, shell
 from swd_data.errors import out_of_memory
-from swd_data.layout import STUDENT
+from swd_data.layout import STUDENT, teachers_of
 from swd_models.logs import hush_imports
 from swd_sample import source
 from swd_sample.environment import prepare_torch
@@ -89,12 +90,21 @@ def _sample_unseen(options: Options) -> str:
     if options.prompts or options.prompts_file:
         raise ValueError("expected --unseen without prompts, got some: leave them out, or pass --prompts-file alone")
     run = source.run_of(options)
-    out = options.out or (run and run / STUDENT)
+    own = run / STUDENT if run and not (options.lora or options.model or options.schedule) else None
+    out = options.out or own
     if out is None:
-        raise ValueError(f"expected --out FOLDER with --unseen, got none, and there is no run of {options.source}")
+        raise ValueError(
+            "expected --out FOLDER with --unseen where no run samples as it was trained, got none: name a folder"
+        )
     text = _sample_folder(replace(options, out=out), source.unseen_prompts(options), None)
-    next_one = f"swd-eval images {run} --ref {run} --out {run}/evaluation-student" if run else f"swd-eval images {out}"
-    return f"{text}\nnext: {next_one}"
+    kind = "videos" if any(out.glob("*.mp4")) else "images"
+    try:
+        against = ["--ref", str(run)] if run and teachers_of(run) else []
+    except ValueError:  # its images are not in a folder
+        against = []
+    against = against or ["--metrics", "diagnostics"]
+    given = run if run and out == own else out
+    return f"{text}\nnext: {shlex.join(['swd-eval', kind, str(given), *against, '--out', f'{out}-measured'])}"
 
 
 def _sample_file(options: Options, prompts_file: Path) -> str:
@@ -144,8 +154,10 @@ def _serve(options: Options) -> str:
     from swd_sample.pipeline import taught_with
 
     check_gradio()
-    if options.prompts_file or options.out or options.compile:
-        raise ValueError("expected --demo without --prompts-file, --out and --compile, got one of them: leave it out")
+    if options.prompts_file or options.out or options.compile or options.unseen:
+        raise ValueError(
+            "expected --demo without --prompts-file, --unseen, --out and --compile, got one of them: leave it out"
+        )
     run, model, lora = source.run_of(options), source.model(options), source.lora(options)
     there = options.lora is not None or Path(lora).exists()
     pipe = source.load(replace(options, merge=False), model, lora if there else None)

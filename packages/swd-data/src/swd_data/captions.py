@@ -92,9 +92,13 @@ def _of_metadata(folder: Path, metadata: Path) -> list[Sample]:
     for number, row in read_rows(metadata):
         where = f"line {number} of {metadata}"
         name, text = name_of(row), next((row[key] for key in ("text", "prompt", "caption") if key in row), None)
-        if not name or not isinstance(text, str):
+        if not name:
             raise ValueError(
-                f'expected texts as file_name and text in {where}, got {str(row)[:60]}: write the caption, "" '
+                f"expected a file_name in {where}, got {str(row)[:60]}: write the image's, or delete the line"
+            )
+        if not isinstance(text, str):
+            raise ValueError(
+                f'expected a text, prompt or caption in {where}, got {str(row)[:60]}: write the caption, "" '
                 "for none, or delete the line"
             )
         samples.append(Sample(inside(name, where), inside_of(folder, name, where), check_text(text, where), where))

@@ -1,6 +1,7 @@
 """What a folder of ours is, by the file that its command leaves there: one may be given where another is meant."""
 
 from pathlib import Path
+from typing import Any
 
 from swd_data.files import read_object
 
@@ -10,13 +11,12 @@ CACHE = "cache"
 
 def is_run(folder: Path) -> bool:
     """Tell whether a folder is a run of swd-distill."""
-    settings = folder / SETTINGS
-    return settings.is_file() and "model" in read_object(settings, "a config")
+    return {"model", "recipe"} <= _object(folder / SETTINGS).keys()
 
 
 def is_cache(folder: Path) -> bool:
     """Tell whether a folder is the cache of a run."""
-    return (folder / MANIFEST).is_file()
+    return "settings" in _object(folder / MANIFEST)
 
 
 def samples_of(folder: Path) -> Path:
@@ -39,12 +39,31 @@ def samples_of(folder: Path) -> Path:
 
 
 def teachers_of(folder: Path) -> Path:
-    """Return the folder of references that is meant by one: of a run its teacher's images, else itself."""
-    return folder / IMAGES if is_run(folder) else folder
+    """Return the folder of references that is meant by one: of a run the images that it was trained on, else itself.
+
+    Raises:
+        ValueError: those of a run are no folder that is there.
+    """
+    if not is_run(folder):
+        return folder
+    data = _object(folder / SETTINGS).get("data")
+    own = data.get(IMAGES) if isinstance(data, dict) else None
+    images = Path(own) if isinstance(own, str) else folder / IMAGES
+    if not images.is_dir():
+        raise ValueError(f"expected the images of the run {folder} in {images}, got no such folder: give their folder")
+    return images
 
 
 def latents_of(path: Path) -> Path:
     """Return what holds the latents of a run: its cache, or before that its images; else the path itself."""
     if not is_run(path):
         return path
-    return path / CACHE if is_cache(path / CACHE) else path / IMAGES
+    return path / CACHE if is_cache(path / CACHE) else teachers_of(path)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return what a file says, nothing where there is none of ours."""
+    try:
+        return dict(read_object(path)) if path.is_file() else {}
+    except (ValueError, OSError):  # somebody else's
+        return {}

@@ -1,5 +1,6 @@
 """Load a family from a diffusers directory or hub id, part by part."""
 
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,7 +118,7 @@ def check_fit(model: str, sizes: Iterable[Sequence[int]], block: int | None = No
 def load_config(model: str) -> dict[str, Any]:
     """Load the denoiser's config alone; those of the presets' models ship with this package."""
     if small := _random(model):
-        return small[1]
+        return copy.deepcopy(small[1])
     if known := _known(model):
         return cast(dict[str, Any], known["denoiser"])
     path = Path(resolve_model(model))

@@ -1,6 +1,7 @@
 """What `swd-spectral` may be told, and which numbers it takes: checked before any work."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -13,16 +14,18 @@ Family = Literal["sd35-medium", "sd35-large", "flux", "wan", "sdxl", "tokens"]
 MULTIPLE = 16  # pixels
 
 
-def default_folder(kind: str, source: str) -> Path:
-    """Return a folder of a command's own for what is made of one source: no two overwrite each other.
+def default_folder(kind: str, *sources: str) -> Path:
+    """Return a folder of a command's own for what is made of sources, by their path: none overwrites another's.
 
-    It is named after the source's path, or the folder that a spectrum.json lies in.
+    A spectrum.json has its folder's. What lies outside this folder, and several sources, have a digest in the name.
     """
-    path = Path(source)
-    path = path.parent if path.name == "spectrum.json" else path.with_suffix("") if path.is_file() else path
-    parts = [part for part in path.parts if part not in {"..", ".", path.anchor}]
-    name = "-".join(parts[2:] if parts[:2] == ["runs", "spectrum"] else parts)
-    return Path("runs") / kind / (name or "here")
+    path = Path(sources[0]) if sources else Path()
+    path = path.parent if path.name == "spectrum.json" else path
+    parts = path.parts[2:] if path.parts[:2] == ("runs", "spectrum") else path.parts
+    if len(sources) == 1 and parts and not path.is_absolute() and ".." not in parts:
+        return Path("runs", kind, *parts)
+    every = "\n".join(str(Path(source).resolve()) for source in sources)
+    return Path("runs", kind, f"{path.resolve().name}-{sha256(every.encode()).hexdigest()[:6]}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Analyze:
     """Measure spectra; draw what noise masks at which timestep, and which sizes that allows (figures 1 and 13)."""
 
     inputs: tyro.conf.Positional[tuple[str, ...]]
-    """Images, videos or latents (.safetensors): files, folders, a cache of swd-distill."""
+    """Images, videos or latents (.safetensors): files, folders, a cache or a run of swd-distill."""
     source: tyro.conf.OmitArgPrefixes[Source] = Source()
     timesteps: tuple[float, ...] = (800.0, 600.0, 400.0)
     """Timesteps to draw."""
@@ -73,7 +76,7 @@ class Analyze:
     @property
     def folder(self) -> Path:
         """Return where to write."""
-        return self.out or default_folder("spectrum", self.inputs[0] if self.inputs else "")
+        return self.out or default_folder("spectrum", *self.inputs)
 
     def check(self) -> None:
         """Raise ValueError for numbers out of range."""

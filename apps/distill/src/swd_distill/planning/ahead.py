@@ -99,11 +99,11 @@ def _images(config: Config) -> list[str]:
     if config.data.images is not None:
         return []
     count, images, most = len(prompts_of(config)), config.data.num_images, config.data.images_per_prompt
-    line = f"{images:,} images of {count:,} prompt(s)"
-    if most and images == most * count:
-        line += f", {most} of each: more by --data.images-per-prompt, which teach little that is new"
-    elif images > Data.images_per_prompt * count:
-        line += f", {images / count:,.0f} of each, which teach little that is new: --data.images-per-prompt is fewer"
+    line, usual = f"{images:,} images of {count:,} prompt(s)", Data.images_per_prompt
+    if images > usual * count:
+        line += f", {images / count:,.0f} of each: more than {usual} teach little, --data.images-per-prompt makes fewer"
+    elif most and images == most * count:
+        line += f", {most} of each (--data.images-per-prompt)"
     return [line]
 
 

@@ -59,7 +59,7 @@ def evaluate(
         ValueError: anything about the samples, prompts, reference or weights that makes a number untrue.
     """
     check_names(metrics, kind)
-    folder, ref = samples_of(folder), ref and teachers_of(ref)
+    named, folder, ref = folder.resolve().name, samples_of(folder), ref and teachers_of(ref)
     if batch < 1 or not 0 <= max_bad <= 1:
         raise ValueError(f"expected --batch of 1 or more and --max-bad from 0 to 1, got {batch} and {max_bad}")
     if kind == "videos":
@@ -85,7 +85,7 @@ def evaluate(
         "skipped": run.rows.skipped,
     }
     notes = [*run.rows.note(kind), *(reference.left_out() if reference else ())]
-    return f"{write_results(out, folder.resolve().name, numbers, settings, notes)}\nwrote {out}"
+    return f"{write_results(out, named, numbers, settings, notes)}\nwrote {out}"
 
 
 class _Run:
