@@ -51,7 +51,7 @@ def test_own_prompts_and_one_card(run, place):
     assert "GiB of cache" in dry
     assert dry.index("stages:") < dry.index("{")
     assert "none.txt, which does not exist" in run("swd-distill run flux --data.prompts none.txt --dry-run")
-    assert "expected --yes for work of" in run("swd-distill run flux --data.prompts prompts.txt")
+    assert "expected a yes to work of" in run("swd-distill run flux --data.prompts prompts.txt")
     assert not (place / "runs").exists()
     assert "--training.iterations" in run("swd-distill run --help")  # row 15
     done = run("swd-distill run tiny --data.prompts prompts.txt", *FEW)

@@ -175,7 +175,7 @@ def test_a_file_that_is_no_image_is_refused(refused, argv, folder, tmp_path):
     ("name", "text", "message"),
     [
         ("metadata.jsonl", "", "expected at least one sample"),
-        ("metadata.jsonl", '{"file_name": "a.png"}', "expected texts as file_name and text in line 1"),
+        ("metadata.jsonl", '{"file_name": "a.png"}', "expected a text, prompt or caption in line 1"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": "a"}\n[1]', "line 2"),
         ("metadata.jsonl", '{"file_name": "a.png", "te', "expected JSON in line 1"),
         ("metadata.csv", "file_name,label\na.png,a\n", "expected a column named text or prompt or caption"),
