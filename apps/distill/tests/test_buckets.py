@@ -160,4 +160,4 @@ def test_generated_images_take_buckets_in_turn_and_the_student_trains_on_them(cl
 
 def test_a_cache_of_other_buckets_is_refused(refused, argv, cache, tmp_path):
     flags = (*FLAGS[:4], "1:2", "4:3")
-    assert "expected a cache made for buckets" in refused(argv("train", tmp_path / "run", *flags))
+    assert "made for buckets" in refused(argv("train", tmp_path / "run", *flags))

@@ -207,7 +207,7 @@ def test_a_plan_says_what_does_not_fit_and_what_would(cli):
     assert "this one is taken" in page
 
 
-def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli):
+def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli, tmp_path, monkeypatch):
     page = cli("plan", "flux", "--memory", "24")
     assert "batch 24 on a card of 24 GiB, as fast as rtx4090" in page
     rows = {tuple(line.split()[:2]): line for line in page.splitlines() if re.match(r"(bf16|int8|fp8|nf4) ", line)}
@@ -217,6 +217,8 @@ def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli):
     command = re.search(r"^swd-distill run (.*)$", page, re.MULTILINE)[1].split()
     assert command[:3] == ["flux", "--training.base", "int8"]
     assert cli("plan", *command, "--gpus", "1", "--memory", "24").count("this one is taken") == 1
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b.txt").write_text("a cat\n")
     flags = ("--training.lr", "1e-05", "--data.prompts", "a b.txt", "--recipe.no-balance")
     page = cli("plan", "flux", "--memory", "24", *flags)
     assert page.rstrip().splitlines()[-3].endswith(" --data.prompts 'a b.txt' --training.lr 1e-05 --recipe.no-balance")

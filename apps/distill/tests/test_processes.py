@@ -111,7 +111,7 @@ def test_a_worker_that_is_killed_ends_the_run_which_goes_on_from_its_checkpoint(
 
 def test_a_batch_that_cannot_be_split_is_refused(refused, argv, encoded):
     line = refused(argv("train", encoded, "--training.batch", "3", "--training.accumulate", "2"))
-    assert "--training.batch divisible by 1 process(es) x 2 share(s), got 3" in line
+    assert "--training.batch divisible by 1 process(es) x --training.accumulate 2, got 3: change either" in line
     flags = ("--training.accumulate", "2", "--recipe.mmd-pooling", "batch")
     assert "--recipe.mmd-pooling image" in refused(argv("train", encoded, *flags))
 

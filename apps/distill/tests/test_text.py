@@ -104,4 +104,4 @@ def test_a_cache_of_float8_text_takes_a_byte_a_number_and_a_scale_a_token(encode
 
 def test_a_cache_of_another_text_dtype_is_refused(refused, argv, copied):
     error = refused(argv("train", copied, "--data.text-dtype", "float8_e4m3fn"))
-    assert 'expected a cache made for text_dtype "float8_e4m3fn", got "model"' in error
+    assert 'made for text_dtype "float8_e4m3fn", got one made for "model"' in error

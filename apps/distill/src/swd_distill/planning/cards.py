@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from swd_distill.config import Base, Config, Optimizer
+from swd_distill.data.prompts import limited
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.estimate import HEADROOM, Estimate, fewest, mmd_alone
 from swd_distill.planning.roofline import GPUS, Gpu
@@ -104,6 +105,9 @@ def _given(config: Config) -> list[str]:
     parts = []
     decided = {"base", "accumulate", "optimizer", "checkpointing"}
     preset = PRESETS[config.name]
+    whole = replace(config, data=replace(config.data, num_images=preset.data.num_images))
+    if config.data.prompts and limited(whole) == config:  # few prompts make few images, whoever asks
+        decided.add("num_images")
     for group in ("data", "training", "recipe"):
         values, own = vars(getattr(config, group)), vars(getattr(preset, group))
         for name, value in values.items():
