@@ -79,4 +79,6 @@ def test_of_runs_their_students_are_compared(tmp_path, write_run):
     build_study([tmp_path / "first", tmp_path / "second"], tmp_path / "study")
     key = Key.read(tmp_path / "study")
     assert key.runs == ("first", "second")
+    with pytest.raises(ValueError, match="expected different folders, got one twice"):
+        build_study([tmp_path / "first", tmp_path / "first" / "student"], tmp_path / "other")
     assert [pair.item for pair in key.pairs] == ["x"]

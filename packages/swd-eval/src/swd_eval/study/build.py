@@ -31,8 +31,8 @@ def build_study(
     if min(num_prompts, per_prompt, num_raters) < 1:
         raise ValueError("expected --num-prompts, --per-prompt and --raters of at least 1")
     seed, named, runs = secrets.randbits(53) if seed is None else seed, runs, [samples_of(run) for run in runs]
-    _names(runs)  # one of them twice, a run and its samples, would be one too
     items = draw_items(read_items(runs, prompts), seed, num_prompts, per_prompt)
+    _names(runs)  # a run and its own samples are one twice
     kind = kind_of(items)
     suffix = ".png" if kind == "image" else items[0].files[0].suffix.lower()
     pairs = draw_pairs(items, seed, suffix)
