@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_IMPORTED = ("bitsandbytes", "diffusers.quantizers", "torch.utils._pytree")
+_IMPORTED = ("bitsandbytes", "diffusers.quantizers", "torch.utils._pytree", "transformers.utils.import_utils")
 """They warn of each other, whatever is computed. What a base needs of them, `check_base` tells."""
 _LOADING = ("diffusers", "transformers")
 _ONCE = ("warning_once", "warning_advice")
