@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.studies import students
-from benchmarks.studies.claims import Claim
+from benchmarks.studies.study import Claim
 from swd_distill.checks import check, check_model
 from swd_distill.presets import PRESETS
 

@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.provenance import fingerprint
-from benchmarks.studies.claims import STUDENT, STUDIES, Study
+from benchmarks.studies.claims import STUDIES
 from benchmarks.studies.records import Record, recorded, slug
+from benchmarks.studies.study import STUDENT, Study
 from benchmarks.studies.verdicts import verdict
 from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
 from swd_distill.config import Base, Config

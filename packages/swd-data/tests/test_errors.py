@@ -147,3 +147,12 @@ def test_a_line_holds_nothing_that_a_terminal_obeys(capsys):
     with pytest.raises(SystemExit):
         shell("swd", fail)
     assert capsys.readouterr().err == "swd: error: expected a name, got \\x1b[2J\\x07 swd: \\udc80 é \\u202e\n"
+
+
+def test_a_device_that_is_full_is_one_line_with_advice():
+    from swd_data.errors import out_of_memory
+
+    explain = out_of_memory("pass a smaller --batch")
+    full = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")
+    assert explain(full) == "expected what fits the device, got CUDA out of memory: pass a smaller --batch"
+    assert explain(RuntimeError("another")) is None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from swd_data import shell
-from swd_data.errors import is_expected
+from swd_data.errors import is_expected, out_of_memory
 from swd_eval import commands
 from swd_eval.processes import ElsewhereError, is_main, together
 
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     options = tyro.cli(choice, prog="swd-eval", description=__doc__, args=argv, config=config)
     run = next(run for kind, run in COMMANDS.values() if isinstance(options, kind))
-    shell("swd-eval", lambda: _in_all(lambda: run(options)), _from_elsewhere)
+    shell("swd-eval", lambda: _in_all(lambda: run(options)), _explain)
 
 
 def _in_all(command: Callable[[], str]) -> str | None:
@@ -144,5 +144,6 @@ def _in_all(command: Callable[[], str]) -> str | None:
     return text if is_main() else None
 
 
-def _from_elsewhere(error: Exception) -> str | None:
-    return str(error) if isinstance(error, ElsewhereError) else None
+def _explain(error: Exception) -> str | None:
+    """Return the line for an error of another process, or of a device that is full."""
+    return str(error) if isinstance(error, ElsewhereError) else out_of_memory("pass a smaller --batch")(error)

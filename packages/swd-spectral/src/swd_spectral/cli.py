@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from swd_data import shell
+from swd_data.errors import out_of_memory
 from swd_spectral.options import Analyze, Check, Design
 
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         | Annotated[Check, tyro.conf.subcommand("check")]
     )
     options = tyro.cli(commands, prog="swd-spectral", args=argv)
-    shell("swd-spectral", lambda: _run(options))
+    shell("swd-spectral", lambda: _run(options), out_of_memory("give it smaller images, by --pixels"))
 
 
 def _run(options: Analyze | Design | Check) -> str:
