@@ -111,7 +111,7 @@ def test_idle_connections_and_slow_senders_keep_no_rater_waiting_and_are_gone_in
                 assert time.perf_counter() - began < 10 * SECONDS
                 time.sleep(0.1)
         print(f"worst answer {max(answers):.3f} s, last sender gone after {max(ended):.1f} s")
-        assert max(answers) < 0.2
+        assert max(answers) < SECONDS / 2  # whoever waited for a sender would wait till it is cut off
         assert max(ended) < SECONDS + 2
     assert len(web.votes_of(folder)) == len(CRITERIA)
 
