@@ -141,6 +141,7 @@ BALANCE = Study(
         "by hand, 30 and 1": LONG,
         "shares .1 and .03": _full(LONG, 0.1, 0.03),
         "shares .3 and .03": _full(LONG, 0.3, 0.03),
+        "shares .4 and .03": _full(LONG, 0.4, 0.03),
         "shares .5 and .03": _full(LONG, 0.5, 0.03),
     },
     (
@@ -173,6 +174,7 @@ VIDEO_BALANCE = Study(
     {
         "by hand, 100 and 1": _full(SHORT_VIDEO, 100.0, 1.0, balance=False, gan_rise=0),
         "shares .3 and .03": _full(SHORT_VIDEO, 0.3, 0.03),
+        "shares .4 and .03": _full(SHORT_VIDEO, 0.4, 0.03),
         "shares .5 and .03": _full(SHORT_VIDEO, 0.5, 0.03),
     },
     (Claim("Shares are as good as weights tuned by hand", "shares .3 and .03", "by hand, 100 and 1", margin=0.02),),
