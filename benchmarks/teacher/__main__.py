@@ -1,25 +1,32 @@
 """Train and export the embedded teacher: `uv run python -m benchmarks.teacher`. Interrupt and repeat at will."""
 
 import argparse
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
-from benchmarks.teacher.scenes import Split, random_scene
-from benchmarks.teacher.train import Settings, draw_scenes, encode_latents, train_transformer, train_vae
-from swd_data import whole_folder
+from benchmarks.teacher.checker import check
+from benchmarks.teacher.export import UNSEEN, distinct_captions, export
+from benchmarks.teacher.look import look_at
+from benchmarks.teacher.scenes import PIXELS, draw, random_scene
+from benchmarks.teacher.stages import Settings
+from benchmarks.teacher.train import train
 
 ASSET = Path("packages/swd-models/src/swd_models/assets/teacher")
 
 
-def write_prompts(path: Path, num_prompts: int, splits: Sequence[Split], *, seed: int) -> None:
-    """Write distinct captions, one a line, of each split in turn."""
-    rng = np.random.default_rng(seed)
-    captions: dict[str, None] = {}
-    while len(captions) < num_prompts:
-        captions[random_scene(rng, splits[len(captions) % len(splits)]).caption] = None
-    path.write_text("\n".join(captions) + "\n")
+def draw_scenes(settings: Settings) -> tuple[Tensor, list[str]]:
+    """Draw the training scenes: uint8 images (N, 3, 64, 64) and their captions."""
+    rng = np.random.default_rng(settings.seed)
+    scenes = [random_scene(rng) for _ in range(settings.num_scenes)]
+    images = np.empty((settings.num_scenes, 3, PIXELS, PIXELS), np.uint8)
+    for i, scene in enumerate(tqdm(scenes, desc="draw")):
+        images[i] = (draw(scene, rng).transpose(2, 0, 1) * 255).round()
+    return torch.from_numpy(images), [scene.caption for scene in scenes]
 
 
 def main() -> None:
@@ -29,20 +36,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ASSET, help="where the pipeline goes")
     args = parser.parse_args()
     settings = Settings()
-    args.work.mkdir(parents=True, exist_ok=True)
-
     images, captions = draw_scenes(settings)
-    vae = train_vae(args.work, images, settings)
-    latents = encode_latents(args.work, vae, images)
-    pipe = train_transformer(args.work, vae, latents, captions, settings)
-    # Halves the download. Text encoders stay float32: transformers loads the stored dtype, diffusers loads float32.
-    pipe.transformer.half()
-    pipe.vae.half()
-    with whole_folder(args.out, "model_index.json") as temporary:
-        pipe.save_pretrained(temporary)
-        write_prompts(temporary / "prompts.txt", 2000, ["train"], seed=1)
-        write_prompts(temporary / "prompts_test.txt", 512, ["captions", "combinations"], seed=2)
-    print(f"wrote {args.out}")
+
+    def pictures(pick: Tensor, seed: int) -> Tensor:
+        return images[pick].float() / 127.5 - 1
+
+    look = partial(look_at, captions=distinct_captions(random_scene, 64, UNSEEN, seed=77), check=check)
+    pipe = train(args.work, pictures, captions, settings, look, torch.device("cpu"))
+    export(pipe, args.out, random_scene, 2000, 512)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.teacher.train import Settings, draw_levels, run_stage
+from benchmarks.teacher.stages import Settings, run_stage
+from benchmarks.teacher.train import draw_levels
 from benchmarks.video_teacher.clips import NUM_FRAMES, all_clips, draw
 from benchmarks.video_teacher.look import look_at
 from benchmarks.video_teacher.parts import (
@@ -54,10 +55,10 @@ def train_vae(folder: Path, videos: Tensor, settings: Settings) -> AutoencoderKL
     pixels = VideoLatents(vae).pixels
     start_as_images(vae.train().requires_grad_(True))
 
-    def loss_at(step: int) -> Tensor:
+    def loss_at(step: int, progress: float) -> Tensor:
         generator = torch.Generator().manual_seed(1_000_003 * settings.seed + step)
         size = LATENT_SIZES[int(torch.multinomial(torch.tensor(EARLY_SHARES), 1, generator=generator))]
-        if still := step < STILLS * settings.vae_steps:  # many colours and shapes a step, at the price of a few clips
+        if still := progress < STILLS:  # many colours and shapes a step, at the price of a few clips
             pick = torch.randint(len(videos), (4 * VAE_BATCH,), generator=generator)
             frame = int(torch.randint(NUM_FRAMES, (1,), generator=generator))
             x, size = videos[pick, :, frame : frame + 1], (1, *size[1:])
@@ -151,9 +152,9 @@ def _flow_matching(
     tokens, empty = tokenizer(kinds, **options), tokenizer([""], **options)
     kind_of = torch.tensor([kinds.index(caption) for caption in captions])
 
-    def loss_at(step: int) -> Tensor:
+    def loss_at(step: int, progress: float) -> Tensor:
         generator = torch.Generator().manual_seed(2_000_003 * (settings.seed + 1) + step)
-        shares = EARLY_SHARES if step < settings.early * settings.steps else LATE_SHARES
+        shares = EARLY_SHARES if progress < settings.early else LATE_SHARES
         size = LATENT_SIZES[int(torch.multinomial(torch.tensor(shares), 1, generator=generator))]
         pick = torch.randint(len(captions), (settings.batch,), generator=generator)
         x0, text = latents[size][pick], kind_of[pick]

@@ -3,7 +3,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from benchmarks.teacher.parts import NUM_TOKENS, build_tokenizer
+from benchmarks.teacher.parts import EMBEDDED, build_tokenizer
 from benchmarks.teacher.scenes import COLORS, HELD_OUT, PIXELS, Item, Scene, Split, draw, random_scene
 
 
@@ -78,7 +78,7 @@ def test_every_caption_fits_the_text_encoder_a_token_a_word():
     tokenizer = build_tokenizer(captions)
     lengths = [len(ids) for ids in tokenizer(captions).input_ids]
     assert lengths == [len(caption.replace(",", " ,").split()) + 2 for caption in captions]
-    assert max(lengths) <= NUM_TOKENS
+    assert max(lengths) <= EMBEDDED.num_tokens
     assert (
         tokenizer.decode(tokenizer("Zebra quux!", add_special_tokens=False).input_ids).replace(" ", "") == "zebraquux!"
     )

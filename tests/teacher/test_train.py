@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.teacher.train import Settings, run_stage
+from benchmarks.teacher.stages import Settings, run_stage
 
 SETTINGS = replace(Settings(), save_every=3, warmup=2)
 
@@ -13,7 +13,7 @@ def _stage(folder, num_steps, stop_after=None):
     torch.manual_seed(0)
     modules = nn.ModuleDict({"net": nn.Linear(3, 1)})
 
-    def loss_at(step):
+    def loss_at(step, progress):
         if stop_after is not None and step >= stop_after:
             raise KeyboardInterrupt
         x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))

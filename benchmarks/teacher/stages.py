@@ -1,0 +1,115 @@
+"""A stage of a teacher's training: resumable, to the weights of an unbroken one."""
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.teacher.parts import EMBEDDED, Architecture
+
+Look = Callable[[int, nn.ModuleDict], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """By default what the committed weights were trained with."""
+
+    num_scenes: int = 40_000
+    vae_steps: int = 2_000
+    steps: int = 20_000
+    minutes: float | None = None
+    """The most that a stage may take in all: its learning rate falls by the clock where that is ahead of the steps."""
+    early: float = 0.35  # the share of the steps, at the start, with even sizes
+    batch: int = 32
+    vae_batch: int = 16
+    lr: float = 1e-3
+    decay: float = 0.25  # the share of the steps, at the end, in which the learning rate falls to zero
+    warmup: int = 300
+    drop_caption: float = 0.1
+    ema: float = 0.999
+    save_every: int = 250
+    look_every: int = 1_000  # steps between sample grids
+    seed: int = 0
+    architecture: Architecture = field(default=EMBEDDED)
+    latent_sizes: tuple[int, ...] = (16, 12, 10, 8)
+    early_shares: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
+    """Of the steps at each size: even at first, for layouts are learned as well and faster at small ones."""
+    late_shares: tuple[float, ...] = (0.7, 0.1, 0.1, 0.1)
+    """Then mostly at the top. A low scale is no new world for the teacher (appendix B)."""
+    vae_sizes: tuple[int, ...] = (64, 64, 64, 48, 40, 32)
+    """Pixels: half of the batches are small pictures, as the low scales of the schedule are."""
+
+
+def run_stage(
+    name: str,
+    folder: Path,
+    modules: nn.ModuleDict,
+    loss_at: Callable[[int, float], Tensor],
+    num_steps: int,
+    settings: Settings,
+    look: Look | None = None,
+) -> nn.ModuleDict:
+    """Minimise `loss_at(step, progress)` with AdamW, warm-up, a plateau and linear decay; return the averaged weights.
+
+    `progress` goes from 0 to 1. `look(step, average)` is called now and then; what it returns goes into the log.
+    `NAME-plateau.pt` is the last checkpoint before the decay: renamed to `NAME.pt` it lets a longer run go on from
+    there. Without `settings.minutes` a resumed stage reaches the weights of an unbroken one.
+    """
+    average = copy.deepcopy(modules).requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        modules.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    checkpoint, step, before = folder / f"{name}.pt", 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        modules.load_state_dict(state["modules"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, before = state["step"], state.get("seconds", 0.0)
+    began, recent = time.monotonic() - before, []
+
+    def progress_at(step: int) -> float:
+        clock = (time.monotonic() - began) / (60 * settings.minutes) if settings.minutes else 0.0
+        return max(step / num_steps, clock)
+
+    progress = progress_at(step)
+    with tqdm(desc=name, initial=step, total=num_steps, mininterval=10) as bar:
+        while progress < 1:
+            ramp = min((step + 1) / settings.warmup, (1 - progress) / settings.decay, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * ramp
+            loss = loss_at(step, progress)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+            optimizer.step()
+            decay = min(settings.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(modules.parameters()), 1 - decay)
+            recent.append(loss.detach())
+            step += 1
+            bar.update()
+            on_plateau = progress <= 1 - settings.decay
+            progress = progress_at(step)
+            if step % settings.save_every == 0 or progress >= 1:
+                line = {"stage": name, "step": step, "loss": float(torch.stack(recent).mean())}
+                line["seconds"] = time.monotonic() - began
+                recent = []
+                if look is not None and (step % settings.look_every == 0 or progress >= 1):
+                    line |= look(step, average)
+                with (folder / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+                state = {"modules": modules.state_dict(), "average": average.state_dict(), "step": step}
+                state |= {"optimizer": optimizer.state_dict(), "seconds": line["seconds"]}
+                torch.save(state, checkpoint.with_suffix(".tmp"))
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+                if on_plateau:
+                    shutil.copyfile(checkpoint, folder / f"{name}-plateau.pt")
+    return average.eval()

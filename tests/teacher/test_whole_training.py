@@ -1,0 +1,82 @@
+"""A teacher from drawings to a pipeline, in a size of seconds."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.large_teacher.__main__ import SETTINGS, draw_rows
+from benchmarks.large_teacher.checker import check
+from benchmarks.large_teacher.scenes import random_scene
+from benchmarks.teacher import train as module
+from benchmarks.teacher.export import UNSEEN, distinct_captions, export
+from benchmarks.teacher.look import look_at
+from benchmarks.teacher.train import train
+from swd_models import load_denoiser, load_text
+
+ARCHITECTURE = replace(SETTINGS.architecture, text_width=32, text_layers=1, width=32, layers=1, latent_size=16)
+QUICK = replace(
+    SETTINGS, architecture=ARCHITECTURE, num_scenes=60, vae_steps=2, steps=4, batch=2, vae_batch=2, save_every=2,
+    look_every=100, vae_sizes=(32,), latent_sizes=(16, 12), early_shares=(0.5, 0.5), late_shares=(0.5, 0.5),
+)  # fmt: skip
+
+
+@pytest.fixture
+def teach(monkeypatch):
+    monkeypatch.setattr(module, "compile_layers", lambda *_: 0)
+    rng = np.random.default_rng(0)
+    scenes = [random_scene(rng) for _ in range(QUICK.num_scenes)]
+    look = partial(look_at, captions=distinct_captions(random_scene, 16, UNSEEN, seed=1), check=check, steps=1)
+
+    def teach(folder, settings=QUICK):
+        device = torch.device("cpu")
+        return train(folder, draw_rows(scenes, device), [scene.caption for scene in scenes], settings, look, device)
+
+    return teach
+
+
+def weights(pipe):
+    return torch.cat([parameter.flatten() for parameter in pipe.transformer.parameters()])
+
+
+def test_a_training_that_was_interrupted_ends_in_the_weights_of_an_unbroken_one(teach, tmp_path, monkeypatch):
+    whole = teach(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole/tokenizer", tmp_path / "broken/tokenizer")  # which no seed makes the same
+    levels, calls = module.draw_levels, []
+
+    def broken(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return levels(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "draw_levels", broken)
+        with pytest.raises(KeyboardInterrupt):
+            teach(tmp_path / "broken")
+    resumed = teach(tmp_path / "broken")
+    assert torch.equal(weights(whole), weights(resumed))
+    assert torch.equal(weights(whole), weights(teach(tmp_path / "whole")))  # nothing is done again
+    assert len((tmp_path / "whole/log.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_clock_ends_a_training_before_its_steps_do(teach, tmp_path):
+    pipe = teach(tmp_path, replace(QUICK, vae_steps=10**9, steps=10**9, minutes=0.02))
+    assert torch.isfinite(weights(pipe)).all()
+    state = torch.load(tmp_path / "transformer.pt", weights_only=True)
+    assert 0 < state["step"] < 10**6
+    assert state["seconds"] >= 1.2
+
+
+def test_what_is_exported_is_a_pipeline_with_prompts_that_training_does_not_see(teach, tmp_path):
+    export(teach(tmp_path / "work"), tmp_path / "out", random_scene, 20, 10)
+    denoiser, text = load_denoiser(str(tmp_path / "out")), load_text(str(tmp_path / "out"))
+    prompts, unseen = (
+        (tmp_path / "out" / f"{name}.txt").read_text().splitlines() for name in ("prompts", "prompts_test")
+    )
+    assert (len(set(prompts)), len(set(unseen)), set(prompts) & set(unseen)) == (20, 10, set())
+    x0 = denoiser.denoise(torch.randn(2, 8, 16, 16), torch.ones(2), text(prompts[:2]))
+    assert x0.shape == (2, 8, 16, 16)
