@@ -175,3 +175,24 @@ def test_every_claim_names_rows_of_its_study_and_every_schedule_fits():
         for config in study.students.values():
             check(config)
             check_model(config)
+
+
+def test_a_study_of_looks_tells_power_by_frequency_and_spread_over_seeds(quick, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.teacher.spread.PROMPTS", 2)
+    monkeypatch.setattr("benchmarks.teacher.spread.SEEDS", 2)
+    out = tmp_path / "out"
+    command = ["--work", str(tmp_path / "work"), "--out", str(out), "--seeds", "0", "--count", "4"]
+    students.main(command)
+    reference = json.loads((out / "embedded-references" / "teacher-2-steps-0.json").read_text())
+    assert "power" not in reference
+    students.main([*command, "--of", "texture"])
+    page = capsys.readouterr().out
+    assert "| power against drawings, dB" in page
+    assert "| drawings |" in page
+    assert Image.open(out / "texture-power.png").width > 500
+    for folder, name in (("embedded-references", "teacher-2-steps"), ("texture", "MMD-alone")):
+        record = json.loads((out / folder / f"{name}-0.json").read_text())
+        assert len(record["power"]["dB"]) == len(record["power"]["cycles"]) > 20
+        assert record["spread"]["features"] > 0
+    again = json.loads((out / "embedded-references" / "teacher-2-steps-0.json").read_text())
+    assert again["scores"] == reference["scores"]

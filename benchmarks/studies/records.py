@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ GONE = {"gradient_checkpointing"}
 """Settings of before that are no more, and changed no number."""
 LATEST = {"kid x 1000"}
 """Scores that came last: without them another study's record is measured again."""
+LOOKS = ("power", "spread")
+"""What records of a study of looks have beside scores."""
 BALANCING = ("balance", "gan_rise", "gan_sample")
 
 
-def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
+def recorded(path: Path, of: Record, make: Callable[[], Record], needs: Collection[str] = ()) -> Record:
     """Return the record in a file if it is of the same thing, else make it and write it.
 
-    What another study has measured on such a machine is copied, with its sheet: no two train the same student. A GPU's
-    students, over a base in bf16, are not a CPU's.
+    It is made again where it lacks what is needed. What another study has measured on such a machine is copied, with
+    its sheet: no two train the same student. A GPU's students, over a base in bf16, are not a CPU's.
     """
     of = json.loads(json.dumps(of, default=str))
     others = sorted(path.parents[1].glob("*/*.json")) if "config" in of else []
@@ -33,7 +35,7 @@ def recorded(path: Path, of: Record, make: Callable[[], Record]) -> Record:
                 and record["scores"].keys() >= LATEST
                 and record["machine"] == machine()
             )
-            if alike and _covers(_as_noted_now(of), _as_noted_now(record["of"])):
+            if alike and record.keys() >= set(needs) and _covers(_as_noted_now(of), _as_noted_now(record["of"])):
                 _take(there, path)
                 return record
     record = {"of": of, **make(), "commit": commit(), "machine": machine(), "versions": versions()}

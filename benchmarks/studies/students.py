@@ -20,10 +20,13 @@ from PIL import Image
 
 from benchmarks.provenance import fingerprint
 from benchmarks.studies.claims import STUDIES
-from benchmarks.studies.records import Record, recorded, slug
+from benchmarks.studies.looks import looks
+from benchmarks.studies.records import LOOKS, Record, recorded, slug
 from benchmarks.studies.study import STUDENT, Study
 from benchmarks.studies.verdicts import verdict
-from benchmarks.teacher.score import Sampler, reference_samplers, score, table, unseen_prompts
+from benchmarks.teacher.distances import power_by_cycles, stills
+from benchmarks.teacher.score import Sampler, reference_samplers, sample_all, score, table, unseen_prompts
+from benchmarks.teacher.spread import repeated, spread
 from swd_distill.config import Base, Config
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
@@ -90,13 +93,20 @@ def _timed(folder: Path, result: Path, work: Callable[[], object]) -> float:
     return spent / 60
 
 
-def measure(model: str, name: str, sample: Sampler, captions: Sequence[str], seed: int, sheet: Path) -> Record:
+def measure(study: Study, name: str, sample: Sampler, captions: Sequence[str], seed: int, sheet: Path) -> Record:
     """Score a sampler; the first seed's samples of the first captions are kept as a sheet, for the pictures."""
+    model, label, first = study.base.model, f"{name}, seed {seed}", 10_000 * (seed + 1)
     if seed == 0:
         few = captions[: min(NUM_PICTURED, len(set(captions)))]  # each may come several times
         sheet.parent.mkdir(parents=True, exist_ok=True)
         save_sheet([item for i in range(0, len(few), PER_ROW) for item in sample(few[i : i + PER_ROW], i)], sheet)
-    return {"scores": score(sample, captions, f"{name}, seed {seed}", seed=10_000 * (seed + 1), model=model)}
+    samples = sample_all(sample, captions, label, first)
+    record: Record = {"scores": score(samples, captions, model)}
+    if study.looks:
+        again = repeated(captions)
+        record["power"] = power_by_cycles(samples, captions, model)
+        record["spread"] = spread(stills(sample_all(sample, again, f"{label}, again", first)), again)
+    return record
 
 
 def save_sheet(media: Sequence[Media], path: Path) -> None:
@@ -127,11 +137,12 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
     of: Record = {"teacher": teacher, "prompts": len(captions)}
     reference = of | {"schedule": json.loads(base.scales.to_json()), "steps": steps, "guidance": guidance}
     rows: dict[str, list[Record]] = {}
+    needs = LOOKS if study.looks else ()
     for seed in args.seeds:
         for name, sample in samplers.items():
             path = _path(study, args.out, name, seed)
-            make = partial(measure, base.model, name, sample, captions, seed, path.with_suffix(".png"))
-            rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make))
+            make = partial(measure, study, name, sample, captions, seed, path.with_suffix(".png"))
+            rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make, needs=needs))
         for name in args.students or study.students:
             config = _config_of(study, name, seed, args.work)
             student = of | {"config": config.to_json() | {"out": None}}
@@ -142,7 +153,7 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
                 path = _path(study, args.out, row, seed)
                 sheet = path.with_suffix(".png")
                 make = partial(_train_and_measure, study, name, captions, seed, args.work, sheet, judged)
-                rows.setdefault(row, []).append(recorded(path, student | over, make))
+                rows.setdefault(row, []).append(recorded(path, student | over, make, needs=needs))
     return rows
 
 
@@ -162,7 +173,7 @@ def _train_and_measure(
     def sample(few: Sequence[str], first_seed: int) -> list[Media]:
         return pipe(few, seed=first_seed)
 
-    return measure(config.model, name, sample, captions, seed, sheet) | {"minutes": minutes}
+    return measure(study, name, sample, captions, seed, sheet) | {"minutes": minutes}
 
 
 def picture(rows: dict[str, Path], captions: Sequence[str], count: int) -> Image.Image:
@@ -212,6 +223,7 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
         for name, scales in others.items()
     )
     advice = study.advice and f"{study.advice}\n"
+    seen = f"{looks(rows, captions, args.out / f'{study.page}-power.png')}\n\n" if study.looks else ""
     chosen = next(name for name, other in STUDIES.items() if other is study)
     command = "" if chosen == "scenes" else f" --of {chosen}"
     path = args.out / f"{study.page}.md"
@@ -227,7 +239,7 @@ Schedule: {base.scales}.{notes}
 
 {table({name: [record["scores"] for record in records] for name, records in rows.items()})}
 
-{verdicts(study, rows)}{advice}Minutes, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
+{verdicts(study, rows)}{seen}{advice}Minutes, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
 
 ![samples]({study.page}.png)
 """)

@@ -40,6 +40,8 @@ class Study:
     claims: tuple[Claim, ...] = ()
     repeats: int = 1
     """Samples of a prompt: more of them where there are few prompts."""
+    looks: bool = False
+    """Whether records tell power by frequency and the spread over seeds too: of scenes."""
     advice: str = ""
     """What to do by it, and for what it holds."""
 

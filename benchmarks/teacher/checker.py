@@ -1,5 +1,6 @@
 """Read a scene back out of an image by classical vision: colours, connected components, areas, outlines."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ AREAS = {
     "cross": 4 * CROSS_ARM * (2 - CROSS_ARM),
     "triangle": 3 * np.sqrt(3) * TRIANGLE_EDGE**2,
 }
+FOLDS = {"cross": 4, "triangle": 3}
+"""How often a shape meets itself in a turn."""
 _BORDER = sum(SIZES.values()) / 2  # the radius between small and big
 _CHROMA = 2.0  # weight of hue against brightness, which light and shadow change
 
@@ -50,6 +53,25 @@ class Verdict:
         return all(vars(self).values())
 
 
+@dataclass(frozen=True)
+class Found:
+    """A shape in an image: what a caption says of it, and what it leaves open.
+
+    Attributes:
+        x: Of its centre, in pixels from that of the image; so is y.
+        radius: In pixels.
+        tilt: In radians; a circle has none.
+        shade: Brightness in [0, 1].
+    """
+
+    item: Item
+    x: float
+    y: float
+    radius: float
+    tilt: float | None
+    shade: float
+
+
 def parse(caption: str) -> Scene:
     """Turn a caption back into its scene."""
     if one := _ONE.fullmatch(caption):
@@ -62,25 +84,35 @@ def parse(caption: str) -> Scene:
 def check(image: Array, caption: str) -> Verdict:
     """Compare an image (64, 64, 3) in [0, 1] with its caption."""
     scene = parse(caption)
-    frame = np.concatenate([image[:3].reshape(-1, 3), image[-3:].reshape(-1, 3), image[:, :2].reshape(-1, 3)])
-    ground = np.median(frame, axis=0)
-    background = nearest(ground) == scene.background
-    parts = components(image, ground)
-    if len(parts) != len(scene.items):
+    background = nearest(_ground(image)) == scene.background
+    seen = read(image, scene)
+    if seen is None:
         return Verdict(background, False, False, False, False, False)
-    seen = [describe(image, part) for part in parts]
-    if len(seen) == 2:
-        dx, dy = RELATIONS[scene.where]
-        seen.sort(key=lambda found: -(found[1][0] * dx + found[1][1] * dy))
-    pairs = list(zip((found[0] for found in seen), scene.items, strict=True))
+    pairs = list(zip((found.item for found in seen), scene.items, strict=True))
     return Verdict(
         background,
         True,
         all(found.color == item.color for found, item in pairs),
         all(found.size == item.size for found, item in pairs),
         all(found.shape == item.shape for found, item in pairs),
-        _placed([found[1] for found in seen], scene),
+        _placed([(found.x, found.y) for found in seen], scene),
     )
+
+
+def read(image: Array, scene: Scene) -> list[Found] | None:
+    """Return what an image shows, in the order of a scene's items; None if it shows more or fewer."""
+    seen = [describe(image, part) for part in components(image, _ground(image))]
+    if len(seen) != len(scene.items):
+        return None
+    if len(seen) == 2:
+        dx, dy = RELATIONS[scene.where]
+        seen.sort(key=lambda found: -(found.x * dx + found.y * dy))
+    return seen
+
+
+def _ground(image: Array) -> Array:
+    frame = np.concatenate([image[:3].reshape(-1, 3), image[-3:].reshape(-1, 3), image[:, :2].reshape(-1, 3)])
+    return np.median(frame, axis=0)
 
 
 def components(image: Array, ground: Array) -> list[npt.NDArray[np.bool_]]:
@@ -92,17 +124,26 @@ def components(image: Array, ground: Array) -> list[npt.NDArray[np.bool_]]:
     return [mask for mask in masks if mask.sum() >= _MIN_AREA]
 
 
-def describe(image: Array, mask: npt.NDArray[np.bool_]) -> tuple[Item, tuple[float, float]]:
-    """Return what a component shows, and its centre in pixels from that of the image."""
+def describe(image: Array, mask: npt.NDArray[np.bool_]) -> Found:
+    """Return what a component shows."""
     filled = ndimage.binary_fill_holes(mask)
     core = ndimage.binary_erosion(filled, iterations=2)
-    color = nearest(np.median(image[core if core.any() else filled], axis=0))
+    surface = np.median(image[core if core.any() else filled], axis=0)
     area = float(filled.sum())
     y, x = ndimage.center_of_mass(filled)
     ys, xs = np.nonzero(filled)
-    shape = _shape((xs - x) + 1j * (ys - y))
-    size = "big" if area > AREAS[shape] * _BORDER**2 else "small"
-    return Item(size, color, shape), (x + 0.5 - image.shape[1] / 2, y + 0.5 - image.shape[0] / 2)
+    points = (xs - x) + 1j * (ys - y)
+    shape = _shape(points)
+    radius = math.sqrt(area / AREAS[shape])
+    fold = FOLDS.get(shape)
+    return Found(
+        Item("big" if radius > _BORDER else "small", nearest(surface), shape),
+        x + 0.5 - image.shape[1] / 2,
+        y + 0.5 - image.shape[0] / 2,
+        radius,
+        float(np.angle((points**fold).sum()) / fold) if fold else None,
+        float(surface.mean()),
+    )
 
 
 def _shape(points: npt.NDArray[np.complex128]) -> str:

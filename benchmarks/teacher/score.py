@@ -38,15 +38,20 @@ def unseen_prompts(model: str, count: int | None = None) -> list[str]:
     return captions[:count]
 
 
-def score(sample: Sampler, captions: Sequence[str], name: str, seed: int = SEED, *, model: str = "embedded") -> Scores:
+def sample_all(sample: Sampler, captions: Sequence[str], name: str, seed: int = SEED) -> list[Media]:
+    """Sample captions, a batch at a time."""
+    samples = []
+    for start in tqdm(range(0, len(captions), BATCH), desc=name):
+        samples += sample(captions[start : start + BATCH], seed + start)
+    return samples
+
+
+def score(samples: Sequence[Media], captions: Sequence[str], model: str = "embedded") -> Scores:
     """Return the share of samples that are right: by attribute, altogether, and so for each split of the captions.
 
     Before that, how far they are from drawings.
     """
-    checker, samples = CHECKERS[model], []
-    for start in tqdm(range(0, len(captions), BATCH), desc=name):
-        few = captions[start : start + BATCH]
-        samples += sample(few, seed + start)
+    checker = CHECKERS[model]
     verdicts = [
         checker.check(np.asarray(item, np.float32) / 255, caption)
         for item, caption in zip(samples, captions, strict=True)
@@ -118,7 +123,9 @@ def main() -> None:
     samplers |= reference_samplers(model, student.schedule, data["teacher_steps"], data["teacher_guidance"])
     captions = unseen_prompts(model, args.count)
     rows = {
-        name: [score(sample, captions, name, model=model)] for name, sample in samplers.items() if args.only in name
+        name: [score(sample_all(sample, captions, name), captions, model)]
+        for name, sample in samplers.items()
+        if args.only in name
     }
     (args.run / "score.json").write_text(json.dumps({"prompts": args.count, "rows": rows}, indent=1) + "\n")
     print(table(rows))

@@ -58,9 +58,9 @@ def check(frames: Array, caption: str) -> Verdict:
     return Verdict(
         background,
         True,
-        _most(item.color for item, _ in seen) == clip.color,
-        _most(item.shape for item, _ in seen) == clip.shape,
-        _moves(np.asarray([center for _, center in seen]), clip.motion),
+        _most(found.item.color for found in seen) == clip.color,
+        _most(found.item.shape for found in seen) == clip.shape,
+        _moves(np.asarray([(found.x, found.y) for found in seen]), clip.motion),
     )
 
 

@@ -172,8 +172,8 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "kernel",
-    [{}, {"mmd_kernel": "rbf"}, {"mmd_kernel": "huber"}, {"mmd_pooling": "batch"}, {"mmd_features": "fake"},
-     {"mmd_noised": False}],
+    [{}, {"mmd_kernel": "rbf"}, {"mmd_kernel": "huber"}, {"mmd_kernel": "moments"}, {"mmd_pooling": "batch"},
+     {"mmd_features": "fake"}, {"mmd_noised": False}],
 )  # fmt: skip
 def test_gradients_stand_in_the_shares_of_the_recipe_sample_by_sample(build, kernel, dtype):
     trainer = build(replace(PAPER, dmd_weight=0.3, gan_weight=0.2, gan_rise=4, fake_updates=1, **kernel), batch=4)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from swd_losses import huber_mmd, linear_mmd, rbf_mmd
+from swd_losses import huber_mmd, linear_mmd, moments_mmd, rbf_mmd
 
 N, L, C = 3, 5, 4
-ALL = [linear_mmd, huber_mmd, rbf_mmd]
+ALL = [linear_mmd, huber_mmd, moments_mmd, rbf_mmd]
 
 
 @pytest.fixture
@@ -58,10 +58,40 @@ def test_linear_is_equation_1_with_the_linear_kernel(pair):
     assert linear_mmd(*pair).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_linear_sums_over_images(pair):
+@pytest.mark.parametrize("loss", [linear_mmd, moments_mmd])
+def test_linear_and_moments_sum_over_images(pair, loss):
     fake, real = pair
-    twice = linear_mmd(torch.cat([fake, fake]), torch.cat([real, real]))
-    assert twice.item() == pytest.approx(2 * linear_mmd(fake, real).item())
+    twice = loss(torch.cat([fake, fake]), torch.cat([real, real]))
+    assert twice.item() == pytest.approx(2 * loss(fake, real).item())
+
+
+@pytest.mark.parametrize("pooling", ["image", "batch"])
+def test_moments_add_equation_1_with_the_squared_kernel_on_centred_tokens(pair, pooling):
+    def mean_kernel(a, b):
+        products = [sum(p * q for p, q in zip(x, y, strict=True)) for x in a for y in b]
+        return sum(product**2 for product in products) / len(products)
+
+    expected = 0.0
+    for fake, real in as_images(*pair, pooling):
+        middles = means(fake), means(real)
+        a, b = (
+            [[p - q for p, q in zip(t, m, strict=True)] for t in x] for x, m in zip((fake, real), middles, strict=True)
+        )
+        apart = mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b)
+        variance = sum(sum(p**2 for p in token) for token in a + b) / (len(a) + len(b))
+        expected += math.dist(*middles) ** 2 + apart / variance
+    assert moments_mmd(*pair, pooling=pooling).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_moments_see_what_smoothing_takes_away(pair):
+    fake, _ = pair
+    smooth = fake.mean(1, keepdim=True) + 0.5 * (fake - fake.mean(1, keepdim=True))
+    smooth.requires_grad_(True)
+    assert linear_mmd(smooth, fake).item() == pytest.approx(0, abs=1e-25)
+    loss = moments_mmd(smooth, fake)
+    loss.backward()
+    spread = smooth - smooth.mean(1, keepdim=True)
+    assert (smooth.grad * spread).sum() < 0  # a step down takes tokens apart
 
 
 @pytest.mark.parametrize("pooling", ["image", "batch"])
@@ -141,7 +171,7 @@ def test_rbf_rejects_other_distributions_and_accepts_equal_ones():
     assert p_value(shift=0.0) > 0.05
 
 
-@pytest.mark.parametrize("mmd", [linear_mmd, huber_mmd])
+@pytest.mark.parametrize("mmd", [linear_mmd, huber_mmd, moments_mmd])
 def test_never_negative_and_zero_on_equal_inputs(pair, mmd):
     fake, real = pair
     assert mmd(fake, real) > 0
@@ -158,10 +188,31 @@ def test_symmetric_and_blind_to_the_order_of_tokens(pair, mmd, pooling):
 
 
 @pytest.mark.parametrize("pooling", ["image", "batch"])
-@pytest.mark.parametrize("mmd", ALL)
+@pytest.mark.parametrize("mmd", [linear_mmd, huber_mmd, rbf_mmd])
 def test_gradients(pair, mmd, pooling):
     fake, real = (x[:2, :3, :2].clone().requires_grad_() for x in pair)
     assert torch.autograd.gradcheck(lambda f, r: mmd(f, r, pooling=pooling), (fake, real))
+
+
+def test_gradients_of_moments_hold_the_variance_constant(pair):
+    fake, real = (x.clone().requires_grad_() for x in pair)
+    variance = [
+        (torch.cov(f.T, correction=0) + torch.cov(r.T, correction=0)).trace().item() / 2
+        for f, r in zip(*pair, strict=True)
+    ]
+
+    def explicit(fake, real):
+        each = zip(fake, real, variance, strict=True)
+        apart = ((torch.cov(f.T, correction=0) - torch.cov(r.T, correction=0)).square().sum() / v for f, r, v in each)
+        return linear_mmd(fake, real) + sum(apart)
+
+    assert torch.autograd.gradcheck(explicit, (fake, real))
+    for found, expected in zip(
+        torch.autograd.grad(moments_mmd(fake, real), (fake, real)),
+        torch.autograd.grad(explicit(fake, real), (fake, real)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("mmd", ALL)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swd_losses import PAPER, RELEASED, huber_mmd, linear_mmd, rbf_mmd
+from swd_losses import PAPER, RELEASED, huber_mmd, linear_mmd, moments_mmd, rbf_mmd
 
 GRID = [3 * u / (1 + 2 * u) for u in torch.linspace(1, 0.002994, 28, dtype=torch.float64).tolist()]
 
@@ -40,6 +40,8 @@ def test_kernels(recipe, pooling):
     assert replace(recipe, mmd_pooling=pooling).kernel()(fake, real) == expected
     rbf = replace(recipe, mmd_kernel="rbf", mmd_pooling=pooling, rbf_bandwidth=2.0)
     assert rbf.kernel()(fake, real) == rbf_mmd(fake, real, bandwidth=2.0, pooling=pooling)
+    moments = replace(recipe, mmd_kernel="moments", mmd_pooling=pooling)
+    assert moments.kernel()(fake, real) == moments_mmd(fake, real, pooling=pooling)
 
 
 def test_head():

@@ -7,7 +7,7 @@ from .gan import (
     generator_loss as generator_loss,
     gradient_penalty as gradient_penalty,
 )
-from .mmd import huber_mmd as huber_mmd, linear_mmd as linear_mmd, rbf_mmd as rbf_mmd
+from .mmd import huber_mmd as huber_mmd, linear_mmd as linear_mmd, moments_mmd as moments_mmd, rbf_mmd as rbf_mmd
 from .objectives import (
     DenoisingObjective as DenoisingObjective,
     DMDObjective as DMDObjective,

@@ -1,6 +1,6 @@
 """Maximum mean discrepancy between token features: section 4.2, equations 1 and 2.
 
-All three are symmetric in `fake` and `real` and give gradients to both: detach `real` for a generator.
+All are symmetric in `fake` and `real` and give gradients to both: detach `real` for a generator.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from torch import Tensor
 from swd_losses.choices import Pooling
 from swd_losses.precision import full_precision
 
-__all__ = ["huber_mmd", "linear_mmd", "rbf_mmd"]
+__all__ = ["huber_mmd", "linear_mmd", "moments_mmd", "rbf_mmd"]
 
 
 def linear_mmd(
@@ -41,6 +41,23 @@ def huber_mmd(
     return (squared / ((squared + c**2).sqrt() + c)).mean()
 
 
+def moments_mmd(
+    fake: Float[Tensor, "n l c"], real: Float[Tensor, "n l c"], *, pooling: Pooling = "image"
+) -> Float[Tensor, ""]:
+    """Sum over images the squared distances of the tokens' means and of their covariances: in neither paper nor code.
+
+    sum_n |m(fake) - m(real)|^2 + |C(fake) - C(real)|_F^2 / v, with m the mean and C the covariance of an image's tokens
+    (divided by l), and v the mean of both traces, held constant: then both terms have one unit. Two sets of tokens can
+    have one mean and differ in how far tokens are from it, as smooth and textured images do; the second term sees that.
+    It is eq. 1 for the kernel (x.y)^2 on centred tokens. Memory is n c^2 floats, twice.
+    """
+    fake, real = _pooled(fake, real, pooling)
+    means = linear_mmd(fake, real)
+    (x, xx), (y, yy) = _covariance(fake), _covariance(real)
+    variance = ((x + y) / 2).detach().clamp(min=torch.finfo(x.dtype).tiny)
+    return means + ((xx - yy).square().sum((1, 2)) / variance).sum()
+
+
 def rbf_mmd(
     fake: Float[Tensor, "n l c"],
     real: Float[Tensor, "n l c"],
@@ -67,6 +84,13 @@ def rbf_mmd(
     # k - 1 in place of k: the constant cancels in eq. 1, and a wide kernel keeps its digits.
     xx, yy, xy = (torch.expm1(-d / scale) for d in distances)
     return (_off_diagonal_mean(xx) + _off_diagonal_mean(yy) - 2 * xy.mean((1, 2))).mean()
+
+
+def _covariance(x: Float[Tensor, "n l c"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c c"]]:
+    """Return the covariance of each image's tokens, after its trace."""
+    x = x - x.mean(1, keepdim=True)
+    with torch.autocast(x.device.type, enabled=False):
+        return x.square().mean(1).sum(-1), x.mT @ x / x.shape[1]
 
 
 def _pooled(fake: Tensor, real: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:

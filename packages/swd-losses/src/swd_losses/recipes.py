@@ -23,7 +23,7 @@ class Recipe:
     """
 
     mmd_features: Literal["teacher", "fake"]  # whose block feeds the MMD
-    mmd_kernel: Literal["linear", "huber", "rbf"]  # linear sums over images, the others average: see linear_mmd
+    mmd_kernel: Literal["linear", "huber", "rbf", "moments"]  # linear and moments sum over images, the others average
     mmd_interval: tuple[float, float]  # noise on the images before their features are compared
     levels: Literal["uniform", "grid"]  # sigma anywhere in an interval, or only at the teacher's 28 steps within it
     guidance: float  # weight of the real score in DMD
@@ -49,11 +49,12 @@ class Recipe:
 
     def kernel(self) -> "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]":
         """Return the kernel of fake and real features that `MMDObjective` takes."""
-        from swd_losses.mmd import huber_mmd, linear_mmd, rbf_mmd
+        from swd_losses.mmd import huber_mmd, linear_mmd, moments_mmd, rbf_mmd
 
         if self.mmd_kernel == "rbf":
             return partial(rbf_mmd, bandwidth=self.rbf_bandwidth, pooling=self.mmd_pooling)
-        return partial({"linear": linear_mmd, "huber": huber_mmd}[self.mmd_kernel], pooling=self.mmd_pooling)
+        kernels = {"linear": linear_mmd, "huber": huber_mmd, "moments": moments_mmd}
+        return partial(kernels[self.mmd_kernel], pooling=self.mmd_pooling)
 
     def head(self, channels: int) -> "swd_losses.gan.DiscriminatorHead":
         """Return a new discriminator for features of this width."""
