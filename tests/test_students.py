@@ -190,7 +190,7 @@ def test_a_study_of_looks_tells_power_by_frequency_and_spread_over_seeds(quick, 
     assert "| power against drawings, dB" in page
     assert "| drawings |" in page
     assert Image.open(out / "texture-power.png").width > 500
-    for folder, name in (("embedded-references", "teacher-2-steps"), ("texture", "MMD-alone")):
+    for folder, name in (("embedded-references", "teacher-2-steps"), ("texture", "tiny")):
         record = json.loads((out / folder / f"{name}-0.json").read_text())
         assert len(record["power"]["dB"]) == len(record["power"]["cycles"]) > 20
         assert record["spread"]["features"] > 0

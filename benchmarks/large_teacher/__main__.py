@@ -15,16 +15,14 @@ from torch import Tensor
 
 from benchmarks.large_teacher.checker import check
 from benchmarks.large_teacher.drawing import draw
+from benchmarks.large_teacher.pipeline import LARGE, TRAINED
 from benchmarks.large_teacher.scenes import Scene, random_scene
 from benchmarks.teacher.export import UNSEEN, distinct_captions, export
 from benchmarks.teacher.look import look_at
-from benchmarks.teacher.parts import Architecture
 from benchmarks.teacher.stages import Settings
 from benchmarks.teacher.train import Pictures, train
 from swd_models.logs import quiet
 
-LARGE = Architecture(latent_size=32, channels=8, num_tokens=20, text_width=128, text_layers=3, width=256, layers=8)
-"""19 M parameters, 20 with the text encoders."""
 SETTINGS = Settings(
     architecture=LARGE,
     latent_sizes=(32, 24, 20, 16, 12),
@@ -57,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, then write the pipeline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/large-teacher"), help="checkpoints and log")
-    parser.add_argument("--out", type=Path, default=Path("runs/large-teacher/pipeline"), help="where the pipeline goes")
+    parser.add_argument("--out", type=Path, default=TRAINED, help="where the pipeline goes")
     parser.add_argument("--minutes", type=float, help="the most that the transformer's stage takes, in all")
     parser.add_argument("--device", type=torch.device, help="default: a GPU if there is one")
     for name in ("steps", "vae-steps", "num-scenes", "batch", "save-every", "look-every"):

@@ -11,6 +11,7 @@ from diffusers import AutoencoderTiny
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
+from benchmarks.large_teacher.pipeline import pipeline
 from benchmarks.latency.encoders import RandomText
 from swd_models import Denoiser, load_denoiser, load_latents, load_text
 from swd_models.autoencoders.files import load_tiny_autoencoder
@@ -65,9 +66,13 @@ class Model:
 
 def tiny(model: str) -> Model:
     """Load a tiny pipeline on the CPU: its own text encoders and autoencoder, which is tiny already."""
+    trained = model == "embedded"
+    if model == "large":
+        folder, trained = pipeline()
+        model = str(folder)
     denoiser, text, latents = load_denoiser(model), load_text(model), load_latents(model)
     modules = {"text": _encoders(text.pipe), "denoiser": [denoiser], "decoder": [latents.vae.decoder]}
-    weights = "trained" if model == "embedded" else "random"
+    weights = "trained" if trained else "random"
     prompt = (Path(resolve_model(model)) / "prompts.txt").read_text().splitlines()[0]
     return Model(denoiser, lambda count: text([prompt] * count), latents.decode, weights, modules)
 

@@ -38,7 +38,7 @@ def _what(config: Mapping[str, Any]) -> str:
         return f"Appendix G: half precision, {how}, TinyVAE, device events. {protocol} {MERGED}"
     return (
         f"**Run without a GPU**, so not appendix G: in place of the paper's models, tiny ones of a few blocks "
-        f"(`embedded` is trained, the others are random),\nin float32, not compiled, each with its own autoencoder, by "
+        f"(trained, or random where it says so),\nin float32, not compiled, each with its own autoencoder, by "
         f"the clock; medians.\n{protocol}\n{MERGED}\nThe paper's models were counted, not run: last table."
     )
 
@@ -100,8 +100,8 @@ def _ratios(models: Mapping[str, Any], on_gpu: bool) -> str:
     )
     if not on_gpu:
         note += (
-            " The random models are so small that a step takes what it takes to start its operations, whatever its "
-            "size; `embedded` is large enough."
+            " The models called random are so small that a step takes what it takes to start its operations, whatever "
+            "its size; `embedded` and `large` are large enough."
         )
     return "## Scale-wise over full scale, 4 steps\n\n" + _table("", heads, lines) + f"\n\n{note}"
 

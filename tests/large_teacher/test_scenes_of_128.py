@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.large_teacher.__main__ import LARGE
 from benchmarks.large_teacher.checker import check, read
 from benchmarks.large_teacher.drawing import draw
+from benchmarks.large_teacher.pipeline import LARGE
 from benchmarks.large_teacher.scenes import COUNTS, HELD_OUT, MOST, PIXELS, SHAPES, TEXTURES, parse, random_scene
 from benchmarks.teacher.export import distinct_captions
 from benchmarks.teacher.parts import build_tokenizer
