@@ -162,11 +162,32 @@ def _rows(**scores):
         ((0.90, 0.80, 0.85), (0.84, 0.86, 0.85), 0.0, "undecided at this size"),
         ((0.90, 0.91, 0.92), (0.91, 0.92, 0.93), 0.02, "reproduced"),
         ((0.9,), (0.1,), 0.0, "undecided at this size"),
+        ((0.90, 0.89, 0.88), (0.92, 0.91, 0.90), 0.03, "reproduced"),  # worse, by less than the margin
+        ((0.90, 0.885, 0.88), (0.92, 0.91, 0.90), 0.02, "worse, by 0.014 to 0.029"),
     ],
 )
 def test_a_claim_is_judged_by_the_interval_of_the_paired_difference(one, other, margin, verdict):
     study = replace(students.STUDIES["scenes"], claims=(Claim("better", "one", "other", margin),))
     assert f" | {verdict} | " in students.verdicts(study, _rows(one=one, other=other))
+
+
+def test_a_row_of_more_seeds_is_compared_in_those_that_both_have():
+    study = replace(students.STUDIES["scenes"], claims=(Claim("better", "one", "other"),))
+    rows = _rows(one=(0.90, 0.91, 0.92, 0.1, 0.1), other=(0.80, 0.81, 0.83))
+    assert " | reproduced | " in students.verdicts(study, rows)
+
+
+def test_a_student_may_have_more_seeds_than_the_others(quick, tmp_path, capsys, monkeypatch):
+    study = students.STUDIES["scenes"]
+    monkeypatch.setattr("benchmarks.studies.students.SEEDS", (0,))
+    more = replace(study, students={"one": study.base, "two": study.base}, seeds={"two": 2})
+    monkeypatch.setattr(students, "STUDIES", {"scenes": more})
+    students.main(["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--count", "4"])
+    assert "seeds 0, 2 of `two`;" in capsys.readouterr().out
+    found = sorted(path.name for path in (tmp_path / "out").glob("*/*.json"))
+    assert [name for name in found if name.startswith(("one", "two", "teacher"))] == [
+        "one-0.json", "teacher-2-steps-0.json", "two-0.json", "two-1.json",
+    ]  # fmt: skip
 
 
 def test_every_claim_names_rows_of_its_study_and_every_schedule_fits():

@@ -60,6 +60,7 @@ SCHEDULES = Study(
         Claim("Growing is better than staying small (table 9)", "scale-wise, 4 steps", "constant 8, then 16"),
         Claim("Shifted timesteps are better than lower ones", "scale-wise, 4 steps", "lower timesteps"),
     ),
+    seeds={"scale-wise, 4 steps": 8, "full scale, 4 steps": 8, "full scale, 2 steps": 8},
 )  # fmt: skip
 
 # Table 6, and the choices in which paper and authors' code differ. Adam does not care about the scale of a loss alone.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.provenance import fingerprint
 from benchmarks.studies.claims import STUDIES
 from benchmarks.studies.looks import looks
 from benchmarks.studies.records import LOOKS, Record, recorded, slug
-from benchmarks.studies.study import STUDENT, Study
+from benchmarks.studies.study import SEEDS, STUDENT, Study
 from benchmarks.studies.verdicts import verdict
 from benchmarks.teacher.distances import power_by_cycles, stills
 from benchmarks.teacher.score import Sampler, reference_samplers, sample_all, score, table, unseen_prompts
@@ -138,12 +139,14 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
     reference = of | {"schedule": json.loads(base.scales.to_json()), "steps": steps, "guidance": guidance}
     rows: dict[str, list[Record]] = {}
     needs = LOOKS if study.looks else ()
-    for seed in args.seeds:
-        for name, sample in samplers.items():
+    names, chosen = args.students or study.students, args.seeds or SEEDS
+    seeds_of = {name: args.seeds or range(study.seeds.get(name, len(SEEDS))) for name in names}
+    for seed in sorted({*chosen, *chain(*seeds_of.values())}):
+        for name, sample in samplers.items() if seed in chosen else ():
             path = _path(study, args.out, name, seed)
             make = partial(measure, study, name, sample, captions, seed, path.with_suffix(".png"))
             rows.setdefault(name, []).append(recorded(path, reference | {"seed": seed}, make, needs=needs))
-        for name in args.students or study.students:
+        for name in (name for name in names if seed in seeds_of[name]):
             config = _config_of(study, name, seed, args.work)
             student = of | {"config": config.to_json() | {"out": None}}
             for judged in dict.fromkeys((config.training.base, "bf16")):
@@ -209,6 +212,8 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
     """Write the table and the pictures; return the page."""
     base = study.base
     captions = unseen_prompts(base.model, args.count)
+    seeds = ", ".join(map(str, args.seeds or SEEDS))
+    seeds += "" if args.seeds else "".join(f", {num} of `{name}`" for name, num in study.seeds.items())
     each = f", {study.repeats} samples of each" if study.repeats > 1 else ""
     times = [
         f"{name} {', '.join(format(record['minutes'], '.1f') for record in records)}"
@@ -229,7 +234,7 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
     path = args.out / f"{study.page}.md"
     path.write_text(f"""# {study.title}
 
-`uv run --group benchmarks python -m benchmarks.studies.students{command}`; seeds {", ".join(map(str, args.seeds))};
+`uv run --group benchmarks python -m benchmarks.studies.students{command}`; seeds {seeds};
 {len(captions)} prompts that no training saw, every second with a held-out combination{each}.
 Guidance {base.data.teacher_guidance:g} for teacher and undistilled model, none for students.
 `kid x 1000`, `fd` (features of EfficientNet-Lite0: no FID) and `spectrum` (dB) are distances to drawings of the same
@@ -243,7 +248,7 @@ Schedule: {base.scales}.{notes}
 
 ![samples]({study.page}.png)
 """)
-    if 0 in args.seeds:
+    if 0 in (args.seeds or SEEDS):
         # What is judged over the full base looks as over its own.
         shown = [name for name in rows if not name.endswith(OVER_FULL)]
         sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in shown}
@@ -260,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--of", choices=list(STUDIES), default="scenes", help="the study")
     parser.add_argument("--work", type=Path, default=Path("runs/students"), help="the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="table, pictures, records")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, and more of students that need them")
     parser.add_argument("--students", nargs="+", help="some of its students (default: all)")
     parser.add_argument("--count", type=int, help="prompts (default: all)")
     args = parser.parse_args(argv)

@@ -1,11 +1,12 @@
 """What a study is: students of one teacher beside each other, and the claims that their scores decide."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swd_distill.config import Config, Data
 
+SEEDS = (0, 1, 2)
 STUDENT = "student, "
 """Begins the name of a student's row."""
 
@@ -40,6 +41,8 @@ class Study:
     claims: tuple[Claim, ...] = ()
     repeats: int = 1
     """Samples of a prompt: more of them where there are few prompts."""
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    """How many seeds students have whose claims three do not decide."""
     looks: bool = False
     """Whether records tell power by frequency and the spread over seeds too: of scenes."""
     advice: str = ""

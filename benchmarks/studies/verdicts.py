@@ -10,7 +10,10 @@ from benchmarks.studies.records import Record
 
 
 def verdict(text: str, one: Sequence[Record], other: Sequence[Record], margin: float = 0.0) -> str:
-    """Return a row of the table of verdicts: whether one is better than the other, or as good to within the margin."""
+    """Return a row of the table of verdicts: whether one is better than the other, or as good to within the margin.
+
+    Records are those of seeds 0, 1 and so on; where one has more of them, they are left out.
+    """
     mean, half = difference(*_columns("all_right", one, other))
     within = f", margin {margin:g}" if margin else ""
     kid, kid_half = difference(*_columns("kid x 1000", one, other))
@@ -18,7 +21,8 @@ def verdict(text: str, one: Sequence[Record], other: Sequence[Record], margin: f
 
 
 def _columns(column: str, *rows: Sequence[Record]) -> list[list[float]]:
-    return [[record["scores"][column] for record in records] for records in rows]
+    num = min(map(len, rows))
+    return [[record["scores"][column] for record in records[:num]] for records in rows]
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
@@ -30,6 +34,13 @@ def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, flo
 
 
 def judge(mean: float, half: float, margin: float = 0.0) -> str:
-    """Say what an interval around a mean difference tells of "better", or of "as good to within the margin"."""
-    low, high = mean - half + margin, mean + half + margin
-    return "reproduced" if low > 0 else "not reproduced" if high < 0 else "undecided at this size"
+    """Say what an interval around a mean difference tells of "better", or of "as good to within the margin".
+
+    An interval that holds the margin and lies below zero decides that the one is worse, and leaves open by how much.
+    """
+    low, high = mean - half, mean + half
+    if low > -margin:
+        return "reproduced"
+    if high < -margin:
+        return "not reproduced"
+    return f"worse, by {-high:.3f} to {-low:.3f}" if high < 0 else "undecided at this size"
