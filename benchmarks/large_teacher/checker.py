@@ -29,6 +29,8 @@ ENOUGH = 4000
 """Pixels to tell a pattern by."""
 GRAY, BRIGHT = 0.12, 0.62
 """Below it nothing has a hue; above it that is white, below black."""
+FOLDS = {"square": 4, "cross": 4, "triangle": 3, "star": 5}
+"""How often a shape meets itself in a turn."""
 GAP = 12.0
 """Pixels between the groups' nearest centres, along the axis of their relation."""
 
@@ -54,7 +56,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Found:
-    """A shape in an image: what a caption says of it, and what it leaves open."""
+    """A shape in an image: what a caption says of it, and what it leaves open.
+
+    Attributes:
+        x: Of its centre, in pixels from that of the image; so is y.
+        radius: In pixels.
+        tilt: In radians; a circle has none.
+        shade: Brightness in [0, 1].
+    """
 
     size: str
     color: str
@@ -62,7 +71,8 @@ class Found:
     shape: str
     x: float
     y: float
-    area: float
+    radius: float
+    tilt: float | None
     shade: float
 
 
@@ -70,25 +80,34 @@ def check(image: Array, caption: str) -> Verdict:
     """Compare an image (128, 128, 3) in [0, 1] with its caption."""
     scene = parse(caption)
     color, texture, found = read(image)
-    counts = [COUNTS[group.count] for group in scene.groups]
     here = color == scene.color, texture == scene.texture
-    if len(found) != sum(counts):
+    ordered = _ordered(found, scene)
+    if ordered is None:
         return Verdict(*here, *[False] * 6)
-    dx, dy = RELATIONS[scene.where]
-    found = sorted(found, key=lambda item: -(item.x * dx + item.y * dy))
-    pairs = [*((item, scene.groups[0]) for item in found[: counts[0]])]
-    pairs += [(item, scene.groups[1]) for item in found[counts[0] :]]
+    groups = [group for group in scene.groups for _ in range(COUNTS[group.count])]
+    pairs = list(zip(ordered, groups, strict=True))
     alike = [all(getattr(item, key) == getattr(group, key) for item, group in pairs) for key in _SAID]
-    return Verdict(*here, True, _apart(found, counts[0], scene), *alike)
+    dx, dy = RELATIONS[scene.where]
+    along, first = [item.x * dx + item.y * dy for item in ordered], COUNTS[scene.groups[0].count]
+    return Verdict(*here, True, min(along[:first]) - max(along[first:]) > GAP, *alike)
 
 
 _SAID = ("color", "size", "texture", "shape")
 
 
-def _apart(found: Sequence[Found], first: int, scene: Scene) -> bool:
+def find(image: Array, caption: str) -> list[Found] | None:
+    """Return what an image shows, in the order of its caption, of a group from left or top; None if more or fewer."""
+    return _ordered(read(image)[2], parse(caption))
+
+
+def _ordered(found: Sequence[Found], scene: Scene) -> list[Found] | None:
+    counts = [COUNTS[group.count] for group in scene.groups]
+    if len(found) != sum(counts):
+        return None
     dx, dy = RELATIONS[scene.where]
-    along = [item.x * dx + item.y * dy for item in found]
-    return along[first - 1] - along[first] > GAP
+    along = sorted(found, key=lambda item: -(item.x * dx + item.y * dy))
+    groups = along[: counts[0]], along[counts[0] :]
+    return [item for group in groups for item in sorted(group, key=lambda item: item.x * abs(dy) + item.y * abs(dx))]
 
 
 def read(image: Array) -> tuple[str, str, list[Found]]:
@@ -119,10 +138,14 @@ def describe(image: Array, mask: Mask) -> Found:
     ys, xs = np.nonzero(mask)
     x, y, area = xs.mean(), ys.mean(), float(mask.sum())
     shape = _shape(xs - x, ys - y)
-    size = "big" if area > _template(shape)[1] * (sum(SIZES.values()) / 2) ** 2 else "small"
+    radius = math.sqrt(area / _template(shape)[1])
+    size = "big" if radius > sum(SIZES.values()) / 2 else "small"
+    fold = FOLDS.get(shape)
+    tilt = float(np.angle((((xs - x) + 1j * (ys - y)) ** fold).sum()) / fold) if fold else None
     texture = texture_of(image, core if core.sum() > 30 else mask, CONTRAST)
     middle = (PIXELS - 1) / 2
-    return Found(size, nearest(base), texture, shape, float(x - middle), float(y - middle), area, shade)
+    place = float(x - middle), float(y - middle)
+    return Found(size, nearest(base), texture, shape, *place, radius, tilt, shade)
 
 
 def _base(pixels: Array) -> tuple[Array, float]:

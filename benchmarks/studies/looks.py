@@ -14,7 +14,7 @@ BANDS = {"2 to 8": (2, 8), "8 to 16": (8, 16), "16 to 24": (16, 24), "24 to 32":
 """Cycles an image of 64 px."""
 
 
-def looks(rows: Rows, captions: Sequence[str], picture: Path) -> str:
+def looks(rows: Rows, captions: Sequence[str], model: str, picture: Path) -> str:
     """Draw the curves; return both tables, each row the mean over its seeds."""
     draw_power(rows, picture)
     head = "| power against drawings, dB, by cycles an image | " + " | ".join(BANDS) + " |"
@@ -27,7 +27,7 @@ def looks(rows: Rows, captions: Sequence[str], picture: Path) -> str:
         f"| spread over {SEEDS} seeds, {PROMPTS} prompts | {' | '.join(columns)} |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    drawn = {"drawings": [{"spread": spread_of_drawings(repeated(captions))}]}
+    drawn = {"drawings": [{"spread": spread_of_drawings(repeated(captions), model)}]}
     for name, records in {**drawn, **rows}.items():
         means = (np.mean([record["spread"][column] for record in records]) for column in columns)
         spreads.append(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")

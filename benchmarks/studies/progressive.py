@@ -25,9 +25,9 @@ from benchmarks.studies.claims import SCHEDULES
 from benchmarks.studies.records import Record, recorded, slug
 from benchmarks.studies.students import measure
 from benchmarks.studies.verdicts import verdict
-from benchmarks.teacher.distances import draw
 from benchmarks.teacher.sampling import Denoise, euler, guided
 from benchmarks.teacher.score import table, unseen_prompts
+from benchmarks.teacher.worlds import world_of
 from swd_models import load_denoiser, load_latents, load_text
 from swd_models.loading import resolve_model
 from swd_models.logs import quiet
@@ -107,7 +107,9 @@ class Teacher:
     @torch.no_grad()
     def density(self, captions: Sequence[str]) -> Density:
         """Measure the spectrum of full-size latents of drawings: of what the model was trained on."""
-        pixels = torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in draw(captions, MODEL, seed=1)]))
+        pixels = torch.from_numpy(
+            np.stack([np.asarray(image, np.float32) for image in world_of(MODEL).draw(captions, 1)])
+        )
         return rapsd(self.latents.encode(pixels.movedim(-1, 1) / 127.5 - 1))
 
 
@@ -152,7 +154,7 @@ def measure_all(args: argparse.Namespace) -> tuple[Rows, dict[str, Cost], dict[s
                     "sizes": [LOW, FULL], "switch": round(switch, 6), "seed": seed,
                 }  # fmt: skip
                 sample = partial(teacher.sample, num_steps, switch)
-                make = partial(measure, MODEL, name, sample, captions, seed, path.with_suffix(".png"))
+                make = partial(measure, SCHEDULES, name, sample, captions, seed, path.with_suffix(".png"))
                 rows.setdefault(name, []).append(recorded(path, of, make))
     return rows, costs, levels
 

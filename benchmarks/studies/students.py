@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.provenance import fingerprint
-from benchmarks.studies.claims import STUDIES
+from benchmarks.studies.catalogue import STUDIES
 from benchmarks.studies.looks import looks
 from benchmarks.studies.records import LOOKS, Record, recorded, slug
 from benchmarks.studies.study import SEEDS, STUDENT, Study
@@ -106,7 +106,7 @@ def measure(study: Study, name: str, sample: Sampler, captions: Sequence[str], s
     if study.looks:
         again = repeated(captions)
         record["power"] = power_by_cycles(samples, captions, model)
-        record["spread"] = spread(stills(sample_all(sample, again, f"{label}, again", first)), again)
+        record["spread"] = spread(stills(sample_all(sample, again, f"{label}, again", first)), again, model)
     return record
 
 
@@ -228,7 +228,7 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
         for name, scales in others.items()
     )
     advice = study.advice and f"{study.advice}\n"
-    seen = f"{looks(rows, captions, args.out / f'{study.page}-power.png')}\n\n" if study.looks else ""
+    seen = f"{looks(rows, captions, base.model, args.out / f'{study.page}-power.png')}\n\n" if study.looks else ""
     chosen = next(name for name, other in STUDIES.items() if other is study)
     command = "" if chosen == "scenes" else f" --of {chosen}"
     path = args.out / f"{study.page}.md"
@@ -253,7 +253,7 @@ Schedule: {base.scales}.{notes}
         shown = [name for name in rows if not name.endswith(OVER_FULL)]
         sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in shown}
         picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png", optimize=True)
-        if study is STUDIES["scenes"]:  # the README's
+        if study is STUDIES.get("scenes"):  # the README's
             pair = {name: sheets[name] for name in (next(iter(sheets)), f"{STUDENT}{base.name}") if name in sheets}
             picture(pair, captions, NUM_PICTURED).save(args.out / "teacher-and-student.png")
     return path

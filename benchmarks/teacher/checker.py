@@ -85,7 +85,7 @@ def check(image: Array, caption: str) -> Verdict:
     """Compare an image (64, 64, 3) in [0, 1] with its caption."""
     scene = parse(caption)
     background = nearest(_ground(image)) == scene.background
-    seen = read(image, scene)
+    seen = find(image, caption)
     if seen is None:
         return Verdict(background, False, False, False, False, False)
     pairs = list(zip((found.item for found in seen), scene.items, strict=True))
@@ -99,8 +99,9 @@ def check(image: Array, caption: str) -> Verdict:
     )
 
 
-def read(image: Array, scene: Scene) -> list[Found] | None:
-    """Return what an image shows, in the order of a scene's items; None if it shows more or fewer."""
+def find(image: Array, caption: str) -> list[Found] | None:
+    """Return what an image shows, in the order of its caption; None if it shows more or fewer."""
+    scene = parse(caption)
     seen = [describe(image, part) for part in components(image, _ground(image))]
     if len(seen) != len(scene.items):
         return None

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.teacher import checker as scene_checker, scenes
-from benchmarks.video_teacher import checker as clip_checker, clips
+from benchmarks.teacher.worlds import world_of
 from swd_eval.distances.features import Lite0, load_lite0, prepare_lite0
 from swd_eval.distances.fid import Statistics, frechet_distance
 from swd_eval.distances.kid import squared_mmd
@@ -60,24 +59,13 @@ def power_by_cycles(samples: Sequence[Media], captions: Sequence[str], model: st
     return {"cycles": a.cycles.tolist(), "dB": (10 * (a.power / b.power).log10()).tolist()}
 
 
-def draw(captions: Sequence[str], model: str, seed: int = 0) -> list[Image.Image]:
-    """Return what code draws for captions of a teacher; of a clip the middle frame."""
-    rng = np.random.default_rng(seed)
-    if model == "embedded":
-        arrays = [scenes.draw(scene_checker.parse(caption), rng) for caption in captions]
-    else:
-        frames = [clips.draw(clip_checker.parse(caption), rng) for caption in captions]
-        arrays = [clip[len(clip) // 2] for clip in frames]
-    return [Image.fromarray((array * 255).round().astype(np.uint8)) for array in arrays]
-
-
 def _pixels(images: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images])).movedim(-1, 1) / 127.5 - 1
 
 
 @cache
 def _reference(captions: tuple[str, ...], model: str) -> tuple[Tensor, Tensor]:
-    images = draw(captions, model)
+    images = world_of(model).draw(captions, 0)
     return features(images), _pixels(images)
 
 

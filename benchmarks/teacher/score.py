@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.teacher import checker as scene_checker
 from benchmarks.teacher.distances import distances
-from benchmarks.video_teacher import checker as clip_checker
+from benchmarks.teacher.worlds import world_of
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.logs import quiet
 from swd_models.parts import Media
@@ -26,7 +25,6 @@ Sampler = Callable[[Sequence[str], int], list[Media]]
 Scores = dict[str, float]
 BATCH, SEED = 32, 10_000
 JUDGED = ("kid x 1000", "all_right")
-CHECKERS = {"embedded": scene_checker, "embedded-video": clip_checker}
 
 
 def unseen_prompts(model: str, count: int | None = None) -> list[str]:
@@ -51,14 +49,14 @@ def score(samples: Sequence[Media], captions: Sequence[str], model: str = "embed
 
     Before that, how far they are from drawings.
     """
-    checker = CHECKERS[model]
+    world = world_of(model)
     verdicts = [
-        checker.check(np.asarray(item, np.float32) / 255, caption)
+        world.check(np.asarray(item, np.float32) / 255, caption)
         for item, caption in zip(samples, captions, strict=True)
     ]
     scores = {key: float(np.mean([getattr(v, key) for v in verdicts])) for key in vars(verdicts[0])}
     right = np.array([verdict.all_right for verdict in verdicts])
-    splits = np.array([checker.parse(caption).split for caption in captions])
+    splits = np.array([world.parse(caption).split for caption in captions])
     scores |= {split: float(right[splits == split].mean()) for split in ("captions", "combinations")}
     return distances(samples, captions, model) | scores | {"all_right": float(right.mean())}
 

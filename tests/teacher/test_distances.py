@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from benchmarks.teacher.distances import distances, draw, stills
+from benchmarks.teacher.distances import distances, stills
 from benchmarks.teacher.score import unseen_prompts
+from benchmarks.teacher.worlds import world_of
 
 
 def test_drawings_are_near_and_blurred_ones_farther():
     captions = unseen_prompts("embedded", 32)
-    others = draw(captions, "embedded", seed=1)
+    others = world_of("embedded").draw(captions, 1)
     near = distances(others, captions, "embedded")
     far = distances([image.filter(ImageFilter.GaussianBlur(1)) for image in others], captions, "embedded")
     assert all(near[column] < far[column] for column in near)
@@ -17,7 +18,7 @@ def test_drawings_are_near_and_blurred_ones_farther():
 
 def test_the_drawings_themselves_are_at_no_distance():
     captions = unseen_prompts("embedded-video", 8)
-    clips = [[image] * 3 for image in draw(captions, "embedded-video")]
+    clips = [[image] * 3 for image in world_of("embedded-video").draw(captions, 0)]
     found = distances(clips, captions, "embedded-video")
     assert found["spectrum"] == 0
     assert found["fd"] == pytest.approx(0, abs=1e-6)

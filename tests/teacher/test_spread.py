@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.teacher.checker import parse, read
-from benchmarks.teacher.distances import draw as draw_images
+from benchmarks.teacher.checker import find, parse
 from benchmarks.teacher.scenes import draw
 from benchmarks.teacher.spread import FREE, PROMPTS, SEEDS, repeated, spread, spread_of_drawings
+from benchmarks.teacher.worlds import world_of
 
 CAPTIONS = [
     "a big red cross left of a small blue triangle, white background",
@@ -27,7 +27,7 @@ def test_what_is_free_is_measured(shape):
                 radii.append(12.5 * value)
             return value
 
-    found = [read(draw(scene, Watched(np.random.PCG64(seed))), scene)[0] for seed in range(12)]
+    found = [find(draw(scene, Watched(np.random.PCG64(seed))), scene.caption)[0] for seed in range(12)]
     measured = np.array([each.tilt for each in found])
     # Drawn clockwise or not, and from whatever upright is: the differences are the drawn ones.
     apart = measured - measured[0]
@@ -39,14 +39,14 @@ def test_what_is_free_is_measured(shape):
 def test_one_image_again_and_again_has_no_spread_and_drawings_have():
     captions = repeated(CAPTIONS)
     assert len(captions) == len(CAPTIONS) * SEEDS <= PROMPTS * SEEDS
-    drawn = spread_of_drawings(captions)
+    drawn = spread_of_drawings(captions, "embedded")
     assert all(drawn[name] > 0 for name in (*FREE, "features"))
-    images = [draw_images([caption], "embedded")[0] for caption in captions]  # the same seed each time
-    same = spread(images, captions)
+    images = [world_of("embedded").draw([caption], 0)[0] for caption in captions]  # the same seed each time
+    same = spread(images, captions, "embedded")
     assert all(same[name] == pytest.approx(0, abs=1e-6) for name in (*FREE, "features"))
 
 
 def test_what_nothing_has_is_no_number():
-    blank = spread([Image.new("RGB", (64, 64), "white")] * 4, CAPTIONS[:1] * 4)
+    blank = spread([Image.new("RGB", (64, 64), "white")] * 4, CAPTIONS[:1] * 4, "embedded")
     assert np.isnan(blank["tilt"])
     assert blank["features"] == pytest.approx(0, abs=1e-6)
