@@ -244,4 +244,4 @@ def test_students_of_the_large_teacher_are_compared_likewise(monkeypatch, tmp_pa
     page = capsys.readouterr().out
     assert "ground texture" in page
     assert "| student, full scale, 2 steps |" in page
-    assert Image.open("out/large.png").width > 1000
+    assert Image.open("out/large.png").width > 500

@@ -37,7 +37,7 @@ SETTINGS = Settings(
     save_every=100,
 )
 """On a CPU: 145 GFLOP a step at first, 291 later."""
-ON_GPU = replace(SETTINGS, num_scenes=200_000, batch=512, vae_batch=64, steps=40_000, early=0.3, save_every=1000)
+ON_GPU = replace(SETTINGS, num_scenes=100_000, batch=512, vae_batch=64, steps=40_000, early=0.3, save_every=1000)
 """2.3 TFLOP a step at first, 4.7 later; `--minutes` ends it before."""
 
 

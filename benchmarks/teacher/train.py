@@ -141,8 +141,7 @@ def train_transformer(
             "transformer": build_transformer(of),
         }
     ).to(device)
-    # A sixth faster, once a size is compiled.
-    compile_layers(modules["transformer"].transformer_blocks, "inductor", len(settings.latent_sizes))
+    compile_layers(modules["transformer"].transformer_blocks, "inductor", 2, dynamic=True)  # one version for all sizes
     encoders = [modules["text_encoder"], modules["text_encoder_2"]]
 
     def tokenize(texts: Sequence[str]) -> Tensor:
