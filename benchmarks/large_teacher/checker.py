@@ -25,8 +25,8 @@ CONTRAST, GROUND_CONTRAST = 0.13, 0.075
 """Of textures against plain surfaces: (light - dark) / (light + dark)."""
 DIRECTED = 0.55
 """Stripes have one direction."""
-ENOUGH = 4000
-"""Pixels to tell a pattern by."""
+FEW, ENOUGH = 30, 4000
+"""Pixels to tell a pattern by: of fewer nothing is told, and more are not needed."""
 GRAY, BRIGHT = 0.12, 0.62
 """Below it nothing has a hue; above it that is white, below black."""
 FOLDS = {"square": 4, "cross": 4, "triangle": 3, "star": 5}
@@ -121,7 +121,7 @@ def read(image: Array) -> tuple[str, str, list[Found]]:
 
 def components(image: Array, ground: Array) -> list[Mask]:
     """Return the filled masks of what is no ground under any light or pattern."""
-    k = (image @ ground) / (ground @ ground)
+    k = (image @ ground) / max(float(ground @ ground), 1e-6)
     bright = np.linalg.norm(image, axis=-1)
     hue = np.linalg.norm(image - k[..., None] * ground, axis=-1) / np.maximum(bright, 0.25)
     lit = np.clip(k, 0.6, 1.4 if ground.mean() > 0.2 else 2.6)
@@ -142,7 +142,7 @@ def describe(image: Array, mask: Mask) -> Found:
     size = "big" if radius > sum(SIZES.values()) / 2 else "small"
     fold = FOLDS.get(shape)
     tilt = float(np.angle((((xs - x) + 1j * (ys - y)) ** fold).sum()) / fold) if fold else None
-    texture = texture_of(image, core if core.sum() > 30 else mask, CONTRAST)
+    texture = texture_of(image, core if core.sum() >= FEW else mask, CONTRAST)
     middle = (PIXELS - 1) / 2
     place = float(x - middle), float(y - middle)
     return Found(size, nearest(base), texture, shape, *place, radius, tilt, shade)
@@ -169,15 +169,18 @@ def nearest(color: Array) -> str:
 
 
 def texture_of(image: Array, mask: Mask, contrast: float) -> str:
-    """Tell textures apart by contrast, direction of edges, and how much is covered."""
+    """Tell textures apart by contrast, by the direction of their edges, and by their frequency."""
+    if mask.sum() < FEW:
+        return "plain"
     light = image.mean(-1)
     weight = ndimage.gaussian_filter(mask.astype(np.float32), 6)
     smooth = ndimage.gaussian_filter(light * mask, 6) / np.maximum(weight, 1e-3)
     relative = light / np.maximum(smooth, 0.03)
     low, high = np.percentile(relative[mask], (8, 92))
-    if (high - low) / (high + low) < contrast:
+    if high - low <= contrast * (high + low):
         return "plain"
-    inside = ndimage.binary_erosion(mask) if mask.sum() > 60 else mask
+    inner = ndimage.binary_erosion(mask)
+    inside = inner if inner.sum() >= FEW else mask
     gx, gy = (ndimage.gaussian_filter(relative, 0.8, order=order)[inside] for order in ((0, 1), (1, 0)))
     directed = np.hypot((gx * gx - gy * gy).mean(), 2 * (gx * gy).mean()) / (gx * gx + gy * gy).mean()
     if directed > DIRECTED:

@@ -93,6 +93,23 @@ def test_each_attribute_is_told_apart(change, wrong):
     assert "background" not in found or change[1] == "black"
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((PIXELS, PIXELS, 3)),
+        np.ones((PIXELS, PIXELS, 3)),
+        np.random.default_rng(0).random((PIXELS, PIXELS, 3)),
+        np.random.default_rng(0).random((PIXELS // 4, PIXELS // 4, 3)).repeat(4, 0).repeat(4, 1),
+        np.pad(np.ones((PIXELS - 10, PIXELS - 10, 3)), ((5, 5), (5, 5), (0, 0))),
+        np.tile(np.linspace(0, 1, PIXELS)[:, None, None], (1, PIXELS, 3)),
+    ],
+    ids=["black", "white", "noise", "blocks", "frame", "ramp"],
+)
+def test_what_is_no_scene_is_wrong_and_no_error(image):
+    assert not check(image.astype(np.float32), CAPTION).all_right
+
+
 @pytest.mark.parametrize("texture", TEXTURES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_a_caption_leaves_open_is_measured_too(shape, texture):
