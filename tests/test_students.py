@@ -185,7 +185,7 @@ def test_a_student_may_have_more_seeds_than_the_others(quick, tmp_path, capsys, 
     more = replace(study, students={"one": study.base, "two": study.base}, seeds={"two": 2})
     monkeypatch.setattr(students, "STUDIES", {"scenes": more})
     students.main(["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--count", "4"])
-    assert "seeds 0, 2 of `two`;" in capsys.readouterr().out
+    assert "seeds 0 (of `two` 0 to 1);" in capsys.readouterr().out
     found = sorted(path.name for path in (tmp_path / "out").glob("*/*.json"))
     assert [name for name in found if name.startswith(("one", "two", "teacher"))] == [
         "one-0.json", "teacher-2-steps-0.json", "two-0.json", "two-1.json",

@@ -61,7 +61,7 @@ class Found:
     Attributes:
         x: Of its centre, in pixels from that of the image; so is y.
         radius: In pixels.
-        tilt: In radians; a circle has none.
+        tilt: In radians from upright; a circle has none.
         shade: Brightness in [0, 1].
     """
 
@@ -141,7 +141,8 @@ def describe(image: Array, mask: Mask) -> Found:
     radius = math.sqrt(area / _template(shape)[1])
     size = "big" if radius > sum(SIZES.values()) / 2 else "small"
     fold = FOLDS.get(shape)
-    tilt = float(np.angle((((xs - x) + 1j * (ys - y)) ** fold).sum()) / fold) if fold else None
+    turned = (((xs - x) + 1j * (ys - y)) ** fold).sum() * _template(shape)[2].conjugate() if fold else 0
+    tilt = float(np.angle(turned) / fold) if fold else None
     texture = texture_of(image, core if core.sum() >= FEW else mask, CONTRAST)
     middle = (PIXELS - 1) / 2
     place = float(x - middle), float(y - middle)
@@ -212,8 +213,8 @@ def _moments(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDAr
 
 
 @cache
-def _template(shape: str) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the moments of a shape, and its area at radius 1."""
+def _template(shape: str) -> tuple[npt.NDArray[np.float64], float, complex]:
+    """Return the moments of an upright shape, its area at radius 1, and the moment that turns with it."""
     grid = torch.arange(PIXELS) + 0.5 - PIXELS / 2
     radius = 13.0
     outside = distance(
@@ -221,4 +222,5 @@ def _template(shape: str) -> tuple[npt.NDArray[np.float64], float]:
         grid[:, None].expand(1, PIXELS, PIXELS), torch.tensor([radius]),
     )[0]  # fmt: skip
     ys, xs = np.nonzero(outside.numpy() < 0)
-    return _moments(xs - xs.mean(), ys - ys.mean()), len(xs) / radius**2
+    x, y = xs - xs.mean(), ys - ys.mean()
+    return _moments(x, y), len(xs) / radius**2, complex(((x + 1j * y) ** FOLDS.get(shape, 1)).sum())

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +22,16 @@ GROUND_CONTRAST = 0.78
 INK, LIGHTER = 0.5, (0.32, 0.32, 0.32)
 """A pattern is in a darker shade of its colour, on black in a lighter one."""
 MOST_ITEMS = 3
-SPACING = torch.tensor([0.0, 0.0, 60.0, 42.0])  # between the centres of a row, by its count
-PLAY = torch.tensor([0.0, 26.0, 9.0, 1.5])  # how far each may stray along the row
+SPACING = (0.0, 0.0, 60.0, 42.0)  # between the centres of a row, by its count
+PLAY = (0.0, 26.0, 9.0, 1.5)  # how far each may stray along the row
 APART, STRAY = 31.0, 5.0  # of a row from the middle
 WINDOW = 40  # pixels that hold any shape
+
+
+@cache
+def _table(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """Return numbers on a device: copied once, for each copy waits for all that the device still does."""
+    return torch.tensor(values, device=device)
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,11 @@ def _centers(count: Tensor, where: Tensor, sign: int, free: _Free) -> Tensor:
     """Return where the shapes of a group are, (N, MOST_ITEMS, 2) in pixels from the middle."""
     device = count.device
     place = torch.arange(MOST_ITEMS, device=device) - (count[:, None] - 1) / 2
-    along_row = place * SPACING.to(device)[count, None] + PLAY.to(device)[count, None] * free.uniform(-1, 1, MOST_ITEMS)
+    along_row = place * _table(SPACING, device)[count, None] + _table(PLAY, device)[count, None] * free.uniform(
+        -1, 1, MOST_ITEMS
+    )
     from_middle = APART + free.uniform(-STRAY, STRAY, MOST_ITEMS)
-    direction = sign * torch.tensor(list(RELATIONS.values()), device=device)[where].float()
+    direction = sign * _table(tuple(RELATIONS.values()), device)[where].float()
     across = direction.flip(-1).abs()
     return from_middle[..., None] * direction[:, None] + along_row[..., None] * across[:, None]
 
@@ -87,12 +97,12 @@ def _item(numbers: Tensor, center: Tensor, x: Tensor, y: Tensor, free: _Free) ->
     """Return a shape's surface (N, 3, H, W) and how much of each pixel it covers (N, H, W)."""
     _, size, color, texture, shape = numbers.unbind(1)
     device = numbers.device
-    radius = torch.tensor(list(SIZES.values()), device=device)[size] * free.uniform(0.92, 1.08)
+    radius = _table(tuple(SIZES.values()), device)[size] * free.uniform(0.92, 1.08)
     u, v = _turned(x - center[:, 0, None, None], y - center[:, 1, None, None], free.uniform(-0.3, 0.3))
     cover = (0.5 - distance(shape, u, v, radius)).clamp(0, 1)
     base = _shade(color, free)
     dark = base.sum(1, keepdim=True) < 0.5
-    ink = torch.where(dark, base + torch.tensor(LIGHTER, device=device), INK * base)
+    ink = torch.where(dark, base + _table(LIGHTER, device), INK * base)
     mark = _pattern(texture, x, y, free)[:, None]
     return torch.lerp(base[..., None, None], ink[..., None, None], mark), cover
 
@@ -106,7 +116,7 @@ def _ground(texture: Tensor, color: Tensor, x: Tensor, y: Tensor, free: _Free) -
 
 def _shade(color: Tensor, free: _Free) -> Tensor:
     """Return a shade of a colour, (N, 3)."""
-    reference = torch.tensor(list(COLORS.values()), device=color.device)[color]
+    reference = _table(tuple(COLORS.values()), color.device)[color]
     return reference * free.uniform(0.92, 1.05, 1) + free.uniform(-0.025, 0.025, 3)
 
 

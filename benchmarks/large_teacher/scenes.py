@@ -7,9 +7,10 @@ background. Everything else (exact positions, radii, tilts, shades, light, phase
 import re
 import zlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+
+from benchmarks.teacher.scenes import Split
 
 PIXELS = 128
 COUNTS = {"one": 1, "two": 2, "three": 3}
@@ -31,7 +32,6 @@ TEXTURES = ("plain", "striped", "dotted", "checked")
 SHAPES = ("circle", "square", "triangle", "cross", "star")
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
-Split = Literal["train", "captions", "combinations"]  # what training sees, new sentences, new combinations
 # Never drawn in training: what the model does with them shows that it composes.
 HELD_OUT = frozenset(
     {("purple", "triangle"), ("yellow", "circle"), ("white", "cross"), ("dotted", "star"), ("striped", "square")}

@@ -8,20 +8,22 @@ from matplotlib.figure import Figure
 
 from benchmarks.studies.records import Record
 from benchmarks.teacher.spread import FREE, PROMPTS, SEEDS, repeated, spread_of_drawings
+from benchmarks.teacher.worlds import world_of
 
 Rows = Mapping[str, Sequence[Record]]
-BANDS = {"2 to 8": (2, 8), "8 to 16": (8, 16), "16 to 24": (16, 24), "24 to 32": (24, 32)}
-"""Cycles an image of 64 px."""
+BANDS = {"1/16 to 1/4": (1 / 16, 1 / 4), "to 1/2": (1 / 4, 1 / 2), "to 3/4": (1 / 2, 3 / 4), "to 1": (3 / 4, 1)}
+"""Shares of the highest frequency along a side, a cycle every two pixels."""
 
 
 def looks(rows: Rows, captions: Sequence[str], model: str, picture: Path) -> str:
     """Draw the curves; return both tables, each row the mean over its seeds."""
     draw_power(rows, picture)
-    head = "| power against drawings, dB, by cycles an image | " + " | ".join(BANDS) + " |"
+    head = "| power against drawings, dB, by share of the highest frequency | " + " | ".join(BANDS) + " |"
     bands = [head, "|---" * (len(BANDS) + 1) + "|"]
-    bands += [
-        f"| {name} | {' | '.join(_band(records, band) for band in BANDS.values())} |" for name, records in rows.items()
-    ]
+    highest = world_of(model).pixels / 2
+    for name, records in rows.items():
+        powers = (_band(records, low * highest, high * highest) for low, high in BANDS.values())
+        bands.append(f"| {name} | {' | '.join(powers)} |")
     columns = ("features", *FREE)
     spreads = [
         f"| spread over {SEEDS} seeds, {PROMPTS} prompts | {' | '.join(columns)} |",
@@ -53,6 +55,6 @@ def _power(records: Sequence[Record]) -> np.ndarray:
     return np.mean([record["power"]["dB"] for record in records], axis=0)
 
 
-def _band(records: Sequence[Record], band: tuple[int, int]) -> str:
+def _band(records: Sequence[Record], low: float, high: float) -> str:
     cycles = np.asarray(records[0]["power"]["cycles"])
-    return f"{_power(records)[(cycles >= band[0]) & (cycles < band[1])].mean():+.2f}"
+    return f"{_power(records)[(cycles >= low) & (cycles < high)].mean():+.2f}"

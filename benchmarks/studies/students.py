@@ -52,7 +52,7 @@ def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Confi
     config = _config_of(study, name, seed, work)
     training = replace(study.base.training, base=config.training.base)
     source = replace(study.base, data=study.most_data(config.data.prompts), training=training, seed=seed)
-    source = replace(source, out=work / f"{source.model}-teacher{_few(config)}-{training.base}-{seed}")
+    source = replace(source, out=work / f"{slug(source.model)}-teacher{_few(config)}-{training.base}-{seed}")
     shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
     if not config.images.is_dir():
         shutil.copytree(source.images, config.images)
@@ -76,7 +76,7 @@ def _shared_cache(config: Config, work: Path) -> Path:
     """Encode a seed's images once for all schedules of the same sizes."""
     sizes = "-".join(sorted({"x".join(map(str, size)) for size in config.scales.sizes}))
     data = f"{config.data.num_images}{_few(config)}"
-    name = f"cache-{config.model}-{config.training.base}-{data}-{sizes}-{config.seed}"
+    name = f"cache-{slug(config.model)}-{config.training.base}-{data}-{sizes}-{config.seed}"
     return encode(replace(config, data=replace(config.data, images=config.images), out=work / name))
 
 
@@ -162,7 +162,7 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
 
 def _path(study: Study, out: Path, row: str, seed: int) -> Path:
     """Name the record of a row: what students are compared with is the same in all studies of a teacher."""
-    references = f"{study.base.model}-references" + (f"-{study.repeats}-each" if study.repeats > 1 else "")
+    references = f"{slug(study.base.model)}-references" + (f"-{study.repeats}-each" if study.repeats > 1 else "")
     folder = study.page if row.startswith(STUDENT) else references
     return out / folder / f"{slug(row.removeprefix(STUDENT))}-{seed}.json"
 
@@ -213,7 +213,8 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
     base = study.base
     captions = unseen_prompts(base.model, args.count)
     seeds = ", ".join(map(str, args.seeds or SEEDS))
-    seeds += "" if args.seeds else "".join(f", {num} of `{name}`" for name, num in study.seeds.items())
+    more = {name: num for name, num in study.seeds.items() if f"{STUDENT}{name}" in rows and not args.seeds}
+    seeds += "".join(f" (of `{name}` 0 to {num - 1})" for name, num in more.items())
     each = f", {study.repeats} samples of each" if study.repeats > 1 else ""
     times = [
         f"{name} {', '.join(format(record['minutes'], '.1f') for record in records)}"

@@ -12,7 +12,7 @@ from benchmarks.studies.records import Record
 def verdict(text: str, one: Sequence[Record], other: Sequence[Record], margin: float = 0.0) -> str:
     """Return a row of the table of verdicts: whether one is better than the other, or as good to within the margin.
 
-    Records are those of seeds 0, 1 and so on; where one has more of them, they are left out.
+    Records are those of seeds 0, 1 and so on; where one has more of them than the other, the surplus is left out.
     """
     mean, half = difference(*_columns("all_right", one, other))
     within = f", margin {margin:g}" if margin else ""
@@ -36,7 +36,7 @@ def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, flo
 def judge(mean: float, half: float, margin: float = 0.0) -> str:
     """Say what an interval around a mean difference tells of "better", or of "as good to within the margin".
 
-    An interval that holds the margin and lies below zero decides that the one is worse, and leaves open by how much.
+    An interval below zero says that the one is worse; where it holds minus the margin, whether by more is open.
     """
     low, high = mean - half, mean + half
     if low > -margin:

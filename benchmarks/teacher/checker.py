@@ -83,9 +83,9 @@ def parse(caption: str) -> Scene:
 
 def check(image: Array, caption: str) -> Verdict:
     """Compare an image (64, 64, 3) in [0, 1] with its caption."""
-    scene = parse(caption)
-    background = nearest(_ground(image)) == scene.background
-    seen = find(image, caption)
+    scene, ground = parse(caption), _ground(image)
+    background = nearest(ground) == scene.background
+    seen = _ordered([describe(image, part) for part in components(image, ground)], scene)
     if seen is None:
         return Verdict(background, False, False, False, False, False)
     pairs = list(zip((found.item for found in seen), scene.items, strict=True))
@@ -101,8 +101,10 @@ def check(image: Array, caption: str) -> Verdict:
 
 def find(image: Array, caption: str) -> list[Found] | None:
     """Return what an image shows, in the order of its caption; None if it shows more or fewer."""
-    scene = parse(caption)
-    seen = [describe(image, part) for part in components(image, _ground(image))]
+    return _ordered([describe(image, part) for part in components(image, _ground(image))], parse(caption))
+
+
+def _ordered(seen: list[Found], scene: Scene) -> list[Found] | None:
     if len(seen) != len(scene.items):
         return None
     if len(seen) == 2:

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,13 +19,14 @@ Look = Callable[[int, nn.ModuleDict], dict[str, float]]
 
 @dataclass(frozen=True)
 class Settings:
-    """By default what the committed weights were trained with."""
+    """By default what the committed weights were trained with.
+
+    Since then latents are held in half precision, and one compiled version serves all sizes.
+    """
 
     num_scenes: int = 40_000
     vae_steps: int = 2_000
     steps: int = 20_000
-    minutes: float | None = None
-    """The most that a stage may take in all: its learning rate falls by the clock where that is ahead of the steps."""
     early: float = 0.35  # the share of the steps, at the start, with even sizes
     batch: int = 32
     vae_batch: int = 16
@@ -37,7 +38,7 @@ class Settings:
     save_every: int = 250
     look_every: int = 1_000  # steps between sample grids
     seed: int = 0
-    architecture: Architecture = field(default=EMBEDDED)
+    architecture: Architecture = EMBEDDED
     latent_sizes: tuple[int, ...] = (16, 12, 10, 8)
     early_shares: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
     """Of the steps at each size: even at first, for layouts are learned as well and faster at small ones."""
@@ -55,20 +56,28 @@ def run_stage(
     num_steps: int,
     settings: Settings,
     look: Look | None = None,
+    *,
+    seconds: float | None = None,
 ) -> nn.ModuleDict:
     """Minimise `loss_at(step, progress)` with AdamW, warm-up, a plateau and linear decay; return the averaged weights.
 
-    `progress` goes from 0 to 1. `look(step, average)` is called now and then; what it returns goes into the log.
-    `NAME-plateau.pt` is the last checkpoint before the decay: renamed to `NAME.pt` it lets a longer run go on from
-    there. Without `settings.minutes` a resumed stage reaches the weights of an unbroken one.
+    `progress` goes from 0 to 1: with the steps or, where it is ahead, with the `seconds` that this call may take.
+    `look(step, average)` is called now and then; what it returns goes into the log. `NAME-plateau.pt` is the last
+    checkpoint before the decay: renamed to `NAME.pt` it lets a longer run go on from there. On a CPU and without
+    `seconds` a resumed stage ends in the weights of an unbroken one.
+
+    Raises:
+        ValueError: no step is asked for.
     """
+    if num_steps < 1:
+        raise ValueError(f"expected 1 step or more of the stage {name}, got {num_steps}")
     average = copy.deepcopy(modules).requires_grad_(False)
     optimizer = torch.optim.AdamW(
         modules.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     checkpoint, step, before = folder / f"{name}.pt", 0, 0.0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, next(modules.parameters()).device, weights_only=True)
         modules.load_state_dict(state["modules"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -76,7 +85,7 @@ def run_stage(
     began, recent = time.monotonic() - before, []
 
     def progress_at(step: int) -> float:
-        clock = (time.monotonic() - began) / (60 * settings.minutes) if settings.minutes else 0.0
+        clock = (time.monotonic() - began) / (before + seconds) if seconds is not None else 0.0
         return max(step / num_steps, clock)
 
     progress = progress_at(step)
@@ -102,14 +111,14 @@ def run_stage(
                 line = {"stage": name, "step": step, "loss": float(torch.stack(recent).mean())}
                 line["seconds"] = time.monotonic() - began
                 recent = []
-                if look is not None and (step % settings.look_every == 0 or progress >= 1):
-                    line |= look(step, average)
-                with (folder / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(line) + "\n")
                 state = {"modules": modules.state_dict(), "average": average.state_dict(), "step": step}
                 state |= {"optimizer": optimizer.state_dict(), "seconds": line["seconds"]}
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
                 if on_plateau:
                     shutil.copyfile(checkpoint, folder / f"{name}-plateau.pt")
+                if look is not None and (step % settings.look_every == 0 or progress >= 1):
+                    line |= look(step, average)
+                with (folder / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(line) + "\n")
     return average.eval()

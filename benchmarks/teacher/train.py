@@ -1,14 +1,17 @@
 """Train a teacher in two resumable stages: the autoencoder, then text encoders and transformer together.
 
-Every batch is a function of (seed, step), so a run that was interrupted goes on to the weights of an unbroken one.
+Every batch is a function of (seed, step): on a CPU an interrupted run goes on to the weights of an unbroken one.
 """
 
+import hashlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -31,6 +34,8 @@ Pictures = Callable[[Tensor, int], Tensor]
 """Gives the scenes of some indices (B,) as images (B, 3, H, W) in [-1, 1]; where it draws them, by the seed."""
 LookAt = Callable[[StableDiffusion3Pipeline, Path], dict[str, float]]
 CHUNK = 256
+VAE_SHARE, LAST = 0.15, 40.0
+"""Of a training by the clock: the autoencoder's share, and the seconds for the last look and the export."""
 
 
 def train(
@@ -39,14 +44,22 @@ def train(
     captions: Sequence[str],
     settings: Settings,
     look_at: LookAt,
-    device: torch.device | None = None,
+    device: torch.device,
+    until: float | None = None,
 ) -> StableDiffusion3Pipeline:
-    """Train what is missing in a folder, on a GPU if there is one; return the whole pipeline."""
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Train what is missing in a folder; return the whole pipeline.
+
+    `until` is when all is to be over, by time.monotonic: then the learning rates fall by the clock, and latents are not
+    kept for a resumed training.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    vae = train_vae(folder, pictures, settings, device)
-    latents = encode_latents(folder, vae, pictures, settings, device)
-    return train_transformer(folder, vae, latents, captions, settings, device, look_at)
+    seconds = until and VAE_SHARE * (until - time.monotonic())
+    if (folder / "transformer.pt").exists():  # it knows this autoencoder's latents
+        seconds = 0.0
+    vae = train_vae(folder, pictures, settings, device, seconds)
+    latents = encode_latents(folder, vae, pictures, settings, device, keep=until is None)
+    seconds = until and max(until - time.monotonic() - LAST, 1.0)
+    return train_transformer(folder, vae, latents, captions, settings, device, look_at, seconds)
 
 
 def generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
@@ -60,7 +73,9 @@ def half_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def train_vae(folder: Path, pictures: Pictures, settings: Settings, device: torch.device) -> AutoencoderKL:
+def train_vae(
+    folder: Path, pictures: Pictures, settings: Settings, device: torch.device, seconds: float | None = None
+) -> AutoencoderKL:
     """Train the autoencoder on L1 + MSE of pixels and of their differences (edges), with a weak KL."""
     torch.manual_seed(settings.seed)
     vae = build_vae(settings.architecture).to(device)
@@ -73,33 +88,60 @@ def train_vae(folder: Path, pictures: Pictures, settings: Settings, device: torc
         x = F.interpolate(pictures(pick, seed), (size, size), mode="area")
         with half_precision(device):
             posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.sample(generator)).sample
+            y = vae.decode(posterior.sample(generator)).sample.float()
         edges = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
-        return F.mse_loss(y, x) + F.l1_loss(y, x) + edges + 1e-5 * posterior.kl().mean() / (size / 4) ** 2 * 16
+        return F.mse_loss(y, x) + F.l1_loss(y, x) + edges + 1e-5 * posterior.kl().float().mean() / (size / 4) ** 2 * 16
 
-    return run_stage("vae", folder, nn.ModuleDict({"vae": vae}), loss_at, settings.vae_steps, settings)["vae"]
+    modules = nn.ModuleDict({"vae": vae})
+    return run_stage("vae", folder, modules, loss_at, settings.vae_steps, settings, seconds=seconds)["vae"]
 
 
 @torch.no_grad()
 def encode_latents(
-    folder: Path, vae: AutoencoderKL, pictures: Pictures, settings: Settings, device: torch.device
+    folder: Path,
+    vae: AutoencoderKL,
+    pictures: Pictures,
+    settings: Settings,
+    device: torch.device,
+    *,
+    keep: bool = True,
 ) -> dict[int, Tensor]:
-    """Encode every scene at every size, downscaled in pixel space; give the autoencoder the scale of unit latents."""
+    """Encode every scene at every size, downscaled in pixel space; give the autoencoder the scale of unit latents.
+
+    What is kept is of this autoencoder and as many scenes: with others it is encoded again.
+    """
     path = folder / "latents.safetensors"
-    if not path.exists():
-        latents: dict[str, list[Tensor]] = {str(size): [] for size in settings.latent_sizes}
+    of = {"scenes": str(settings.num_scenes), "autoencoder": _fingerprint(vae)}
+    if path.exists() and _metadata(path) == of:
+        found = load_file(path, str(device))
+    else:
+        chunks: dict[int, list[Tensor]] = {size: [] for size in settings.latent_sizes}
         for number, pick in enumerate(tqdm(torch.arange(settings.num_scenes).split(CHUNK), desc="encode")):
             images = pictures(pick, number)
             for size in settings.latent_sizes:
                 x = F.interpolate(images, (4 * size, 4 * size), mode="area")
-                latents[str(size)].append(vae.encode(x).latent_dist.mode().half().cpu())
-        save_file({size: torch.cat(chunks) for size, chunks in latents.items()}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-    found = load_file(path, str(device))
+                with half_precision(device):
+                    chunks[size].append(vae.encode(x).latent_dist.mode().half())
+        found = {str(size): torch.cat(each) for size, each in chunks.items()}
+        if keep:
+            save_file(found, path.with_suffix(".tmp"), of)
+            path.with_suffix(".tmp").replace(path)
     top = found[str(settings.latent_sizes[0])][: 40 * CHUNK].float()
     scale, shift = float(1 / top.std()), float(top.mean())
     vae.register_to_config(scaling_factor=scale, shift_factor=shift)
-    return {size: ((found[str(size)].float() - shift) * scale).half() for size in settings.latent_sizes}
+    return {size: found[str(size)].sub_(shift).mul_(scale) for size in settings.latent_sizes}
+
+
+def _fingerprint(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for parameter in module.parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def _kept_tokenizer(folder: Path, captions: Sequence[str], of: Architecture) -> CLIPTokenizer:
@@ -129,6 +171,7 @@ def train_transformer(
     settings: Settings,
     device: torch.device,
     look_at: LookAt,
+    seconds: float | None = None,
 ) -> StableDiffusion3Pipeline:
     """Train both text encoders and the transformer by flow matching; return the whole pipeline."""
     torch.manual_seed(settings.seed + 1)
@@ -169,5 +212,5 @@ def train_transformer(
     def look(step: int, average: nn.ModuleDict) -> dict[str, float]:
         return look_at(build_pipeline(vae, tokenizer, average), folder / f"step-{step:06d}.png")
 
-    average = run_stage("transformer", folder, modules, loss_at, settings.steps, settings, look)
+    average = run_stage("transformer", folder, modules, loss_at, settings.steps, settings, look, seconds=seconds)
     return build_pipeline(vae, tokenizer, average)

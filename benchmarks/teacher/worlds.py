@@ -19,12 +19,14 @@ class World:
     """The captions of one teacher.
 
     Attributes:
+        pixels: Along a side of an image.
         parse: A caption to its scene, which has a `split`.
         check: An image or a clip, in [0, 1], and its caption to a verdict.
         draw: Captions and a seed to pictures; of clips the middle frame.
         find: An image and its caption to the shapes in it, in the caption's order, or None if there are more or fewer.
     """
 
+    pixels: int
     parse: Callable[[str], Any]
     check: Callable[[Any, str], Any]
     draw: Callable[[Sequence[str], int], list[Image.Image]]
@@ -59,7 +61,7 @@ def _picture(pixels: Any) -> Image.Image:
 
 
 _WORLDS = {
-    "embedded": World(checker.parse, checker.check, _draw_scenes, checker.find),
-    "embedded-video": World(clip_checker.parse, clip_checker.check, _draw_clips),
-    str(TRAINED): World(large_scenes.parse, large_checker.check, _draw_large, large_checker.find),
+    "embedded": World(scenes.PIXELS, checker.parse, checker.check, _draw_scenes, checker.find),
+    "embedded-video": World(clips.PIXELS, clip_checker.parse, clip_checker.check, _draw_clips),
+    str(TRAINED): World(large_scenes.PIXELS, large_scenes.parse, large_checker.check, _draw_large, large_checker.find),
 }

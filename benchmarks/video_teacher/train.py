@@ -146,7 +146,7 @@ def train_transformer(
 
 def _flow_matching(
     modules: nn.ModuleDict, tokenizer, latents: dict[Size, Tensor], captions: list[str], settings: Settings
-) -> Callable[[int], Tensor]:
+) -> Callable[[int, float], Tensor]:
     options = {"padding": "max_length", "max_length": NUM_TOKENS, "return_tensors": "pt"}
     kinds = sorted(set(captions))
     tokens, empty = tokenizer(kinds, **options), tokenizer([""], **options)

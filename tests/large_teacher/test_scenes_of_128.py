@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.large_teacher import drawing
 from benchmarks.large_teacher.checker import check, read
 from benchmarks.large_teacher.drawing import draw
 from benchmarks.large_teacher.pipeline import LARGE
@@ -113,12 +114,9 @@ def test_what_is_no_scene_is_wrong_and_no_error(image):
 @pytest.mark.parametrize("texture", TEXTURES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_a_caption_leaves_open_is_measured_too(shape, texture):
-    # An independent look: the shape's own pixels are those that another ground changes.
+    # An independent look: blue pixels.
     caption = f"one big blue {texture} {shape} left of one big red plain circle on a plain white background"
     images = drawn([caption, caption.replace("white", "yellow")], seed=5)
-    scene = parse(caption)
-    rows = torch.tensor([scene.row] * 2)
-    assert rows.shape == (2, 13)
     for image in images:
         _, _, found = read(image)
         left = min(found, key=lambda item: item.x)
@@ -130,3 +128,20 @@ def test_what_a_caption_leaves_open_is_measured_too(shape, texture):
         assert left.y == pytest.approx(ys.mean() - (PIXELS - 1) / 2, abs=1.5)
         assert 14 < left.radius < 17.5
         assert (left.tilt is None) == (shape == "circle")
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "circle"])
+def test_tilts_are_measured(shape, monkeypatch):
+    tilts, turned = [], drawing._turned
+
+    def watched(x, y, angle):
+        if angle.abs().max() <= 0.3:
+            tilts.append(angle)
+        return turned(x, y, angle)
+
+    monkeypatch.setattr(drawing, "_turned", watched)
+    caption = f"one big blue plain {shape} left of one big red plain circle on a plain white background"
+    images = drawn([caption] * 24)
+    seen = np.array([min(read(image)[2], key=lambda item: item.x).tilt for image in images])
+    expected = tilts[0].numpy()  # of the first shape of the first group
+    assert min(np.abs(seen - expected).max(), np.abs(seen + expected).max()) < 0.06

@@ -1,6 +1,7 @@
 """A teacher from drawings to a pipeline, in a size of seconds."""
 
 import shutil
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.large_teacher.__main__ import SETTINGS, draw_rows
+from benchmarks.large_teacher.__main__ import SETTINGS, draw_rows, main
 from benchmarks.large_teacher.checker import check
 from benchmarks.large_teacher.scenes import random_scene
 from benchmarks.teacher import train as module
@@ -26,14 +27,14 @@ QUICK = replace(
 
 @pytest.fixture
 def teach(monkeypatch):
-    monkeypatch.setattr(module, "compile_layers", lambda *_: 0)
+    monkeypatch.setattr(module, "compile_layers", lambda *_, **__: 0)
     rng = np.random.default_rng(0)
     scenes = [random_scene(rng) for _ in range(QUICK.num_scenes)]
     look = partial(look_at, captions=distinct_captions(random_scene, 16, UNSEEN, seed=1), check=check, steps=1)
 
-    def teach(folder, settings=QUICK):
-        device = torch.device("cpu")
-        return train(folder, draw_rows(scenes, device), [scene.caption for scene in scenes], settings, look, device)
+    def teach(folder, settings=QUICK, until=None):
+        device, captions = torch.device("cpu"), [scene.caption for scene in scenes]
+        return train(folder, draw_rows(scenes, device), captions, settings, look, device, until)
 
     return teach
 
@@ -63,12 +64,43 @@ def test_a_training_that_was_interrupted_ends_in_the_weights_of_an_unbroken_one(
     assert len((tmp_path / "whole/log.jsonl").read_text().splitlines()) == 3
 
 
-def test_the_clock_ends_a_training_before_its_steps_do(teach, tmp_path):
-    pipe = teach(tmp_path, replace(QUICK, vae_steps=10**9, steps=10**9, minutes=0.02))
+def test_the_clock_ends_a_training_before_its_steps_do(teach, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LAST", 0.0)
+    endless = replace(QUICK, vae_steps=10**9, steps=10**9)
+    pipe = teach(tmp_path, endless, time.monotonic() + 8)
     assert torch.isfinite(weights(pipe)).all()
-    state = torch.load(tmp_path / "transformer.pt", weights_only=True)
-    assert 0 < state["step"] < 10**6
-    assert state["seconds"] >= 1.2
+    states = {name: torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("vae", "transformer")}
+    assert all(0 < state["step"] < 10**6 for state in states.values())
+    assert states["vae"]["seconds"] == pytest.approx(0.15 * 8, abs=1.5)
+    assert not (tmp_path / "latents.safetensors").exists()
+    teach(tmp_path, endless, time.monotonic() + 4)  # and goes on for as long as it is told
+    assert torch.load(tmp_path / "transformer.pt", weights_only=True)["step"] > states["transformer"]["step"]
+
+
+def test_both_stages_train_in_half_precision_as_on_a_gpu(teach, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "half_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    assert torch.isfinite(weights(teach(tmp_path))).all()
+
+
+def test_latents_of_another_autoencoder_or_number_of_scenes_are_encoded_again(teach, tmp_path):
+    teach(tmp_path)
+    first = (tmp_path / "latents.safetensors").stat().st_mtime_ns
+    teach(tmp_path)
+    assert (tmp_path / "latents.safetensors").stat().st_mtime_ns == first
+    longer = replace(QUICK, vae_steps=3)
+    teach(tmp_path, longer)  # an autoencoder that a transformer knows stays
+    assert (tmp_path / "latents.safetensors").stat().st_mtime_ns == first
+    (tmp_path / "transformer.pt").unlink()
+    teach(tmp_path, longer)
+    assert (tmp_path / "latents.safetensors").stat().st_mtime_ns > first
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--minutes", "-1"], ["--device", "foo"]])
+def test_what_is_no_training_is_refused_in_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "error: argument" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_is_exported_is_a_pipeline_with_prompts_that_training_does_not_see(teach, tmp_path):

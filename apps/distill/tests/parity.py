@@ -30,6 +30,7 @@ RECIPES = {
     "released": replace(RELEASED, fake_updates=1),
     "mmd": replace(PAPER, dmd_weight=0.0, gan_weight=0.0),
     "rbf": replace(PAPER, dmd_weight=0.0, gan_weight=0.0, mmd_kernel="rbf"),
+    "moments": replace(PAPER, dmd_weight=0.0, gan_weight=0.0, mmd_kernel="moments"),
     "dmd": replace(FULL, mmd_weight=0.0, gan_weight=0.0),
     "gan": replace(FULL, mmd_weight=0.0, dmd_weight=0.0, gradient_penalty=0.1),
     "mmd-of-fake": replace(FULL, mmd_features="fake", dmd_weight=0.0),

@@ -41,6 +41,10 @@ def test_kernels(recipe, pooling):
     rbf = replace(recipe, mmd_kernel="rbf", mmd_pooling=pooling, rbf_bandwidth=2.0)
     assert rbf.kernel()(fake, real) == rbf_mmd(fake, real, bandwidth=2.0, pooling=pooling)
     moments = replace(recipe, mmd_kernel="moments", mmd_pooling=pooling)
+    for each in (recipe, rbf, moments):  # a sum of twice as many images is twice as large
+        if pooling == "image":
+            once, twice = (each.kernel()(fake.repeat(n, 1, 1), real.repeat(n, 1, 1)).item() for n in (1, 2))
+            assert twice == pytest.approx((2 if each.mmd_sums else 1) * once)
     assert moments.kernel()(fake, real) == moments_mmd(fake, real, pooling=pooling)
 
 

@@ -49,7 +49,7 @@ def moments_mmd(
     sum_n |m(fake) - m(real)|^2 + |C(fake) - C(real)|_F^2 / v, with m the mean and C the covariance of an image's tokens
     (divided by l), and v the mean of both traces, held constant: then both terms have one unit. Two sets of tokens can
     have one mean and differ in how far tokens are from it, as smooth and textured images do; the second term sees that.
-    It is eq. 1 for the kernel (x.y)^2 on centred tokens. Memory is n c^2 floats, twice.
+    Times v the second term is eq. 1 for the kernel (x.y)^2 on centred tokens. Memory is n c^2 floats, twice.
     """
     fake, real = _pooled(fake, real, pooling)
     means = linear_mmd(fake, real)
@@ -87,7 +87,7 @@ def rbf_mmd(
 
 
 def _covariance(x: Float[Tensor, "n l c"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c c"]]:
-    """Return the covariance of each image's tokens, after its trace."""
+    """Return the trace and the whole of the covariance of each image's tokens."""
     x = x - x.mean(1, keepdim=True)
     with torch.autocast(x.device.type, enabled=False):
         return x.square().mean(1).sum(-1), x.mT @ x / x.shape[1]

@@ -47,6 +47,11 @@ class Recipe:
     fake_updates: int = 5  # updates of the fake model for each of the student; not in the paper
     gradient_penalty: float = 0.0  # R1 on the head; in neither
 
+    @property
+    def mmd_sums(self) -> bool:
+        """Tell whether the kernel sums over images: of parts of a batch its losses then add up, others are averaged."""
+        return self.mmd_kernel in ("linear", "moments")
+
     def kernel(self) -> "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]":
         """Return the kernel of fake and real features that `MMDObjective` takes."""
         from swd_losses.mmd import huber_mmd, linear_mmd, moments_mmd, rbf_mmd

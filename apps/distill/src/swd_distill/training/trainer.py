@@ -52,8 +52,8 @@ class Trainer:
         self._rollouts: dict[range, tuple[Batch, Tensor]] = {}
         schedule = self.schedule  # the loader knows no trainer: it would keep its memory
         self.loader = Loader(lambda draw: draw.batch(cache, schedule, recipe), self.device)
-        # Eq. 2 is a sum over the batch, every other loss a mean: its shares add up.
-        mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_kernel == "linear" else 1.0
+        # Eq. 2 is a sum over the batch, other losses are means: its shares add up.
+        mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_sums else 1.0
         self.weights = {"mmd": recipe.mmd_weight * mmd_scale, "dmd": 1.0, "gan": 1.0}
         if not recipe.balance:
             self.weights |= {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight}
