@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from benchmarks.large_teacher.drawing import PERIOD, distance
 from benchmarks.large_teacher.scenes import COLORS, COUNTS, PIXELS, RELATIONS, SHAPES, SIZES, Scene, parse
+from benchmarks.teacher.checker import Free
 
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -55,25 +56,13 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A shape in an image: what a caption says of it, and what it leaves open.
-
-    Attributes:
-        x: Of its centre, in pixels from that of the image; so is y.
-        radius: In pixels.
-        tilt: In radians from upright; a circle has none.
-        shade: Brightness in [0, 1].
-    """
+class Found(Free):
+    """A shape in an image."""
 
     size: str
     color: str
     texture: str
     shape: str
-    x: float
-    y: float
-    radius: float
-    tilt: float | None
-    shade: float
 
 
 def check(image: Array, caption: str) -> Verdict:
@@ -145,8 +134,8 @@ def describe(image: Array, mask: Mask) -> Found:
     tilt = float(np.angle(turned) / fold) if fold else None
     texture = texture_of(image, core if core.sum() >= FEW else mask, CONTRAST)
     middle = (PIXELS - 1) / 2
-    place = float(x - middle), float(y - middle)
-    return Found(size, nearest(base), texture, shape, *place, radius, tilt, shade)
+    free = float(x - middle), float(y - middle), radius, tilt, shade
+    return Found(*free, size, nearest(base), texture, shape)
 
 
 def _base(pixels: Array) -> tuple[Array, float]:

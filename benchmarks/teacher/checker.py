@@ -54,22 +54,28 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A shape in an image: what a caption says of it, and what it leaves open.
+class Free:
+    """What a caption leaves open of a shape.
 
     Attributes:
         x: Of its centre, in pixels from that of the image; so is y.
         radius: In pixels.
-        tilt: In radians; a circle has none.
+        tilt: In radians from an upright one; a circle has none.
         shade: Brightness in [0, 1].
     """
 
-    item: Item
     x: float
     y: float
     radius: float
     tilt: float | None
     shade: float
+
+
+@dataclass(frozen=True)
+class Found(Free):
+    """A shape in an image."""
+
+    item: Item
 
 
 def parse(caption: str) -> Scene:
@@ -140,12 +146,12 @@ def describe(image: Array, mask: npt.NDArray[np.bool_]) -> Found:
     radius = math.sqrt(area / AREAS[shape])
     fold = FOLDS.get(shape)
     return Found(
-        Item("big" if radius > _BORDER else "small", nearest(surface), shape),
         x + 0.5 - image.shape[1] / 2,
         y + 0.5 - image.shape[0] / 2,
         radius,
         float(np.angle((points**fold).sum()) / fold) if fold else None,
         float(surface.mean()),
+        Item("big" if radius > _BORDER else "small", nearest(surface), shape),
     )
 
 

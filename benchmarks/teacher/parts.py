@@ -108,6 +108,17 @@ def build_transformer(of: Architecture = EMBEDDED) -> SD3Transformer2DModel:
     )
 
 
+def build_modules(tokenizer: CLIPTokenizer, of: Architecture = EMBEDDED) -> nn.ModuleDict:
+    """Build what is trained together, under the pipeline's names."""
+    return nn.ModuleDict(
+        {
+            "text_encoder": build_text_encoder(tokenizer, of),
+            "text_encoder_2": build_text_encoder(tokenizer, of),
+            "transformer": build_transformer(of),
+        }
+    )
+
+
 def encode_text(
     encoders: Iterable[CLIPTextModelWithProjection], tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,16 +1,18 @@
 """How much samples of one prompt differ: by features, and by what captions leave open."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.teacher.checker import Free
 from benchmarks.teacher.distances import features
 from benchmarks.teacher.worlds import world_of
 from swd_eval.diagnostics import diversity
 
 PROMPTS, SEEDS = 8, 16
-FREE = ("x", "y", "radius", "tilt", "shade")
+FREE = tuple(each.name for each in fields(Free))
 
 
 def spread(images: Sequence[Image.Image], captions: Sequence[str], model: str) -> dict[str, float]:

@@ -19,10 +19,9 @@ from transformers import CLIPTokenizer
 
 from benchmarks.teacher.parts import (
     Architecture,
+    build_modules,
     build_pipeline,
-    build_text_encoder,
     build_tokenizer,
-    build_transformer,
     build_vae,
     encode_text,
 )
@@ -177,13 +176,7 @@ def train_transformer(
     torch.manual_seed(settings.seed + 1)
     of = settings.architecture
     tokenizer = _kept_tokenizer(folder, captions, of)
-    modules = nn.ModuleDict(
-        {
-            "text_encoder": build_text_encoder(tokenizer, of),
-            "text_encoder_2": build_text_encoder(tokenizer, of),
-            "transformer": build_transformer(of),
-        }
-    ).to(device)
+    modules = build_modules(tokenizer, of).to(device)
     compile_layers(modules["transformer"].transformer_blocks, "inductor", 2, dynamic=True)  # one version for all sizes
     encoders = [modules["text_encoder"], modules["text_encoder_2"]]
 

@@ -6,7 +6,7 @@ from PIL import Image
 from benchmarks.teacher.checker import check
 from benchmarks.teacher.export import UNSEEN, distinct_captions
 from benchmarks.teacher.look import look_at
-from benchmarks.teacher.parts import build_pipeline, build_text_encoder, build_tokenizer, build_transformer, build_vae
+from benchmarks.teacher.parts import build_modules, build_pipeline, build_tokenizer, build_vae
 from benchmarks.teacher.scenes import random_scene
 
 
@@ -14,14 +14,7 @@ def test_a_look_at_an_untrained_teacher_gives_a_picture_and_finds_nothing_right(
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     tokenizer = build_tokenizer(random_scene(rng).caption for _ in range(300))
-    modules = torch.nn.ModuleDict(
-        {
-            "text_encoder": build_text_encoder(tokenizer),
-            "text_encoder_2": build_text_encoder(tokenizer),
-            "transformer": build_transformer(),
-        }
-    )
-    vae = build_vae()
+    modules, vae = build_modules(tokenizer), build_vae()
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
     captions = distinct_captions(random_scene, 64, UNSEEN, seed=1)
     pipe = build_pipeline(vae, tokenizer, modules)
