@@ -68,9 +68,10 @@ SCHEDULES = Study(
         Claim("Shifted timesteps are better than lower ones", "scale-wise, 4 steps", "lower timesteps"),
     ),
     seeds={"scale-wise, 4 steps": 8, "full scale, 4 steps": 8, "full scale, 2 steps": 8},
-    advice="""At this size neither of the paper's two main claims holds in captions that are all right. What is wrong is nearly
-always a shape: 8x8 latents are 16 tokens, too few for the arms of a cross. At equal cost the two measures contradict
-each other: two full-scale steps get more captions right, four scale-wise steps are nearer to drawings, by kid and fd.
+    advice="""At this size neither of the paper's two main claims holds in captions that are all right. What is wrong is
+nearly always a shape: 8x8 latents are 16 tokens, too few for the arms of a cross. At equal cost the two measures
+contradict each other: two full-scale steps get more captions right, four scale-wise steps are nearer to drawings, by
+kid and fd.
 """,
 )  # fmt: skip
 
