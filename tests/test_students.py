@@ -213,6 +213,7 @@ def test_a_study_of_looks_tells_power_by_frequency_and_spread_over_seeds(quick, 
     page = capsys.readouterr().out
     assert "| power against drawings, dB" in page
     assert "| drawings |" in page
+    assert "| drawings, encoded and decoded |" in page
     assert Image.open(out / "texture-power.png").width > 500
     for folder, name in (("embedded-references", "teacher-2-steps"), ("texture", "tiny")):
         record = json.loads((out / folder / f"{name}-0.json").read_text())

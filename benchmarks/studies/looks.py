@@ -14,6 +14,8 @@ Rows = Mapping[str, Sequence[Record]]
 BANDS = {"1/16 to 1/4": (1 / 16, 1 / 4), "to 1/2": (1 / 4, 1 / 2), "to 3/4": (1 / 2, 3 / 4), "to 1": (3 / 4, 1)}
 """Shares of the highest frequency along a side, a cycle every two pixels."""
 
+STYLES = {"teacher": {"color": "black", "linewidth": 2.5}, "drawings": {"color": "gray", "linestyle": "--"}}
+
 
 def looks(rows: Rows, captions: Sequence[str], model: str, picture: Path) -> str:
     """Draw the curves; return both tables, each row the mean over its seeds."""
@@ -43,7 +45,7 @@ def draw_power(rows: Rows, path: Path) -> None:
     for name, records in rows.items():
         if name.startswith("undistilled"):
             continue
-        style = {"color": "black", "linewidth": 2.5} if name.startswith("teacher") else {}
+        style = STYLES.get(name.split(",")[0], {})
         axes.plot(records[0]["power"]["cycles"], _power(records), label=name, **style)
     axes.axhline(0, color="gray", linewidth=0.8)
     axes.set(xlabel="cycles an image", ylabel="power against drawings, dB")

@@ -26,7 +26,15 @@ from benchmarks.studies.records import LOOKS, Record, recorded, slug
 from benchmarks.studies.study import SEEDS, STUDENT, Study
 from benchmarks.studies.verdicts import verdict
 from benchmarks.teacher.distances import power_by_cycles, stills
-from benchmarks.teacher.score import Sampler, reference_samplers, sample_all, score, table, unseen_prompts
+from benchmarks.teacher.score import (
+    Sampler,
+    drawn_sampler,
+    reference_samplers,
+    sample_all,
+    score,
+    table,
+    unseen_prompts,
+)
 from benchmarks.teacher.spread import repeated, spread
 from swd_distill.config import Base, Config
 from swd_distill.data.encode import encode
@@ -135,6 +143,8 @@ def measure_all(study: Study, args: argparse.Namespace) -> dict[str, list[Record
     teacher = fingerprint(Path(resolve_model(base.model)))
     steps, guidance = base.data.teacher_steps, base.data.teacher_guidance
     samplers = reference_samplers(base.model, base.scales, steps, guidance)
+    if study.looks:
+        samplers = drawn_sampler(base.model) | samplers
     of: Record = {"teacher": teacher, "prompts": len(captions)}
     reference = of | {"schedule": json.loads(base.scales.to_json()), "steps": steps, "guidance": guidance}
     rows: dict[str, list[Record]] = {}

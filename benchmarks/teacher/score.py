@@ -15,10 +15,12 @@ from tqdm import tqdm
 
 from benchmarks.teacher.distances import distances
 from benchmarks.teacher.worlds import world_of
+from swd_models import load_latents
 from swd_models.loading import load_teacher, resolve_model
 from swd_models.logs import quiet
 from swd_models.parts import Media
 from swd_sample import SwDPipeline
+from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule
 
 Sampler = Callable[[Sequence[str], int], list[Media]]
@@ -78,6 +80,19 @@ def reference_samplers(model: str, schedule: ScaleSchedule, steps: int, guidance
     return {f"teacher, {steps} steps": sample_teacher} | {
         name: partial(_sample_undistilled, undistilled, guidance, short) for name, short in few.items()
     }
+
+
+def drawn_sampler(model: str) -> dict[str, Sampler]:
+    """Return what no sampler can do better than: drawings of other seeds, through the autoencoder."""
+    world, latents = world_of(model), load_latents(model)
+
+    @torch.no_grad()
+    def draw(captions: Sequence[str], seed: int) -> list[Media]:
+        images = world.draw(captions, seed)
+        pixels = torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images])).movedim(-1, 1)
+        return to_media(latents.decode(latents.encode(pixels / 127.5 - 1)))
+
+    return {"drawings, encoded and decoded": draw}
 
 
 def _sample_undistilled(
