@@ -53,7 +53,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     seconds = until and VAE_SHARE * (until - time.monotonic())
-    if (folder / "transformer.pt").exists():  # it knows this autoencoder's latents
+    if all((folder / f"{name}.pt").exists() for name in ("vae", "transformer")):  # it knows this autoencoder's latents
         seconds = 0.0
     vae = train_vae(folder, pictures, settings, device, seconds)
     latents = encode_latents(folder, vae, pictures, settings, device, keep=until is None)
