@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ class Disk:
     def __init__(self, root):
         self.root, self.states, self.notes = root, {}, []
         self.contents, self.names = {}, {}
+        self.lock = threading.RLock()  # a state is of one moment: no other thread changes a name while it is looked at
         for path in (root, *root.rglob("*")):
             self._flushed(path)
 
@@ -60,10 +62,11 @@ class Disk:
 
     def _watched(self, name, call):
         def watched(*args, **options):
-            self._cut()
-            if name == "fsync":
-                self._flushed(Path(f"/proc/self/fd/{args[0]}").readlink())
-            return call(*args, **options)
+            with self.lock:
+                self._cut()
+                if name == "fsync":
+                    self._flushed(Path(f"/proc/self/fd/{args[0]}").readlink())
+                return call(*args, **options)
 
         return watched
 
@@ -88,11 +91,13 @@ class Disk:
         return state
 
     def _eager(self):
-        state = {"": None}
-        for path in self.root.rglob("*"):
-            name = path.relative_to(self.root).as_posix()
-            with suppress(FileNotFoundError):  # what another thread writes under a name for the time being, and renames
-                state |= {f"{name}/": None} if path.is_dir() else {name: self.contents.get(path.stat().st_ino, b"")}
+        state = {}
+        for folder, _, files in os.walk(self.root):  # reads a folder once: what lies in it has its folder in the state
+            prefix = "" if Path(folder) == self.root else f"{Path(folder).relative_to(self.root).as_posix()}/"
+            state[prefix] = None
+            for name in files:
+                with suppress(FileNotFoundError):  # what a library in Rust writes and renames unseen, in another thread
+                    state[f"{prefix}{name}"] = self.contents.get(Path(folder, name).stat().st_ino, b"")
         return state
 
     def each(self, folder):
