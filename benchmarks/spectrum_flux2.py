@@ -80,7 +80,9 @@ A size is safe if noise hides what it cannot hold: signal to noise at most {DEFA
 
 Sizes {", ".join(str(side) for side, _ in SIZES)}; timesteps the lowest that hide what the size before could not hold:
 
-    {text(proposal.schedule)}
+```text
+{text(proposal.schedule)}
+```
 
 It takes {proposal.relative_cost:.3f} of the cells of as many steps at full scale.
 Each step loses this, as signal to noise:

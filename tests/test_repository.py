@@ -1,6 +1,7 @@
 """Rules of the repository that no linter knows."""
 
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -32,6 +33,14 @@ def test_no_folder_of_sources_has_more_than_16_modules_and_files_are_short():
     assert median(len(path.read_text().splitlines()) for path in sources) < 120
 
 
+def test_every_folder_of_sources_is_a_package_and_none_is_ignored_by_git():
+    folders = {path.parent for member in MEMBERS for path in member.glob("src/**/*.py")}
+    assert [str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").is_file()] == []
+    names = [str((folder / "new.py").relative_to(ROOT)) for folder in folders]
+    ignored = subprocess.run(["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.stdout == ""
+
+
 def test_swd_data_alone_opens_images_clips_and_tables():
     opens = re.compile(r"Image\.open\(|av\.open\(|csv\.(reader|DictReader)")
     sources = [path for member in MEMBERS if member.name != "swd-data" for path in member.glob("src/**/*.py")]
@@ -45,13 +54,13 @@ def test_every_member_is_typed_documented_and_tested(member):
     assert list(member.glob("tests/test_*.py"))
 
 
-def test_the_readme_has_the_verdicts_and_the_numbers_of_the_pages():
-    readme = summary.README.read_text()
-    assert summary.updated(readme) == readme
-    numbers = re.findall(r"\.\d{3} ± \.\d{3}", readme[: readme.index(summary.BEGIN)])
-    page = (summary.RESULTS / "students.md").read_text()
-    assert len(numbers) == 6
-    assert [number for number in numbers if f"0{number.replace('± ', '± 0')}" not in page] == []
+def test_the_page_of_results_has_the_verdicts_and_readme_and_it_the_numbers_of_the_pages():
+    text, readme = (path.read_text(encoding="utf-8") for path in (summary.PAGE, ROOT / "README.md"))
+    assert summary.updated(text) == text
+    numbers = [re.findall(r"\.\d{3} ± \.\d{3}", each.split(summary.END)[-1]) for each in (text, readme)]
+    page = (summary.RESULTS / "students.md").read_text(encoding="utf-8")
+    assert [len(each) for each in numbers] == [6, 3]
+    assert [number for number in (*numbers[0], *numbers[1]) if f"0{number.replace('± ', '± 0')}" not in page] == []
 
 
 def test_a_run_with_types_checks_them_in_each_of_its_processes(request):

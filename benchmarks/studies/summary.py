@@ -1,4 +1,4 @@
-"""Copy the verdicts of the studies' pages into the README, after the studies.
+"""Copy the verdicts of the studies' pages into the page of results, after the studies.
 
 `uv run python -m benchmarks.studies.summary`.
 """
@@ -6,7 +6,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RESULTS, README = ROOT / "benchmarks" / "results", ROOT / "README.md"
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
 PAGES = ("schedules", "losses", "levers", "upscalers")
 BEGIN, END = "<!-- verdicts, by benchmarks.studies.summary -->\n", "<!-- end of verdicts -->\n"
 
@@ -17,15 +17,15 @@ def verdicts() -> str:
     for page in PAGES:
         text = (RESULTS / f"{page}.md").read_text(encoding="utf-8")
         table = text[text.index("| claim |") :].split("\n\n")[0].splitlines()[2:]
-        lines += [f"{line} [{page}](benchmarks/results/{page}.md) |" for line in table]
+        lines += [f"{line} [{page}](../benchmarks/results/{page}.md) |" for line in table]
     return "\n".join(lines) + "\n"
 
 
-def updated(readme: str) -> str:
-    """Return the README with the table of now between its marks."""
-    before, rest = readme.split(BEGIN)
+def updated(text: str) -> str:
+    """Return the page with the table of now between its marks."""
+    before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{verdicts()}\n{END}{rest.split(END)[1]}"
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -17,7 +17,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from swd_data import VIDEOS, Clip, Sample, Skipped, claim, make_folder, open_image, read_object, read_rows, write_text, write_whole
+from swd_data import (
+    VIDEOS,
+    Clip,
+    Sample,
+    Skipped,
+    claim,
+    make_folder,
+    open_image,
+    read_object,
+    read_rows,
+    write_text,
+    write_whole,
+)
 from swd_data.errors import is_expected
 from swd_eval.measure import Measure, Prepare, Run
 from swd_eval.processes import place, together

@@ -3,9 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from swd_data import Kind, Sample, claim, read_rows, read_samples, write_text
 from swd_data.layout import samples_of, teachers_of
@@ -162,8 +159,8 @@ def _check(metrics: Sequence[str], samples: Sequence[Sample], reference: Referen
     if scores and not all(sample.prompt for sample in samples):
         without = [sample.name for sample in samples if not sample.prompt]
         raise ValueError(
-            f"expected a prompt for each {kind.removesuffix('s')} for {scores[0]}, got {len(without)} of {len(samples)} "
-            f"without, first {without[0]}: give --prompts FILE, or a .txt beside each"
+            f"expected a prompt for each {kind.removesuffix('s')} for {scores[0]}, got {len(without)} of "
+            f"{len(samples)} without, first {without[0]}: give --prompts FILE, or a .txt beside each"
         )
     distances = [name for name in metrics if name in DISTANCES]
     if distances and reference is None:

@@ -105,8 +105,8 @@ def check_reference(metric: str, space: Measure, reference: Reference) -> None:
         read_statistics(reference.path, space)
         if metric.startswith("kid"):
             raise ValueError(
-                f"expected a folder as --ref for {metric}, got {reference.path}, which holds statistics alone: give the "
-                f"folder of its images, or leave {metric} out"
+                f"expected a folder as --ref for {metric}, got {reference.path}, which holds statistics alone: give "
+                f"the folder of its images, or leave {metric} out"
             )
 
 

@@ -89,7 +89,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise ValueError(f"expected results.json in {folder}, got none: run swd-eval images or videos first")
     results = read_object(path, "results of swd-eval")
     numbers = results.get("numbers")
-    if not isinstance(numbers, list) or not all(isinstance(row, dict) and KEYS <= row.keys() for row in numbers):
+    if not isinstance(numbers, list) or not all(isinstance(row, dict) and row.keys() >= KEYS for row in numbers):
         raise ValueError(f"expected results of swd-eval images or videos in {path}, got others")
     return results
 

@@ -1,0 +1,1 @@
+"""Measures over a folder, kept as they are made: rows, numbers, reports."""
