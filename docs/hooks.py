@@ -66,7 +66,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if uri is None:
             kind = "tree" if target.is_dir() else "blob"
             place = Path(os.path.realpath(target)).relative_to(ROOT).as_posix()
-            return f"{match[1]}{config.repo_url}/{kind}/main/{place}{match[3]}"
+            return f"{match[1]}{config.extra['repository']}/{kind}/main/{place}{match[3]}"
         here = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
         return f"{match[1]}{here}{'#' * bool(anchor)}{anchor}{match[3]}"
 

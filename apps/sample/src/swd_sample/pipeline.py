@@ -28,8 +28,9 @@ TEACHER = (28, 4.5)
 class SwDPipeline:
     """Text, a denoiser with its LoRA, latents and a schedule.
 
-    >>> pipe = SwDPipeline.from_run("runs/tiny")
-    >>> pipe("a big red circle at the left, green background", seed=0)[0].save("circle.png")
+    Examples:
+        >>> pipe = SwDPipeline.from_run("runs/tiny")
+        >>> pipe("a big red circle at the left, green background", seed=0)[0].save("circle.png")
     """
 
     def __init__(self, denoiser: Denoiser, text: Text, latents: Latents, schedule: ScaleSchedule) -> None:

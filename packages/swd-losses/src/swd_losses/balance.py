@@ -24,9 +24,10 @@ def balance(
     A gradient that vanishes at a sample stays zero there, and so do all where the reference's does. Samples do not
     know of each other: a batch gives the same numbers however it is split.
 
-    >>> leaf = x0.detach().requires_grad_()  # differentiate each loss to x0 alone, then the student once
-    >>> slopes = {name: torch.autograd.grad(loss(leaf), leaf)[0] for name, loss in losses.items()}
-    >>> x0.backward(sum(balance(slopes, {"dmd": 0.3, "gan": 0.1}).values()))
+    Examples:
+        >>> leaf = x0.detach().requires_grad_()  # differentiate each loss to x0 alone, then the student once
+        >>> slopes = {name: torch.autograd.grad(loss(leaf), leaf)[0] for name, loss in losses.items()}
+        >>> x0.backward(sum(balance(slopes, {"dmd": 0.3, "gan": 0.1}).values()))
 
     Raises:
         ValueError: no gradient of the reference, or none for a share.

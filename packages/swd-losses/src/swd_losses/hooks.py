@@ -47,9 +47,10 @@ def tapped(block: nn.Module, *, stop: bool = False, take: Callable[[Any], Tensor
 
     `take` finds the features (N, L, C) in what the block returns.
 
-    >>> with tapped(model.transformer_blocks[11], stop=True) as seen:
-    ...     model(x_t, ...)  # ends behind the block: nothing after this line inside is run
-    >>> seen.features, seen.ended
+    Examples:
+        >>> with tapped(model.transformer_blocks[11], stop=True) as seen:
+        ...     model(x_t, ...)  # ends behind the block: nothing after this line inside is run
+        >>> seen.features, seen.ended
     """
     seen = Tapped()
 

@@ -65,10 +65,11 @@ class Density:
 class DensityMeter:
     """Average the densities of any number of samples in fixed memory.
 
-    >>> meter = DensityMeter("space")
-    >>> for latents in batches:
-    ...     meter.update(latents)
-    >>> meter.result().power
+    Examples:
+        >>> meter = DensityMeter("space")
+        >>> for latents in batches:
+        ...     meter.update(latents)
+        >>> meter.result().power
     """
 
     def __init__(self, axis: Axis = "space", *, method: TimeMethod = "dct", drop_first: bool = False) -> None:
