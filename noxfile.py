@@ -100,6 +100,22 @@ def gpu(session: nox.Session) -> None:
     _run(session, "python", "-m", "benchmarks.gpu", *session.posargs)
 
 
+@nox.session(default=False)
+def version(session: nox.Session) -> None:
+    """Give all members a version, and ask each for siblings of it: `uv run nox -s version -- 0.3.0`."""
+    (number,) = session.posargs
+    series = ".".join(number.split(".")[:2]) + ".0"
+    for path in (ROOT, *MEMBERS.values(), ROOT / "apps" / "comfyui"):
+        file, own = path / "pyproject.toml", f"swd-{path.name.removeprefix('swd-')}"
+        text = re.sub(r'^version = ".*"', f'version = "{number}"', file.read_text(), count=1, flags=re.MULTILINE)
+        if path in MEMBERS.values():
+            text = re.sub(rf'"(?!{own}\b)(swd-\w+(?:\[[^]]*\])?)(?:~=[\d.]+)?"', rf'"\1~={series}"', text)
+        file.write_text(text)
+    citation = ROOT / "CITATION.cff"
+    citation.write_text(re.sub(r"^version: .*", f"version: {number}", citation.read_text(), flags=re.MULTILINE))
+    session.run(UV, "lock", external=True)
+
+
 def _run(session: nox.Session, *command: str, **env: str | None) -> None:
     """Run a command in the one environment of all that needs no isolation, first made exactly what the lock says."""
     env |= {"UV_PROJECT_ENVIRONMENT": str(WORKSPACE), "VIRTUAL_ENV": None}

@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+import tomllib
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
@@ -39,6 +41,20 @@ def test_every_folder_of_sources_is_a_package_and_none_is_ignored_by_git():
     names = [str((folder / "new.py").relative_to(ROOT)) for folder in folders]
     ignored = subprocess.run(["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ignored.stdout == ""
+
+
+def test_all_members_have_one_version_and_ask_for_siblings_of_it():
+    files = [path / "pyproject.toml" for path in (ROOT, *MEMBERS, ROOT / "apps" / "comfyui")]
+    projects = [tomllib.loads(file.read_text(encoding="utf-8"))["project"] for file in files]
+    version = projects[0]["version"]
+    assert {project["version"] for project in projects} == {version}
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    series = ".".join(version.split(".")[:2])
+    for project in projects[1:]:
+        needed = chain(project.get("dependencies", []), *project.get("optional-dependencies", {}).values())
+        siblings = [each for each in needed if each.startswith("swd-") and not each.startswith(project["name"])]
+        assert [each for each in siblings if not each.endswith(f"~={series}.0")] == []
 
 
 def test_swd_data_alone_opens_images_clips_and_tables():
