@@ -4,6 +4,7 @@ Links work on both sides. A page links to files of the repository, as its host s
 to the file's page if it has one, else to the repository.
 """
 
+import json
 import os
 import posixpath
 import re
@@ -44,6 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         name = stub.parent.name
         files.append(File.generated(config, f"api/{name}.md", content=_api(name, stub.read_text(encoding="utf-8"))))
     files.append(File.generated(config, "api/swd_eval.md", content=EVAL))
+    files.append(File.generated(config, "notebook.md", content=_notebook(ROOT / "docs" / "notebook.ipynb")))
     return files
 
 
@@ -76,6 +78,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def _file(uri: str, path: Path, config: MkDocsConfig) -> File:
     return File.generated(config, uri, abs_src_path=str(path))
+
+
+def _notebook(path: Path) -> str:
+    """Return a notebook as a page: its text, its code, and what that printed and drew."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            if text := "".join(output.get("text", [])).rpartition("\r")[2].strip():
+                parts.append(f"```text\n{text}\n```")
+            if picture := output.get("data", {}).get("image/png"):
+                parts.append(f'<img alt="what the code draws" src="data:image/png;base64,{picture.strip()}">')
+    return "\n\n".join(parts) + "\n"
 
 
 def _api(name: str, stub: str) -> str:
