@@ -25,5 +25,5 @@ def test_a_table_has_a_row_for_each_base_and_loss(monkeypatch, tmp_path):
 def test_days_are_of_both_students_of_a_model_of_two_experts():
     config, gpu = cards.PRESETS["wan22-a14b"], cards.GPUS["a100"]
     way = next(way for way in cards.ways(config, 80, gpu) if way.found)
-    assert f"{way.training_seconds(gpu) / 86400:.1f} ({way.found.share})" in cards.table(config)
+    assert f"{way.training_seconds(gpu) / 86400:.1f} ({way.found.share})" in cards.table(cards.ways_of(config))
     assert way.training_seconds(gpu) == pytest.approx(2 * 3000 * way.seconds(gpu))

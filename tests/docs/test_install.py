@@ -98,7 +98,7 @@ def test_uv_installs_a_member_from_a_git_address_with_its_siblings(member, repos
 def test_uv_adds_members_to_a_project(repository, tmp_path):
     do(UV, "init", "-q", "--bare", "--name", "mine", str(tmp_path))
     added = [command for command in COMMANDS if command.startswith("uv add")]
-    assert len(added) == 2
+    assert len(added) == len(MEMBERS)
     for command in added:
         do(UV, *shlex.split(command.replace(ADDRESS, repository))[1:], "--no-sync", cwd=tmp_path)
     lock = (tmp_path / "uv.lock").read_text()
