@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from datetime import date
 from pathlib import Path
 
 import nox
@@ -103,7 +104,9 @@ def gpu(session: nox.Session) -> None:
 @nox.session(default=False)
 def version(session: nox.Session) -> None:
     """Give all members a version, and ask each for siblings of it: `uv run nox -s version -- 0.3.0`."""
-    (number,) = session.posargs
+    number = " ".join(session.posargs)
+    if not re.fullmatch(r"\d+\.\d+\.\d+", number):
+        session.error(f"expected a version such as 0.3.0, got {number!r}: uv run nox -s version -- 0.3.0")
     series = ".".join(number.split(".")[:2]) + ".0"
     for path in (ROOT, *MEMBERS.values(), ROOT / "apps" / "comfyui"):
         file, own = path / "pyproject.toml", f"swd-{path.name.removeprefix('swd-')}"
@@ -112,7 +115,11 @@ def version(session: nox.Session) -> None:
             text = re.sub(rf'"(?!{own}\b)(swd-\w+(?:\[[^]]*\])?)(?:~=[\d.]+)?"', rf'"\1~={series}"', text)
         file.write_text(text)
     citation = ROOT / "CITATION.cff"
-    citation.write_text(re.sub(r"^version: .*", f"version: {number}", citation.read_text(), flags=re.MULTILINE))
+    lines = {"version": number, "date-released": str(date.today())}
+    text = citation.read_text()
+    for name, value in lines.items():
+        text = re.sub(rf"^{name}: .*", f"{name}: {value}", text, flags=re.MULTILINE)
+    citation.write_text(text)
     session.run(UV, "lock", external=True)
 
 

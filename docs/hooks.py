@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 RESULTS = ROOT / "benchmarks" / "results"
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -45,7 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         name = stub.parent.name
         files.append(File.generated(config, f"api/{name}.md", content=_api(name, stub.read_text(encoding="utf-8"))))
     files.append(File.generated(config, "api/swd_eval.md", content=EVAL))
-    files.append(File.generated(config, "notebook.md", content=_notebook(ROOT / "docs" / "notebook.ipynb")))
+    files.append(File.generated(config, "notebook.md", content=_notebook(NOTEBOOK)))
     return files
 
 
@@ -54,7 +55,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = page.file.abs_src_path
     if source is None:
         return markdown
-    places = {os.path.realpath(file.abs_src_path): file.src_uri for file in files if file.abs_src_path}
+    places = {
+        os.path.realpath(file.abs_src_path): file.src_uri for file in files.documentation_pages() if file.abs_src_path
+    }
+    places |= {os.path.realpath(file.abs_src_path): file.src_uri for file in files.media_files() if file.abs_src_path}
+    places[str(NOTEBOOK)] = "notebook.md"
 
     def moved(match: re.Match[str]) -> str:
         link, _, anchor = match[2].partition("#")
@@ -68,7 +73,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if uri is None:
             kind = "tree" if target.is_dir() else "blob"
             place = Path(os.path.realpath(target)).relative_to(ROOT).as_posix()
-            return f"{match[1]}{config.extra['repository']}/{kind}/main/{place}{match[3]}"
+            return f"{match[1]}{config.extra['repository']}/{kind}/main/{place}{'#' * bool(anchor)}{anchor}{match[3]}"
         here = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
         return f"{match[1]}{here}{'#' * bool(anchor)}{anchor}{match[3]}"
 

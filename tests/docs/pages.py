@@ -16,11 +16,11 @@ OUTSIDE = {".venv", ".nox", "runs", "build", "results", "node_modules"}
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in ROOT.rglob("*.md")
-    if not OUTSIDE & set(path.relative_to(ROOT).parts) and not any(part.startswith(".") for part in path.parts[:-1])
+    if not OUTSIDE & set(parts := path.relative_to(ROOT).parts) and not any(part.startswith(".") for part in parts)
 )
 REASONS = {
     "needs a GPU", "needs the hub", "needs a network", "needs ComfyUI", "serves until stopped", "takes hours",
-    "needs weights", "needs several machines",
+    "needs weights", "needs several machines", "needs raters' votes", "this is what CI runs",
 }  # fmt: skip
 BLOCK = re.compile(
     r"(?:<!-- not run here: (?P<reason>[^\n]*?) -->\n\n?)?^(?P<indent> *)```(?P<kind>\w*)[^\n]*\n(?P<text>.*?)^ *```$",

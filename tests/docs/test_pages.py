@@ -111,24 +111,54 @@ def test_what_a_page_tells_to_type_works(page, things, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_what_is_not_run_says_why(page):
     for block in blocks_of((ROOT / page).read_text(encoding="utf-8")):
-        assert block.kind, f"{page}:{block.line}: a block without a kind: sh, python, text, ..."
+        place = f"{page}:{block.line}"
+        assert block.kind in ("sh", "python", "text", "diff", "json"), f"{place}: {block.kind or 'no kind'}"
         if block.reason is None or block.reason in REASONS:
             continue
         test = re.fullmatch(r"(\S+\.py) does", block.reason)
-        assert test, f"{page}:{block.line}: {block.reason}"
-        assert (ROOT / test[1]).is_file(), f"{page}:{block.line}: {test[1]} is not there"
+        assert test, f"{place}: {block.reason}"
+        code = (ROOT / test[1]).read_text(encoding="utf-8")
+        assert page.rpartition("/")[2] in code or "PAGES" in code, f"{place}: {test[1]} knows nothing of it"
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_takes_hours_is_at_least_a_command_that_is_there(page):
+def test_what_is_not_run_has_flags_that_are_there(page):
     for block in blocks_of((ROOT / page).read_text(encoding="utf-8")):
-        if block.reason == "takes hours":
-            for command in block.commands:
-                assert "--help" in run(f"{shlex.join(shlex.split(command, comments=True))} --help")
+        if block.kind != "sh" or block.reason is None:
+            continue
+        for command in block.commands:
+            words = shlex.split(command, comments=True)
+            start = next((i for i, word in enumerate(words) if word in OURS or word.startswith("benchmarks.")), None)
+            if start is not None:
+                flags = {word for word in words[start:] if word.startswith("--")}
+                text = run(shlex.join([*_command(words[start:]), "--help"]))
+                assert [flag for flag in flags if flag not in text] == [], f"{page}:{block.line}: {command}"
+
+
+OURS = {*MODULES, *MODULES.values()}
+
+
+def _command(words):
+    """Return what lists the flags of a command: its name, and that of what it is told to do."""
+    name, *rest = words
+    if name.startswith("benchmarks."):
+        return ["python", "-m", name]
+    name, told = name.replace("_", "-"), [word for word in rest[:2] if re.fullmatch("[a-z]+", word)]
+    two = name == "swd-eval" and told and told[0] in ("study", "geneval", "vbench")
+    return [name, *told[: 0 if name == "swd-sample" else 2 if two else 1]]
+
+
+def test_pages_are_found_and_a_command_that_fails_is_seen(tmp_path, monkeypatch):
+    assert len(PAGES) > 30
+    monkeypatch.chdir(tmp_path)
+    for line in ("swd-distill run nonsense", "cat nothing", "python -m benchmarks.cards --nonsense"):
+        with pytest.raises(AssertionError):
+            run(line)
 
 
 def test_no_page_has_code_without_a_fence():
     loose = re.compile(r"(?:^|\n)\n    (?:uv|swd-\w+|pip|python|accelerate|torchrun|git) ")
-    assert [
-        page for page in PAGES if loose.search(re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S))
-    ] == []
+    texts = {
+        page: re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL) for page in PAGES
+    }
+    assert [page for page, text in texts.items() if loose.search(text)] == []

@@ -1,12 +1,14 @@
 """The site in a browser: what is searched is found, pictures are there, and a phone and the dark are fit to read on."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import unquote
 
 import pytest
 
@@ -30,6 +32,22 @@ def site(tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return out
+
+
+def test_no_link_within_the_site_leads_nowhere(site):
+    texts = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html") if path.name != "404.html"}
+    names = {path: set(re.findall(r'\b(?:id|name)="?([^"\s>]+)', text)) for path, text in texts.items()}
+    lost = []
+    for path, text in texts.items():
+        for link in re.findall(r'<a [^>]*href="?([^"\s>]+)', text):
+            place, _, anchor = link.partition("#")
+            if ":" in place:
+                continue
+            target = (path.parent / place).resolve() if place else path
+            if not target.exists() or (anchor and target in names and unquote(anchor) not in names[target]):
+                lost.append((path.relative_to(site).as_posix(), link))
+    assert len(texts) > 40
+    assert lost == []
 
 
 @pytest.fixture(scope="module")

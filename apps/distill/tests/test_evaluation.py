@@ -92,5 +92,5 @@ def test_what_cannot_be_measured_is_refused_before_any_work(refused, argv, tmp_p
     error = refused(argv("train", out, *METRICS, "--evaluation.ref", tmp_path / "none"))
     assert f"expected a file or folder as --evaluation.ref, got {tmp_path}/none" in error
     monkeypatch.setattr("swd_distill.training.evaluation.find_spec", lambda name: None)
-    assert "pip install 'swd-distill[eval]'" in refused(argv("train", out, *METRICS))
+    assert "install swd-eval[lite0,video] beside swd-distill" in refused(argv("train", out, *METRICS))
     assert not out.exists()

