@@ -56,6 +56,11 @@ def test_own_prompts_and_one_card(run, place):
     assert "--training.iterations" in run("swd-distill run --help")  # row 15
     done = run("swd-distill run tiny --data.prompts prompts.txt", *FEW)
     assert "done: see runs/tiny/samples/comparison.png\nLoRA: runs/tiny/lora\ntry: swd-sample runs/tiny '" in done
+    assert "already done" in run("swd-distill run tiny --data.prompts prompts.txt", *FEW)
+    prompts = (place / "prompts.txt").read_text()
+    (place / "prompts.txt").write_text(prompts.replace("left, prompt 3", "right, prompt 3"))
+    assert "expected images" in run("swd-distill run tiny --data.prompts prompts.txt", *FEW)  # not those of before
+    (place / "prompts.txt").write_text(prompts)
     assert "--data.buckets 1:1 4:3: choose others" in run("swd-distill run tiny --data.buckets 1:1 4:3")  # row 12
     tried = run("swd-distill run tiny-flux --data.prompts prompts.txt", *FEW)  # row 16
     assert "random-flux is tiny and random" in tried

@@ -12,7 +12,7 @@ from swd_data import make_folder, read_object, save_image
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import encode
-from swd_distill.data.generate import generate, teacher_of
+from swd_distill.data.generate import claim_images, generate, teacher_of
 from swd_distill.data.prompts import limited
 from swd_distill.data.sources import open_source
 from swd_distill.devices import processes
@@ -39,6 +39,8 @@ def run(config: Config) -> str:
         done = picture.is_file()
         if not done:
             _make(config, picture)
+        elif config.data.images is None and config.images.is_dir():
+            claim_images(config)  # a file of prompts that has changed since is another run
     state = "already done" if done else "done"
     trial = f"swd-sample {config.out} {quote(_prompt(config))}"
     return f"{state}: see {picture}\nLoRA: {config.out / 'lora'}\ntry: {trial}"

@@ -37,10 +37,28 @@ def generate(config: Config) -> Path:
         )
     config = limited(config)
     state, folder = processes(), config.images
-    prompts, sizes = prompts_of(config), [schedule.sizes[-1] for schedule in schedules_of(config)]
+    prompts, sizes = claim_images(config)
     captions = [prompts[i % len(prompts)] for i in range(config.data.num_images)]
     suffix = ".png" if len(sizes[0]) == 2 else ".mp4"
     files = [folder / f"{i:06d}{suffix}" for i in range(len(captions))]
+    mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
+    if mine:
+        _sample(config, sizes, captions, files, mine)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        rows = (json.dumps({"file_name": file.name, "text": text}) for file, text in zip(files, captions, strict=True))
+        write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
+    state.wait_for_everyone()
+    return folder
+
+
+def claim_images(config: Config) -> tuple[list[str], list[Size]]:
+    """Claim OUT/images for the prompts and settings of a run; return the prompts, and the sizes.
+
+    Raises:
+        ValueError: the images there were made with others: a file of prompts that has changed counts too.
+    """
+    prompts, sizes = prompts_of(config), [schedule.sizes[-1] for schedule in schedules_of(config)]
     made_with: dict[str, Any] = {
         "model": config.model,
         "size": sizes if config.data.buckets else sizes[0],
@@ -52,16 +70,8 @@ def generate(config: Config) -> Path:
     made_with |= {"teacher_lora": config.teacher_lora} if config.teacher_lora else {}
     made_with |= {"base": config.training.base} if config.training.base != "bf16" else {}
     made_with |= {"text_tokens": config.data.text_tokens} if config.data.text_tokens else {}
-    claim(folder / "generation.json", made_with, "images")
-    mine = [i for i in range(state.process_index, len(files), state.num_processes) if not files[i].is_file()]
-    if mine:
-        _sample(config, sizes, captions, files, mine)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        rows = (json.dumps({"file_name": file.name, "text": text}) for file, text in zip(files, captions, strict=True))
-        write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
-    state.wait_for_everyone()
-    return folder
+    claim(config.images / "generation.json", made_with, "images")
+    return prompts, sizes
 
 
 def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[Path], mine: list[int]) -> None:

@@ -104,7 +104,8 @@ def _card(options: Plan, memory: float) -> str:
         "",
         *page(options, memory, name),
         f"Reckoned, not measured: {GPUS[name].source}.",
-        "Images and cache come before: `plan --gpus 1` shows their hours.",
+        "Images and cache come before, and need memory and hours of their own, with the --training.base of your row:",
+        f"swd-distill plan {options.name} --gpus 1 --gpu {name} --memory {memory:g}",
     ]
     return "\n".join(lines)
 
