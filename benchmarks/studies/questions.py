@@ -172,15 +172,16 @@ TEXTURE = Study(
         Claim("The full loss is as good", "shares .3 and .03", "MMD alone", margin=0.02),
     ),
     looks=True,
-    advice="""Most of the texture is lost before distillation. In the highest quarter of the frequencies the autoencoder alone
-loses 7.5 dB against drawings, the teacher 7.8, students 7.7 to 8.9. What distillation adds shows best in the second
-quarter. There the teacher is .9 dB below drawings (the autoencoder 1.2), students of MMD alone 1.7, students of the
-full loss 1.3. So MMD alone loses .8 dB of the teacher's texture. DMD and the GAN give half of it back, whatever the
-GAN's share, and cost .02 to .04 of all right. Nothing that MMD alone was given moves it by more than .1 dB: covariances,
-weaker noise, an earlier block, an average, twice the updates, two more steps.
+    advice="""Most of the texture is lost before distillation. In the highest quarter of the frequencies the
+autoencoder alone loses 7.5 dB against drawings, the teacher 7.8, students 7.7 to 8.9. What distillation adds shows
+best in the second quarter. There the teacher is .9 dB below drawings (the autoencoder 1.2), students of MMD alone
+1.7, students of the full loss 1.3. So MMD alone loses .8 dB of the teacher's texture. DMD and the GAN give half of it
+back, whatever the GAN's share, and cost .02 to .04 of all right. Nothing that MMD alone was given moves it by more
+than .1 dB: covariances, weaker noise, an earlier block, an average, twice the updates, two more steps.
 
-Means and covariances (`--recipe.mmd-kernel moments`) help in another way: .018 ± .005 more of the samples are all right,
-most of it in combinations that training never showed (.947 against .909). KID is no worse; the spread is smaller.
+Means and covariances (`--recipe.mmd-kernel moments`) help in another way: .018 ± .005 more of the samples are all
+right, most of it in combinations that training never showed (.947 against .909). KID is no worse; the spread is
+smaller.
 
 A student draws with less variety than its teacher, and the teacher with less than drawings have. Over 16 seeds of a
 prompt the place of a shape varies by 1.6 px in drawings, by 1.1 of the teacher, by .8 of MMD alone and .9 of the full
