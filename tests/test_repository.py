@@ -1,5 +1,6 @@
 """Rules of the repository that no linter knows."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -77,6 +78,24 @@ def test_the_page_of_results_has_the_verdicts_and_readme_and_it_the_numbers_of_t
     page = (summary.RESULTS / "students.md").read_text(encoding="utf-8")
     assert [len(each) for each in numbers] == [6, 3]
     assert [number for number in (*numbers[0], *numbers[1]) if f"0{number.replace('± ', '± 0')}" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "stage"), {"SD3.5 Medium": "sd3", "FLUX": "flux", "Wan2.1 1.3B": "wan", "SDXL": "sdxl"}.items()
+)
+def test_the_seconds_of_the_readme_are_those_of_the_records(row, stage):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    cells = re.search(rf"^\| {re.escape(row)} \|(.*)\|$", readme, re.MULTILINE)[1].split("|")
+    plain, compiled = (
+        json.loads((summary.RESULTS / "gpu" / f"latency-{stage}{kind}.json").read_text(encoding="utf-8"))["rows"]
+        for kind in ("", "-compiled")
+    )
+    scale, full = (plain[name]["s an image"] for name in ("scale-4", "full-4"))
+    measured = [scale, full, scale / full, *(compiled[name]["s an image"] for name in compiled if name == "scale-4")]
+    said = [cells[i].strip() for i in (0, 1, 2, 4)]
+    assert len(measured) == sum(map(bool, said))
+    for text, value in zip(said, measured, strict=False):
+        assert f"{value:.{len(text.partition('.')[2])}f}".lstrip("0") == text
 
 
 def test_a_run_with_types_checks_them_in_each_of_its_processes(request):
