@@ -221,7 +221,10 @@ def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli, tmp_p
     (tmp_path / "a b.txt").write_text("a cat\n")
     flags = ("--training.lr", "1e-05", "--data.prompts", "a b.txt", "--recipe.no-balance")
     page = cli("plan", "flux", "--memory", "24", *flags)
-    assert page.rstrip().splitlines()[-3].endswith(" --data.prompts 'a b.txt' --training.lr 1e-05 --recipe.no-balance")
+    full, alone = re.findall(r"^(?:or with MMD alone: )?swd-distill run (flux .*)$", page, re.MULTILINE)
+    assert full.endswith(" --data.prompts 'a b.txt' --training.lr 1e-05 --recipe.no-balance")
+    assert alone.endswith(f" --recipe.gan-weight 0{full[full.index(' --data.prompts') :]}")
+    assert page.rstrip().endswith("swd-distill plan flux --gpus 1 --gpu rtx4090 --memory 24")
     alone = cli("plan", "flux", "--memory", "14")
     assert re.search(r"^swd-distill run flux --training.base nf4 .* --recipe.gan-weight 0$", alone, re.MULTILINE)
     assert re.search(

@@ -93,6 +93,7 @@ def test_presets_name_a_model_and_a_schedule():
     ("args", "message"),
     [
         (["nowhere", CIRCLE], f"got 'nowhere': presets are {', '.join(SOURCES)}"),
+        (["runs/tiny", CIRCLE], "got 'runs/tiny', which is not here: swd-distill run tiny would make it"),
         (["tiny", CIRCLE], "or make one with `swd-distill run tiny`"),
         (["sd35-medium", CIRCLE], "or make one with `swd-distill run sd35-medium`"),
         (["RUN"], "expected at least one prompt"),

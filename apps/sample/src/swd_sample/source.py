@@ -27,7 +27,8 @@ def run_of(options: Options) -> Path | None:
         run = next((each for each in given.resolve().parents if is_run(each)), None) if given.exists() else None
         inside = f", which is in the run {run}: give that" if run else ""
         near = get_close_matches(options.source, SOURCES, cutoff=0.5) or SOURCES
-        hint = f": presets are {', '.join(near)}"
+        absent = f", which is not here: swd-distill run {given.name} would make it" if given.name in SOURCES else ""
+        hint = absent or f": presets are {', '.join(near)}"
         raise ValueError(f"expected a run folder with config.json or a preset, got {options.source!r}{inside or hint}")
     return usual if (usual / "config.json").is_file() else None
 

@@ -47,7 +47,7 @@ def ahead(config: Config, command: str = "run") -> Ahead:
     hours = {stage: each for stage, each in hours.items() if command in {"run", stage} and each}
     total = sum(hours.values())
     stages = ", ".join(f"{stage} {each:.1f} h" for stage, each in hours.items())
-    where = f"{gpus} x {name}, reckoned from its data sheet" + ("" if here else ": no sheet of this device is known")
+    where = f"{gpus} x {name}, reckoned from its data sheet" + ("" if here else ": no GPU whose sheet is known is here")
     lines.append(f"{stages or 'nothing is left'}: {total:.1f} h on {where}")
     if hours.get("generate", 0) > hours.get("train", 0) > 0:
         times = hours["generate"] / hours["train"]

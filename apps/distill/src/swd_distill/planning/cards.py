@@ -97,7 +97,15 @@ def page(config: Config, gib: float, name: str) -> list[str]:
             f"nothing fits {gib:g} GiB: {least.least / HEADROOM:.0f} GiB are the least, with {least.loss}",
         ]
     best = max(fits, key=lambda way: way.config.needs_fake)  # the first of these has the most bits
-    return [*lines, "", " ".join([f"swd-distill run {config.name}", *best.flags(), *_given(config)])]
+    commands = [_command(config, best)]
+    alone = next((way for way in fits if not way.config.needs_fake), None)
+    if best.config.needs_fake and alone:
+        commands.append(f"or with {alone.loss}: {_command(config, alone)}")
+    return [*lines, "", *commands]
+
+
+def _command(config: Config, way: Way) -> str:
+    return " ".join([f"swd-distill run {config.name}", *way.flags(), *_given(config)])
 
 
 def _given(config: Config) -> list[str]:
