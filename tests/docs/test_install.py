@@ -26,7 +26,8 @@ ALONE = {
     for command in COMMANDS
     if command.startswith("pip install") and ADDRESS in command
 }
-MEMBERS = [*sorted(path.parent.name for path in ROOT.glob("packages/*/src")), "swd-distill", "swd-sample"]
+PLACES = (path.parent.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("*/*/src")))
+MEMBERS = {f"swd-{place.rpartition('/')[2].removeprefix('swd-')}": place for place in PLACES}
 UV = os.environ.get("UV", "uv")
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
 
@@ -53,7 +54,7 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def third_party(tmp_path_factory):
+def third_party():
     """Make an environment with what is not of this workspace, by hard links; return its Python."""
     place = ROOT / "build" / f"install-{os.getpid()}"  # where links to this environment can be
     do(UV, "venv", "-q", "--seed", "--python", sys.executable, str(place))
@@ -100,9 +101,8 @@ def test_pip_installs_a_member_from_a_git_address(member, repository, environmen
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_uv_installs_a_member_from_a_git_address_with_its_siblings(member, repository, environment):
-    folder = "apps" if member in ("swd-distill", "swd-sample") else "packages"
-    place = f"{folder}/{member if folder == 'packages' else member.removeprefix('swd-')}"
-    do(UV, "pip", "install", "--python", str(environment), f"{member} @ git+{repository}#subdirectory={place}")
+    wanted = f"{member} @ git+{repository}#subdirectory={MEMBERS[member]}"
+    do(UV, "pip", "install", "--python", str(environment), wanted)
     assert member in siblings(environment)
 
 
