@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import commit, machine, versions
-from swd_distill.train import BEFORE
+from swd_distill.folder import BEFORE
 
 Record = dict[str, Any]
 GONE = {"gradient_checkpointing"}

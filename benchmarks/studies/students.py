@@ -39,8 +39,8 @@ from benchmarks.teacher.spread import repeated, spread
 from swd_distill.config import Base, Config
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
+from swd_distill.folder import settled
 from swd_distill.run import run
-from swd_distill.train import settled
 from swd_models.loading import resolve_model
 from swd_models.logs import quiet
 from swd_models.parts import Media

@@ -5,10 +5,13 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from swd_distill.planning import ahead as module
 from swd_distill.planning.ahead import ahead
 from swd_distill.presets import PRESETS
+from swd_models.lora.files import FILES, STEPS_KEY
 
 
 @pytest.fixture
@@ -16,6 +19,10 @@ def prompts(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("".join(f"prompt {i}\n" for i in range(20)))
     return path
+
+
+def save_lora(config, steps):
+    save_file({"a": torch.zeros(1)}, config.out / "lora" / FILES["diffusers"], {STEPS_KEY: steps})
 
 
 @pytest.fixture
@@ -99,9 +106,36 @@ def test_each_command_says_its_own(flux):
 def test_what_is_done_takes_no_time(flux):
     (flux.out / "cache").mkdir(parents=True)
     (flux.out / "cache" / "manifest.json").write_text("{}")
-    assert "generate" not in ahead(flux).lines[1]
+    lines = ahead(flux).lines
+    assert f"there already, in {flux.out}: the cache" in lines
+    assert not any("generate" in line for line in lines if "reckoned" in line)
     (flux.out / "lora").mkdir()
-    assert ahead(flux).hours == 0
+    save_lora(flux, "3000")
+    found = ahead(flux)
+    assert f"there already, in {flux.out}: the cache, 3,000 of 3,000 iterations" in found.lines
+    assert found.hours == 0
+
+
+@pytest.mark.parametrize("of", ["checkpoint", "shorter run"])
+def test_a_run_that_goes_on_takes_the_rest(flux, of):
+    whole = ahead(flux, "train").hours
+    if of == "checkpoint":
+        (flux.out / "checkpoints").mkdir(parents=True)
+        (flux.out / "checkpoints" / "latest").write_text("step-000750\n")
+    else:
+        (flux.out / "lora").mkdir(parents=True)
+        save_lora(flux, "750")
+    found = ahead(flux, "train")
+    assert found.hours == pytest.approx(0.75 * whole)
+    assert f"there already, in {flux.out}: 750 of 3,000 iterations" in found.lines
+
+
+def test_what_has_to_be_downloaded_is_said(flux, monkeypatch):
+    (line,) = (line for line in ahead(flux).lines if "download" in line)
+    # FLUX.1-dev: 11.90 billion parameters, T5-XXL's encoder 4.76, CLIP-L's .12, the autoencoder's .08.
+    assert line == "black-forest-labs/FLUX.1-dev is not in the hub's cache: 31 GiB or more to download first"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: "/cache/model_index.json")
+    assert not any("download" in line for line in ahead(flux).lines)
 
 
 def test_images_that_are_there_count(flux):

@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from swd_models.lora.files import FILES
 from swd_sample import SwDPipeline
@@ -48,6 +49,26 @@ def test_what_changes_no_number_may_differ_in_the_same_folder(finished, cli, arg
     before = snapshot(finished)
     assert cli(*argv("run", finished, flag, "7")).startswith("already done: see ")
     assert snapshot(finished) == before
+
+
+@pytest.mark.slow
+def test_a_run_of_images_and_a_lora_that_have_changed_since_is_another(copied, tmp_path, cli, argv, refused, snapshot):
+    images, lora, out = copied / "images", copied / "lora" / FILES["diffusers"], tmp_path / "own"
+    made_of = argv("run", out, "--data.images", str(images), "--init-lora", str(lora), "--teacher-lora", f"{lora}:0.5")
+    cli(*made_of)
+    before = snapshot(out)
+    assert cli(*made_of).startswith("already done: see ")
+    whole = lora.read_bytes()
+    with safe_open(lora, "pt") as file:
+        notes = file.metadata()
+    save_file({key: value / 2 for key, value in load_file(lora).items()}, lora, notes)
+    assert "made with the given checksums.teacher_lora, got other checksums.teacher_lora" in refused(made_of)
+    lora.write_bytes(whole)
+    rows = (images / "metadata.jsonl").read_text().splitlines()
+    (images / "metadata.jsonl").write_text("\n".join(rows[1:]))
+    assert "expected a cache in " in (error := refused(made_of))
+    assert "made with the given images, got other images" in error
+    assert snapshot(out) == before
 
 
 def test_a_second_train_changes_no_weights(copied, cli, argv, snapshot):

@@ -133,7 +133,7 @@ def distil(teacher: PointDenoiser, recipe: Recipe, num_steps: int, generator: to
     mmd = MMDObjective(
         teacher if recipe.mmd_features == "teacher" else fake, process, BLOCK, recipe.kernel(), recipe.mmd_noised
     )
-    dmd = DMDObjective(teacher, fake, process, recipe.guidance)
+    dmd = DMDObjective(teacher, fake, process, guidance=1.0)  # points have no empty prompt to be guided from
     fake_step = FakeObjective(gan, recipe.discriminator_weight, recipe.denoising_weighting)
     weights = list(student.parameters())
     student_optimizer = torch.optim.Adam(weights, lr=5e-4, betas=(0.5, 0.99))

@@ -185,7 +185,7 @@ def test_dmd_guides_as_it_is_told(s):
 
 
 def test_dmd_of_a_guidance_distilled_teacher(s):
-    terms = DMDObjective(s.teacher, s.fake, s.process, 7.0)(s.x0, s.cond, None, s.sigma, s.noise)
+    terms = DMDObjective(s.teacher, s.fake, s.process, 1.0)(s.x0, s.cond, None, s.sigma, s.noise)
     assert [call.batch for call in s.teacher.calls] == [B]
     x0_real, x0_fake = (model(s.x_t, s.sigma, s.cond).x0 for model in (s.teacher, s.fake))
     torch.testing.assert_close(terms.parts["dmd"], dmd_loss(s.x0, x0_real, x0_fake).detach())
@@ -269,6 +269,35 @@ def test_a_denoiser_that_breaks_the_contract(s):
         MMDObjective(silent, s.process, 0)(s.x0, s.x0_real, s.cond, s.sigma, s.noise)
 
 
+def test_a_denoiser_that_returns_a_tuple(s):
+    def stock(x_t, sigma, cond, *, block=None, stop=False):
+        return (x_t,)
+
+    gan = GANObjective(stock, s.head, s.process, 0)
+    calls = (
+        lambda: MMDObjective(stock, s.process, 0)(s.x0, s.x0_real, s.cond, s.sigma, s.noise),
+        lambda: DMDObjective(stock, s.fake, s.process, 1.0)(s.x0, s.cond, None, s.sigma, s.noise),
+        lambda: DMDObjective(s.teacher, stock, s.process, 1.0)(s.x0, s.cond, None, s.sigma, s.noise),
+        lambda: gan.generator(s.x0, s.cond, s.sigma, s.noise),
+        lambda: DenoisingObjective(stock, s.process)(s.x0, s.cond, s.sigma, s.noise),
+        lambda: FakeObjective(gan)(s.x0, s.x0_real, s.cond, s.sigma, s.noise),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="expected x0 and features, as attributes, from the denoiser, got a tuple"):
+            call()
+
+
+def test_guidance_needs_unconditional_embeddings(s):
+    line = "expected unconditional embeddings for a guidance of 4.5, got None; give them, or guidance=1.0"
+    with pytest.raises(ValueError, match=line):
+        DMDObjective(s.teacher, s.fake, s.process, 4.5)(s.x0, s.cond, None, s.sigma, s.noise)
+
+
+def test_a_kernel_by_its_name(s):
+    with pytest.raises((ValueError, TypeCheckError), match=r"expected a kernel that can be called|'kernel'"):
+        MMDObjective(s.teacher, s.process, 0, "linear")
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -277,13 +306,14 @@ def test_a_denoiser_that_breaks_the_contract(s):
             "expected noise of x0's shape .* and a level for each sample|parameter 'sigma'",
         ),
         (lambda s: (s.sigma, s.noise[:, :1]), "expected noise of x0's shape|parameter 'noise'"),
+        (lambda s: ((1000 * s.sigma).long(), s.noise), "expected noise levels from 0 to 1, got torch.int64|'sigma'"),
     ],
 )
-def test_levels_and_noise_of_other_shapes_are_one_line(s, change, line):
+def test_levels_and_noise_that_are_none_are_one_line(s, change, line):
     sigma, noise = change(s)
     calls = (
         lambda: MMDObjective(s.teacher, s.process, 1)(s.x0, s.x0_real, s.cond, sigma, noise),
-        lambda: DMDObjective(s.teacher, s.fake, s.process, 3.0)(s.x0, s.cond, None, sigma, noise),
+        lambda: DMDObjective(s.teacher, s.fake, s.process, 1.0)(s.x0, s.cond, None, sigma, noise),
         lambda: GANObjective(s.fake, s.head, s.process, 1).generator(s.x0, s.cond, sigma, noise),
         lambda: DenoisingObjective(s.fake, s.process)(s.x0, s.cond, sigma, noise),
         lambda: FakeObjective(GANObjective(s.fake, s.head, s.process, 1))(s.x0, s.x0_real, s.cond, sigma, noise),

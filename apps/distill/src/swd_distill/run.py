@@ -11,12 +11,13 @@ from PIL import Image
 from swd_data import make_folder, read_object, save_image
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
-from swd_distill.data.encode import encode
+from swd_distill.data.encode import claim_cache, encode
 from swd_distill.data.generate import claim_images, generate, teacher_of
 from swd_distill.data.prompts import limited
 from swd_distill.data.sources import open_source
 from swd_distill.devices import processes
-from swd_distill.train import claimed, comparison_of, settled, train
+from swd_distill.folder import claimed, comparison_of, settled
+from swd_distill.train import train
 from swd_distill.training.evaluation import SEED
 from swd_distill.training.trainer import share_places
 from swd_models.loading import shipped_prompts
@@ -39,11 +40,20 @@ def run(config: Config) -> str:
         done = picture.is_file()
         if not done:
             _make(config, picture)
-        elif config.data.images is None and config.images.is_dir():
-            claim_images(config)  # a file of prompts that has changed since is another run
+        else:
+            _check_sources(config)
     state = "already done" if done else "done"
     trial = f"swd-sample {config.out} {quote(_prompt(config))}"
     return f"{state}: see {picture}\nLoRA: {config.out / 'lora'}\ntry: {trial}"
+
+
+def _check_sources(config: Config) -> None:
+    """Refuse prompts or images that have changed since a run was made of them: with those it is another run."""
+    if config.data.images is None:
+        if config.images.is_dir():
+            claim_images(config)
+    elif config.images.is_dir() and config.cache.is_dir():  # of the hub, all would be downloaded to see it
+        claim_cache(config)
 
 
 def _make(config: Config, picture: Path) -> None:

@@ -2,27 +2,24 @@
 
 import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, get_args
 
 import torch
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
-from swd_data import claim, is_hub_id, make_folder, read_object, write_json
-from swd_distill.config import Config, Evaluation, Optimizer
+from swd_data import is_hub_id, make_folder
+from swd_distill.config import Config
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.live import Live
 from swd_distill.data.prompts import as_made
 from swd_distill.data.streams import stream
-from swd_distill.devices import device_and_dtype, in_all, optimizer_for, processes
-from swd_distill.locks import only_one
+from swd_distill.devices import device_and_dtype, in_all, processes
+from swd_distill.folder import claimed, settled
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
 from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
@@ -31,10 +28,9 @@ from swd_distill.training.log import Log, peak_gib
 from swd_distill.training.network import Metrics
 from swd_distill.training.stopping import Stopping
 from swd_distill.training.trainer import Trainer, share_places
-from swd_losses import DiscriminatorHead, Recipe
+from swd_losses import DiscriminatorHead
 from swd_models import Expert, load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
-from swd_models.known.facts import EXPERTS
 from swd_models.loading import experts_of
 from swd_models.lora.files import FILES, STEPS_KEY, TOKENS_KEY, steps_of
 from swd_models.lora.loading import start_from
@@ -44,17 +40,6 @@ from swd_models.roles import compile_blocks, shard_base
 from swd_sample.grid import grid
 from swd_sample.media import to_media
 from swd_schedules import sample_scalewise
-
-WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples", *EXPERTS)
-
-# What runs of earlier versions were made with where their config.json does not say.
-BEFORE: dict[str, Any] = {
-    "recipe": {each.name: each.default for each in fields(Recipe) if each.default is not MISSING},
-    "teacher_lora": [],
-    "init_lora": None,
-    "data": {"text_tokens": None},
-    "training": {"base": "bf16"},
-}
 
 
 def train(config: Config, *, verify: bool = True) -> Path:
@@ -118,15 +103,6 @@ def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
     state.wait_for_everyone()
 
 
-def settled(config: Config) -> Config:
-    """Return a config with what its device decides, unless its run folder notes it already."""
-    path, asked = config.out / "config.json", config.training.optimizer
-    if asked == "auto" and path.is_file():
-        noted = read_object(path, "the config of a run").get("training", {}).get("optimizer")
-        asked = noted if noted in get_args(Optimizer) else asked
-    return replace(config, training=replace(config.training, optimizer=optimizer_for(asked)))
-
-
 def _made_on(config: Config) -> dict[str, str]:
     """Return what the LoRA's header says of its base: names, not where they lie on this machine."""
     model = Path(config.model).name if Path(config.model).is_dir() else config.model
@@ -158,80 +134,6 @@ def iterate(trainer: Trainer, step: int) -> Metrics:
         "wait": trainer.loader.waited - waited,
         "gib": peak_gib(trainer.device),
     }
-
-
-@contextmanager
-def claimed(config: Config) -> Iterator[None]:
-    """Write config.json, or check that the run folder belongs to a run of the same numbers; keep other runs out.
-
-    More iterations than before go on with it, unless the learning rate has fallen over those that were planned.
-    """
-    no_matter = {
-        "out",
-        "dry_run",
-        "yes",
-        "device",
-        "data.batch",
-        "data.compile",
-        "data.images_per_prompt",
-        "data.max_bad",
-        "data.verify",
-        *(f"evaluation.{each.name}" for each in fields(Evaluation)),
-    } | {
-        f"training.{name}"
-        for name in (
-            "save_every",
-            "sample_every",
-            "keep",
-            "accumulate",
-            "max_skips",
-            "trackers",
-            "shard_base",
-            "checkpointing",
-        )
-    }
-    if not config.needs_fake:  # then nothing is balanced
-        no_matter |= {"recipe.balance", "recipe.gan_rise", "recipe.gan_sample"}
-    state = processes()
-    with state.main_process_first():
-        if _is_longer(config):
-            no_matter.add("training.iterations")
-        claim(config.out / "config.json", config.to_json(), "a run", no_matter, before=BEFORE, writes=WRITES)
-    with only_one(config.out) if state.is_main_process else nullcontext():
-        if state.is_main_process and _is_longer(config):
-            comparison_of(config).unlink(missing_ok=True)  # first: with it a run counts as done
-            before = read_object(config.out / "config.json")
-            before["training"]["iterations"] = config.training.iterations
-            write_json(config.out / "config.json", before)
-        state.wait_for_everyone()  # none takes the picture of before for the end
-        yield
-
-
-def comparison_of(config: Config) -> Path:
-    """Return the picture that ends a run."""
-    return config.out / "samples" / "comparison.png"
-
-
-def _is_longer(config: Config) -> bool:
-    """Tell whether a run folder is there, of fewer iterations than are asked for, that can be gone on with.
-
-    Raises:
-        ValueError: it cannot, for its learning rate has fallen over those that were planned.
-    """
-    path = config.out / "config.json"
-    if not path.is_file():
-        return False
-    planned = read_object(path, "the config of a run").get("training", {})
-    before, asked = planned.get("iterations"), config.training.iterations
-    if not isinstance(before, int) or before >= asked:
-        return False
-    if planned.get("decay") is True:
-        raise ValueError(
-            f"expected --training.iterations {before} for the run in {config.out}, whose learning rate falls to zero "
-            f"over them (--training.decay), got {asked}: start another from its LoRA, with --init-lora "
-            f"{config.out / 'lora'} and another --out"
-        )
-    return True
 
 
 def build_trainer(config: Config, cache: Cache, expert: Expert | None = None) -> Trainer:

@@ -1,6 +1,7 @@
 """What a command may write in a folder: nothing in the place of a file that is not its own, nothing of two settings."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,9 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _with(name: str, value: Any, *, other: bool = False) -> str:
-    """Say with which setting a folder was made, or without which; of what is long, that it is the given, or another."""
+    """Say with which setting a folder was made, or without which; of a long one or a checksum, that it is another."""
     if value is None:
         return f"{'one ' * other}without {name}"
-    text = f"{name} {value}" if len(str(value)) <= 80 else f"{'other' if other else 'the given'} {name}"
+    says = len(str(value)) <= 80 and not re.fullmatch(r"[0-9a-f]{64}", str(value))
+    text = f"{name} {value}" if says else f"{'other' if other else 'the given'} {name}"
     return text if other else f"with {text}"

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from swd_losses.choices import Weighting
 from swd_losses.precision import full_precision
+from swd_losses.shapes import same_shape
 
 __all__ = ["denoising_loss"]
 
@@ -20,7 +21,11 @@ def denoising_loss(
 
     "x0": mean (x0_pred - x0)^2, the authors' choice; under flow matching, sigma^2 times the error of the velocity.
     "velocity": divided by sigma^2, the plain flow-matching loss; for flow matching only, and for sigma > 0 only.
+
+    Raises:
+        ValueError: shapes that differ, another weighting, or a level of 0 that the error would be divided by.
     """
+    same_shape(x0_pred=x0_pred, x0=x0)
     squared = (full_precision(x0_pred) - full_precision(x0)).square().flatten(1).mean(1)
     if weighting == "x0":
         return squared.mean()

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from swd_losses.precision import full_precision
+from swd_losses.shapes import same_shape
 
 __all__ = ["dmd_gradient", "dmd_loss", "guided"]
 
@@ -14,7 +15,12 @@ EPS = 1e-6
 
 
 def guided(cond: Float[Tensor, "b *s"], uncond: Float[Tensor, "b *s"], weight: float) -> Float[Tensor, "b *s"]:
-    """Guide without a classifier: uncond + weight (cond - uncond); weight 1 is the conditional prediction."""
+    """Guide without a classifier: uncond + weight (cond - uncond); weight 1 is the conditional prediction.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    same_shape(cond=cond, uncond=uncond)
     cond, uncond = full_precision(cond), full_precision(uncond)
     return uncond + weight * (cond - uncond)
 
@@ -26,7 +32,11 @@ def dmd_gradient(
     """Estimate the gradient of KL(fake || real) at x0: (x0_fake - x0_real) / mean|x0 - x0_real| for each sample.
 
     `x0_real` and `x0_fake` are the clean predictions of the teacher and of the fake model at the same x_t of x0.
+
+    Raises:
+        ValueError: shapes that differ.
     """
+    same_shape(x0=x0, x0_real=x0_real, x0_fake=x0_fake)
     x0, x0_real, x0_fake = full_precision(x0), full_precision(x0_real), full_precision(x0_fake)
     scale = (x0 - x0_real).abs().mean(dim=tuple(range(1, x0.ndim)), keepdim=True)
     return (x0_fake - x0_real) / scale.clamp(min=EPS)

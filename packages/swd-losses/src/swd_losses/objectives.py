@@ -45,6 +45,17 @@ class MMDObjective:
     kernel: Kernel = linear_mmd
     noised: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse a kernel's name.
+
+        Raises:
+            ValueError: the kernel cannot be called.
+        """
+        if not callable(self.kernel):
+            raise ValueError(
+                f"expected a kernel that can be called, such as swd_losses.linear_mmd, got {self.kernel!r}"
+            )
+
     def __call__(self, x0: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `mmd`."""
         fake = self._features(x0, cond, sigma, noise)
@@ -58,7 +69,7 @@ class MMDObjective:
             x_t = _noised(self.process, x0, noise, sigma)
         else:
             x_t, sigma = x0, torch.zeros_like(sigma)
-        return _features(self.denoiser(x_t, sigma, cond, block=self.block, stop=True))
+        return _features(_predict(self.denoiser, x_t, sigma, cond, block=self.block, stop=True))
 
 
 @dataclass(frozen=True)
@@ -79,23 +90,32 @@ class DMDObjective:
     def __call__(self, x0: Latent, cond: Cond, uncond: Cond | None, sigma: Level, noise: Latent) -> LossTerms:
         """Return the parts `dmd` and `gap`, the mean distance of the two scores' x0.
 
-        `uncond=None` takes the teacher as it is, for guidance-distilled models.
+        `uncond=None` takes the teacher as it is, at `guidance=1.0`: for models that are told their guidance.
+
+        Raises:
+            ValueError: guidance other than 1, and no unconditional embeddings.
         """
+        if uncond is None and self.guidance != 1:
+            raise ValueError(
+                f"expected unconditional embeddings for a guidance of {self.guidance:g}, got None; give them, or "
+                "guidance=1.0 for a teacher that takes none"
+            )
         with torch.no_grad():
             x_t = _noised(self.process, x0, noise, sigma)
             x0_real = self._guided(x_t, sigma, cond, uncond)
-            x0_fake = _x0(self.fake(x_t, sigma, cond))
+            x0_fake = _x0(_predict(self.fake, x_t, sigma, cond))
         loss = dmd_loss(x0, x0_real, x0_fake)
         return _terms(loss, dmd=loss, gap=(x0_fake - x0_real).abs().mean())
 
     def _guided(self, x_t: Tensor, sigma: Tensor, cond: Cond, uncond: Cond | None) -> Tensor:
         if uncond is None:
-            return _x0(self.teacher(x_t, sigma, cond))
+            return _x0(_predict(self.teacher, x_t, sigma, cond))
         if not _stackable(cond, uncond):
-            with_cond, without = _x0(self.teacher(x_t, sigma, cond)), _x0(self.teacher(x_t, sigma, uncond))
+            with_cond, without = (_x0(_predict(self.teacher, x_t, sigma, each)) for each in (cond, uncond))
         else:
             both = {name: torch.cat([cond[name], uncond[name]]) for name in cond}
-            with_cond, without = _x0(self.teacher(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), both)).chunk(2)
+            twice = _predict(self.teacher, torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), both)
+            with_cond, without = _x0(twice).chunk(2)
         if self.guide is None:
             return guided(with_cond, without, self.guidance)
         return self.guide(x_t, sigma, with_cond, without, self.guidance)
@@ -137,7 +157,7 @@ class GANObjective:
     def features(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> Float[Tensor, "b l c"]:
         """Noise a latent and run the fake model up to the block."""
         x_t = _noised(self.process, x0, noise, sigma)
-        return _features(self.fake(x_t, sigma, cond, block=self.block, stop=True))
+        return _features(_predict(self.fake, x_t, sigma, cond, block=self.block, stop=True))
 
 
 @dataclass(frozen=True)
@@ -151,7 +171,7 @@ class DenoisingObjective:
     def __call__(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `denoising`."""
         x0 = x0.detach()
-        prediction = self.fake(_noised(self.process, x0, noise, sigma), sigma, cond)
+        prediction = _predict(self.fake, _noised(self.process, x0, noise, sigma), sigma, cond)
         loss = denoising_loss(_x0(prediction), x0, sigma, weighting=self.weighting)
         return _terms(loss, denoising=loss)
 
@@ -171,7 +191,8 @@ class FakeObjective:
     def __call__(self, x0_fake: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `denoising`, and those of `GANObjective.discriminate`."""
         gan, x0_fake = self.gan, x0_fake.detach()
-        prediction = gan.fake(_noised(gan.process, x0_fake, noise, sigma), sigma, cond, block=gan.block)
+        x_t = _noised(gan.process, x0_fake, noise, sigma)
+        prediction = _predict(gan.fake, x_t, sigma, cond, block=gan.block)
         denoising = denoising_loss(_x0(prediction), x0_fake, sigma, weighting=self.weighting)
         adversarial = gan.discriminate(_features(prediction), gan.features(x0_real, cond, sigma, noise))
         return _terms(denoising + self.weight * adversarial.total, denoising=denoising, **adversarial.parts)
@@ -186,7 +207,24 @@ def _noised(process: NoiseProcess, x0: Tensor, noise: Tensor, sigma: Tensor) -> 
     if noise.shape != x0.shape or sigma.shape != x0.shape[:1]:
         shapes = f"noise {tuple(noise.shape)} and sigma {tuple(sigma.shape)}"
         raise ValueError(f"expected noise of x0's shape {tuple(x0.shape)} and a level for each sample, got {shapes}")
+    if not sigma.is_floating_point():
+        raise ValueError(
+            f"expected noise levels from 0 to 1, got {sigma.dtype}; a timestep of a thousand is 1000 sigma"
+        )
     return process.add_noise(x0, noise, sigma)
+
+
+def _predict(
+    denoiser: Denoiser, x_t: Tensor, sigma: Tensor, cond: Cond, *, block: int | None = None, stop: bool = False
+) -> Prediction:
+    """Ask a denoiser, and hold it to what it has to give back."""
+    found = denoiser(x_t, sigma, cond) if block is None else denoiser(x_t, sigma, cond, block=block, stop=stop)
+    if not (hasattr(found, "x0") and hasattr(found, "features")):
+        raise ValueError(
+            f"expected x0 and features, as attributes, from the denoiser, got a {type(found).__name__}; see "
+            "swd_losses.Denoiser"
+        )
+    return found
 
 
 def _stackable(cond: Cond, uncond: Cond) -> bool:

@@ -40,8 +40,7 @@ def encode(config: Config) -> Path:
 
     Images come first. Their shards note the captions, of which each different one is then encoded once.
     """
-    state, folder, source = processes(), config.cache, open_source(config)
-    claim(folder / "settings.json", _settings(config) | {"images": source.digest}, "a cache")
+    state, folder, source = processes(), config.cache, claim_cache(config)
     manifest, encoder = _read_manifest(folder), Encoder(config)
     state.wait_for_everyone()  # all have read the manifest, which goes where anything is made again
     if not manifest and state.is_main_process:
@@ -60,6 +59,17 @@ def encode(config: Config) -> Path:
         _finish(config, captions)
     state.wait_for_everyone()
     return folder
+
+
+def claim_cache(config: Config) -> Source:
+    """Claim OUT/cache for the images and settings of a run; return the images.
+
+    Raises:
+        ValueError: it was made of others: a file more or less, or another caption, counts too.
+    """
+    source = open_source(config)
+    claim(config.cache / "settings.json", _settings(config) | {"images": source.digest}, "a cache")
+    return source
 
 
 def fitting(config: Config) -> dict[str, Any]:

@@ -1,11 +1,17 @@
 """What a run will take, said before it begins, and a question where that is more than a day."""
 
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from swd_data import is_hub_id
 from swd_distill.config import Config, Data
+
+if TYPE_CHECKING:
+    from swd_distill.planning.counts import Counts
 
 DAY = 24.0
 STAND_IN = "h100"
@@ -27,10 +33,11 @@ def ahead(config: Config, command: str = "run") -> Ahead:
     """
     from swd_distill.planning.counts import Counts
 
-    lines = _toy(config) + (_images(config) if command in {"run", "generate"} else [])
+    lines = _toy(config) + (_images(config) if command in {"run", "generate"} else []) + _there(config)
     counts = Counts.shipped(config)
     if counts is None:
         return Ahead(lines)
+    lines += _download(config, counts)
     from swd_distill.planning.estimate import HEADROOM, Estimate, advice, cache_gib, fewest, mmd_alone
     from swd_distill.planning.hours import stage_hours
     from swd_distill.planning.roofline import GPUS
@@ -118,12 +125,58 @@ def _missing(config: Config, stage: str) -> float:
     from swd_distill.data.cache import MANIFEST
 
     if stage == "train":
-        return 0.0 if (config.out / "lora").is_dir() else 1.0
+        return 1 - _iterations(config) / config.training.iterations
     if (config.cache / MANIFEST).is_file():
         return 0.0
     if stage == "generate":
         return max(0.0, 1 - _files(config.images) / config.data.num_images)
     return 1.0
+
+
+def _there(config: Config) -> list[str]:
+    """Return what a run has already."""
+    from swd_distill.data.cache import MANIFEST
+
+    data, total = config.data, config.training.iterations
+    images = 0 if data.images else _files(config.images)
+    found = [f"{images:,} of {data.num_images:,} images"] * bool(images)
+    found += ["the cache"] * (config.cache / MANIFEST).is_file()
+    done = round(_iterations(config))
+    found += [f"{done:,} of {total:,} iterations"] * bool(done)
+    return [f"there already, in {config.out}: {', '.join(found)}"] if found else []
+
+
+def _iterations(config: Config) -> float:
+    """Return the iterations that a run has behind it: of a LoRA, else of the newest checkpoint; the mean of experts."""
+    from swd_models.loading import experts_of
+
+    experts, total = experts_of(config.model), config.training.iterations
+    return sum(min(_steps(config.out, expert.name, total), total) for expert in experts) / len(experts)
+
+
+def _steps(run: Path, expert: str, total: int) -> int:
+    """Return the iterations of one student; all of them for a LoRA that tells none."""
+    from swd_models.lora.files import FILES, steps_of
+
+    lora, latest = run / "lora" / expert / FILES["diffusers"], run / expert / "checkpoints" / "latest"
+    if lora.is_file():
+        return steps_of(lora) or total
+    found = re.fullmatch(r"step-(\d+)", latest.read_text().strip()) if latest.is_file() else None
+    return int(found[1]) if found else 0
+
+
+def _download(config: Config, counts: "Counts") -> list[str]:
+    """Return what has to come from the hub first, if it is not here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from swd_distill.planning.roofline import GIB
+    from swd_models.loading import experts_of
+
+    if not is_hub_id(config.model) or isinstance(try_to_load_from_cache(config.model, "model_index.json"), str):
+        return []
+    numbers = counts.parameters
+    parameters = len(experts_of(config.model)) * numbers["base"] + numbers.get("text", 0) + numbers.get("vae", 0)
+    return [f"{config.model} is not in the hub's cache: {2 * parameters / GIB:.0f} GiB or more to download first"]
 
 
 def _files(folder: Path) -> int:

@@ -7,6 +7,7 @@ from typing import get_args
 
 from swd_distill.config import Base, Config, Optimizer
 from swd_distill.data.prompts import limited
+from swd_distill.planning.before import before, fitting_batch
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.estimate import HEADROOM, Estimate, fewest, mmd_alone
 from swd_distill.planning.roofline import GPUS, Gpu
@@ -97,15 +98,34 @@ def page(config: Config, gib: float, name: str) -> list[str]:
             f"nothing fits {gib:g} GiB: {least.least / HEADROOM:.0f} GiB are the least, with {least.loss}",
         ]
     best = max(fits, key=lambda way: way.config.needs_fake)  # the first of these has the most bits
-    commands = [_command(config, best)]
+    commands = [_command(config, best, gib), *_faster(best, fits, gpu)]
     alone = next((way for way in fits if not way.config.needs_fake), None)
     if best.config.needs_fake and alone:
-        commands.append(f"or with {alone.loss}: {_command(config, alone)}")
-    return [*lines, "", *commands]
+        commands.append(f"or with {alone.loss}: {_command(config, alone, gib)}")
+    assert best.found is not None
+    first = replace(best.found, config=_before(best.found.config, best, gib))
+    return [*lines, "", *commands, "", "before it trains:", *before(first, gpu, HEADROOM * gib, 1)]
 
 
-def _command(config: Config, way: Way) -> str:
-    return " ".join([f"swd-distill run {config.name}", *way.flags(), *_given(config)])
+def _faster(best: Way, fits: Sequence[Way], gpu: Gpu) -> list[str]:
+    """Say that another base takes less time than the one with the most bits, where it does."""
+    same = [way for way in fits if way.loss == best.loss]
+    fastest, most = min(same, key=lambda way: way.seconds(gpu)), best.config.training.base
+    share = fastest.seconds(gpu) / best.seconds(gpu)
+    if share > 0.97:
+        return []
+    return [f"({most} has the most bits of what fits; {fastest.config.training.base} takes {share:.2f} of its time)"]
+
+
+def _before(config: Config, way: Way, gib: float) -> Config:
+    """Return a config that takes as few samples at a time before training as fit there."""
+    assert way.found is not None
+    found = replace(way.found, config=replace(way.found.config, data=config.data))
+    return replace(config, data=replace(config.data, batch=fitting_batch(found, HEADROOM * gib) or config.data.batch))
+
+
+def _command(config: Config, way: Way, gib: float) -> str:
+    return " ".join([f"swd-distill run {config.name}", *way.flags(), *_given(_before(config, way, gib))])
 
 
 def _given(config: Config) -> list[str]:

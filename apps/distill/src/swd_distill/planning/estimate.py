@@ -115,11 +115,8 @@ class Estimate:
         """
         numbers, training = self.counts.parameters, self.config.training
         width = 2 if training.dtype == "float32" else 1
-        base, whole = 2 * width * numbers["base"], 0
-        if training.base != "bf16":
-            base -= round((2 * width - BYTES[training.base]) * numbers["quantised"])
-            base += ROW_BYTES[training.base] * numbers["rows"]
-            whole = 2 * 2 * width * numbers["largest"]
+        base = self.base_bytes(width)
+        whole = 0 if training.base == "bf16" else 2 * 2 * width * numbers["largest"]
         trained = numbers["student"] + (numbers.get("fake", 0) if self.config.needs_fake else 0)
         kept = {
             "base": base * self._held,
@@ -129,6 +126,15 @@ class Estimate:
             "gradients and activations": width * self.peak() + whole,
         }
         return {name: size / GIB for name, size in kept.items()}
+
+    def base_bytes(self, width: int = 1) -> int:
+        """Return the bytes of the base as --training.base holds it, the rest of it in half precision, or `width` 2."""
+        numbers, base = self.counts.parameters, self.config.training.base
+        whole = 2 * width * numbers["base"]
+        if base == "bf16":
+            return whole
+        saved = round((2 * width - BYTES[base]) * numbers["quantised"])
+        return whole - saved + ROW_BYTES[base] * numbers["rows"]
 
     def total(self) -> float:
         """Return the GiB of a process on a GPU."""

@@ -59,6 +59,7 @@ class Plan(Config):
 
 def plan(options: Plan) -> str:
     """Return the page."""
+    from swd_distill.planning.before import before
     from swd_distill.planning.estimate import HEADROOM, Estimate, fewest
     from swd_distill.planning.roofline import GPUS, REACHED_BANDWIDTH, REACHED_PEAK
 
@@ -86,7 +87,9 @@ def plan(options: Plan) -> str:
         f"Reckoned, not measured: {gpu.source}, of which {REACHED_PEAK:.0%} of the peak and {REACHED_BANDWIDTH:.0%} of "
         "the bandwidth are reached.",
         *_seconds(found, gpu),
-        *_stages(found, gpu, gib, gpus),
+        "",
+        *before(found, gpu, gib, gpus),
+        _training(found, gpu, gpus),
     ]
     return "\n".join(lines)
 
@@ -103,9 +106,9 @@ def _card(options: Plan, memory: float) -> str:
         _recipe(options),
         "",
         *page(options, memory, name),
+        "",
         f"Reckoned, not measured: {GPUS[name].source}.",
-        "Images and cache come before, and need memory and hours of their own, with the --training.base of your row:",
-        f"swd-distill plan {options.name} --gpus 1 --gpu {name} --memory {memory:g}",
+        f"more of a row, with its flags: swd-distill plan {options.name} --gpus 1 --gpu {name} --memory {memory:g}",
     ]
     return "\n".join(lines)
 
@@ -207,37 +210,13 @@ def _seconds(found: "Estimate", gpu: "Gpu") -> list[str]:
     return lines
 
 
-def _stages(found: "Estimate", gpu: "Gpu", gib: float, gpus: int) -> list[str]:
-    """Return hours and memory of each stage."""
+def _training(found: "Estimate", gpu: "Gpu", gpus: int) -> str:
+    """Return the hours of training."""
     from swd_distill.planning.hours import stage_hours
 
-    config, counts, data = found.config, found.counts, found.config.data
-    hours, students = stage_hours(found, gpu, gpus), len(found.students())
-    lines = [""]
-    if "generate" in hours:
-        forwards = data.num_images * data.teacher_steps * counts.facts["passes"]
-        lines.append(f"generate {hours['generate']:.1f} h ({forwards:,} forwards); {_held(found, 'decode', gib)}")
-    if "encode" in hours:
-        lines.append(f"encode {hours['encode']:.1f} h; {_held(found, 'encode', gib)}")
-    updates = config.training.iterations
+    hours, students, updates = stage_hours(found, gpu, gpus), len(found.students()), found.config.training.iterations
     each = f"{updates:,} iterations of {3600 * hours['train'] / updates / students:.2f} s"
-    lines.append(f"train {hours['train']:.1f} h ({'2 students, each ' * (students > 1)}{each})")
-    return lines
-
-
-def _held(found: "Estimate", what: str, gib: float) -> str:
-    """Say what a stage holds on a GPU: weights, and the most of tensors at a time."""
-    from swd_distill.planning.roofline import GIB
-
-    numbers, around, batch = found.counts.parameters, found.counts.around, found.config.data.batch
-    if what not in around:
-        return "its text encoders and autoencoder are not counted"
-    base = 2 * numbers["base"] * len(found.students()) if what == "decode" else 0
-    weights = base + 2 * numbers["text"] + 4 * numbers["vae"]
-    total = (weights + around[what].peak * batch) / GIB
-    smaller = ", try a smaller --data.batch" if weights / GIB < gib else ""
-    fits = "" if total <= gib else f": does not fit {gib:.1f}{smaller}"
-    return f"{total:.1f} GiB a GPU at {batch} a time ({weights / GIB:.1f} of weights){fits}"
+    return f"train {hours['train']:.1f} h ({'2 students, each ' * (students > 1)}{each})"
 
 
 def _limit(spent: Counter[str]) -> str:

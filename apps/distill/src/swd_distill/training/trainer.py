@@ -41,10 +41,11 @@ class Trainer:
         self.schedule, self.recipe = config.scales, recipe_within(config.recipe, self.levels)
         self.device = next(roles.teacher.parameters()).device
         recipe, process, block = self.recipe, roles.teacher.process, config.training.block
-        if roles.teacher.guidance is not None:  # told, not composed of two passes; student and fake keep the default
+        told = roles.teacher.guidance is not None  # not composed of two passes; student and fake keep the default
+        if told:
             roles.teacher.guidance = recipe.guidance
         # The empty prompt is the same for all samples and updates: it stays on the device.
-        self.uncond = {key: value.to(self.device) for key, value in trim(cache.uncond).items()}
+        self.uncond = None if told else {key: value.to(self.device) for key, value in trim(cache.uncond).items()}
         training = config.training
         self.places = share_places(config)
         self._flops: dict[tuple[str, Stage, int], int] = {}
@@ -66,7 +67,8 @@ class Trainer:
             return
         trainable = [*adapter_parameters(roles.fake), *(head.parameters() if head else ())]
         self.fake = Network(trainable, training.fake_lr, training, scaled=scaled)
-        self.dmd = DMDObjective(roles.teacher, roles.fake, process, recipe.guidance, roles.teacher.guide)
+        guidance = 1.0 if told else recipe.guidance
+        self.dmd = DMDObjective(roles.teacher, roles.fake, process, guidance, roles.teacher.guide)
         self.fake_loss: FakeObjective | DenoisingObjective
         if head is None:
             self.fake_loss = DenoisingObjective(roles.fake, process, recipe.denoising_weighting)
@@ -203,8 +205,7 @@ class Trainer:
         if name == "mmd":
             return self.mmd(x0, batch.real, batch.cond, sigma, noise)
         if name == "dmd":
-            told = self.roles.teacher.guidance is not None
-            uncond = None if told else expand(self.uncond, len(x0))
+            uncond = None if self.uncond is None else expand(self.uncond, len(x0))
             return self.dmd(x0, batch.cond, uncond, sigma, noise)
         return self.gan.generator(x0, batch.cond, sigma, noise)
 
