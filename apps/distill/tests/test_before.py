@@ -194,6 +194,12 @@ def test_few_prompts_are_said_of_every_model(prompts, capsys):
     assert "2,000 images of 20 prompt(s), 100 of each" in capsys.readouterr().err
 
 
+def test_words_that_the_embedded_teacher_never_saw_are_told(prompts, capsys):
+    tiny = PRESETS["tiny"]
+    module.confirm(replace(tiny, data=replace(tiny.data, prompts=prompts)), "generate")
+    assert "embedded knows the words of its own captions alone, not prompt, 0, 1" in capsys.readouterr().err
+
+
 def test_a_dry_run_reads_the_prompts(tmp_path, refused):
     argv = ["run", "flux", "--data.prompts", str(tmp_path / "none.txt"), "--dry-run"]
     assert "none.txt" in refused(argv)

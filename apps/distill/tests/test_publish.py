@@ -66,7 +66,7 @@ def test_the_cards_snippet_samples_scalewise_with_diffusers_alone(published, fin
     text = (published / "README.md").read_text()
     stock, ours = _snippets(text)
     assert "swd_sample" not in stock
-    name = json.dumps(finished.name)
+    name = json.dumps(f"OWNER/{finished.name}")
     assert stock.count(name) == ours.count(name) == 1
     found = {}
     exec(stock.replace(name, json.dumps(str(published))), found)
@@ -252,8 +252,8 @@ def test_the_card_of_other_families_samples_with_the_file_beside_it(name, tmp_pa
     monkeypatch.syspath_prepend(out)
     monkeypatch.delitem(sys.modules, "scalewise", raising=False)
     found, lora = {}, json.dumps(str(out))
-    exec(stock.replace('"run"', lora), found)
-    exec(ours.replace('"run"', lora), found)
+    exec(stock.replace('"OWNER/run"', lora), found)
+    exec(ours.replace('"OWNER/run"', lora), found)
     media = [
         each if isinstance(each, list) else [each]
         for each in (found.get("frames", found.get("image")), found["sample"])

@@ -87,6 +87,18 @@ def test_images_of_another_teacher_are_refused(refused, argv, both, style):
     assert "teacher_lora" in refused(argv("generate", both[0]))
 
 
+def test_images_of_a_lora_that_has_changed_since_are_refused(cli, refused, argv, both, style, tmp_path):
+    shutil.copytree(both[0] / "images", tmp_path / "run" / "images")
+    command = argv("generate", tmp_path / "run", "--teacher-lora", f"{style}:0.5")
+    noted = tmp_path / "run" / "images" / "generation.json"
+    made_with = json.loads(noted.read_text())
+    noted.write_text(json.dumps(made_with | {"teacher_lora_checksum": "0" * 64}))
+    line = "made with the given teacher_lora_checksum, got other teacher_lora_checksum"
+    assert line in refused(command, late=True)
+    noted.write_text(json.dumps({key: made_with[key] for key in made_with if key != "teacher_lora_checksum"}))
+    assert cli(*command).startswith("images in ")  # of an earlier version
+
+
 def test_several_count_each_by_its_weight(style, tmp_path):
     twice = load_denoiser("embedded", loras=[f"{style}:0.25", f"{style}:0.25"])
     once = load_denoiser("embedded", loras=[f"{style}:0.5"])

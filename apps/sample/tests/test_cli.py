@@ -18,6 +18,7 @@ from swd_models.loading import resolve_model
 from swd_models.lora.files import FILES, SCHEDULE_KEY
 from swd_models.tiny import tiny_sd3
 from swd_sample.presets import SOURCES
+from swd_sample.words import unknown_words
 from swd_schedules import presets
 
 CIRCLE, CROSS = "a big red circle at the left, green background", "a small blue cross, white background"
@@ -33,6 +34,18 @@ def test_help_answers_without_importing_torch():
     assert "usage: swd-sample" in done.stdout
     assert "--lora PATH" in done.stdout
     assert done.stdout.endswith("set()\n")
+
+
+def test_words_that_a_model_never_saw_are_told_and_no_more(run, tmp_path):
+    code = "import sys, swd_sample.cli as c; c.main()"
+    prompt = "A BIG red elephant that rides, in the hills, a bicycle: photo of a many-coloured, cinematic world, " * 2
+    command = [sys.executable, "-c", code, str(run), prompt, CIRCLE, "--out", str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    known = "elephant, that, rides, in, hills, bicycle, photo, many, ..."
+    assert line.startswith(f"embedded knows the words of its own captions alone, not {known}: try 'a ")
+    assert unknown_words("embedded", [CIRCLE, CROSS]) == []
+    assert unknown_words("stabilityai/stable-diffusion-3.5-medium", ["elephant"]) == []
 
 
 def test_one_prompt_writes_an_image(cli, run, tmp_path):

@@ -31,7 +31,7 @@ class Facts:
     """What a card tells.
 
     Attributes:
-        name: OWNER/NAME, or the folder's name where it has none.
+        name: OWNER/NAME.
         base: The model's hub id; None: it ships with swd-models.
         model: The model as the run names it.
         pipeline: The class of diffusers.
@@ -183,7 +183,8 @@ def _in_one_call(facts: Facts, factors: Sequence[float]) -> str:
         "image = pipe(\n"
         f"    {json.dumps(facts.prompt)},\n"
         f"    sigmas={[round(sigma, 6) for sigma in schedule.sigmas]},\n"
-        f"    height={height},\n    width={width},\n{_told(facts)}"
+        f"    height={height},  # of the first step: the scheduler's factors enlarge it\n    width={width},\n"
+        f"{_told(facts)}"
         ").images[0]\n"
     )
 
@@ -205,7 +206,7 @@ def _loaded(facts: Facts, imports: str = "") -> str:
     """Return what loads the stock pipeline with the LoRA."""
     parts = "".join(f", {name}=None" for name in facts.left_out)
     others = "" if imports else "from scalewise import sample  # scalewise.py of this repository, beside your script\n"
-    others += "" if facts.base else "from swd_models.loading import resolve_model\n"
+    others += "" if facts.base else "from swd_models.loading import resolve_model  # the base comes with swd-models\n"
     dtype, device = (", torch_dtype=torch.bfloat16", 'pipe.to("cuda")\n') if facts.base else ("", "")
     name = json.dumps(facts.name)
     from swd_models.lora.files import FILES
@@ -225,7 +226,8 @@ def _loaded(facts: Facts, imports: str = "") -> str:
 
 def _told(facts: Facts) -> str:
     """Return what the pipeline is told beside the prompt, a line each."""
-    return "".join(f"    {name}={value!r},\n" for name, value in facts.options.items())
+    notes = {"max_sequence_length": "  # it has no T5"} if facts.options.get("max_sequence_length") == 0 else {}
+    return "".join(f"    {name}={value!r},{notes.get(name, '')}\n" for name, value in facts.options.items())
 
 
 def _made(facts: Facts) -> str:

@@ -72,7 +72,8 @@ def claimed(config: Config) -> Iterator[None]:
     with state.main_process_first():
         if _is_longer(config):
             no_matter.add("training.iterations")
-        made_with = config.to_json() | _checksums(config)
+        sums = checksums(config)
+        made_with = config.to_json() | ({"checksums": sums} if sums else {})
         claim(config.out / "config.json", made_with, "a run", no_matter, before=BEFORE, writes=WRITES)
     with only_one(config.out) if state.is_main_process else nullcontext():
         if state.is_main_process and _is_longer(config):
@@ -127,13 +128,12 @@ def _is_longer(config: Config) -> bool:
     return True
 
 
-def _checksums(config: Config) -> dict[str, Any]:
+def checksums(config: Config) -> dict[str, str]:
     """Return the checksums of the LoRAs here that a run is made of, by setting; a hub id is taken for what it names."""
     loras = {"teacher_lora": [split_weight(each)[0] for each in config.teacher_lora]}
     loras |= {"init_lora": [config.init_lora]} if config.init_lora else {}
     sums = {name: " ".join(filter(None, map(_checksum, map(Path, each)))) for name, each in loras.items()}
-    found = {name: each for name, each in sums.items() if each}
-    return {"checksums": found} if found else {}
+    return {name: each for name, each in sums.items() if each}
 
 
 def _checksum(lora: Path) -> str:

@@ -125,7 +125,7 @@ def _write(
     index = Path(resolve_model(model)) / "model_index.json"
     parts = read_object(index, "a pipeline's index") if index.is_file() else {}
     facts = Facts(
-        name=options.repo or options.run.resolve().name,
+        name=options.repo or f"OWNER/{options.run.resolve().name}",
         base=base,
         model=model,
         pipeline=family_of(model).pipeline.__name__,

@@ -18,6 +18,7 @@ from swd_models.logs import hush_imports
 from swd_sample import source
 from swd_sample.environment import prepare_torch
 from swd_sample.options import Options
+from swd_sample.words import tell_unknown
 
 if TYPE_CHECKING:
     from swd_sample.pipeline import SwDPipeline
@@ -64,7 +65,9 @@ def _sample_prompts(options: Options) -> str:
         check_text(prompt, f"prompt {number}")
     if options.out is not None:
         _check_writable(options.out)
-    pipe = source.load(options, *source.where(options))
+    model, lora = source.where(options)
+    pipe = source.load(options, model, lora)
+    tell_unknown(model, options.prompts)
     schedule = _schedule(pipe, options.steps)
     is_video = len(schedule.sizes[-1]) == 3
     out = _out(options.out, is_video and not options.stages)
@@ -127,6 +130,7 @@ def _sample_folder(options: Options, prompts: list[str], names: list[str] | None
         )
     model, lora = source.where(options)
     pipe = source.load(options, model, lora)
+    tell_unknown(model, prompts)
     schedule = _schedule(pipe, options.steps)
     from swd_sample.folder import sample_folder
 

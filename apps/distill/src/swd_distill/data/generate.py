@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from swd_data import claim, write_text
+from swd_data import claim, read_object, write_text
 from swd_distill.config import Config
 from swd_distill.data.ahead import THREADS, behind
 from swd_distill.data.buckets import schedules_of
@@ -16,6 +16,7 @@ from swd_distill.data.samples import Size
 from swd_distill.data.sources import fps_of
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, processes
+from swd_distill.folder import checksums
 from swd_models.compiling import compiling
 from swd_models.loading import first_device, load_teacher
 from swd_models.parts import Teacher, to_pil
@@ -70,7 +71,11 @@ def claim_images(config: Config) -> tuple[list[str], list[Size]]:
     made_with |= {"teacher_lora": config.teacher_lora} if config.teacher_lora else {}
     made_with |= {"base": config.training.base} if config.training.base != "bf16" else {}
     made_with |= {"text_tokens": config.data.text_tokens} if config.data.text_tokens else {}
-    claim(config.images / "generation.json", made_with, "images")
+    path, sums = config.images / "generation.json", checksums(config)
+    noted = read_object(path, "settings of images") if path.is_file() else {"teacher_lora_checksum": ""}
+    if "teacher_lora" in sums and "teacher_lora_checksum" in noted:  # images of earlier versions have noted none
+        made_with["teacher_lora_checksum"] = sums["teacher_lora"]
+    claim(path, made_with, "images")
     return prompts, sizes
 
 

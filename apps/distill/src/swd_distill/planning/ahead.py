@@ -74,8 +74,13 @@ def confirm(config: Config, command: str) -> None:
     Raises:
         ValueError: no yes.
     """
+    from swd_distill.data.prompts import prompts_of
+    from swd_sample.words import tell_unknown
+
     found = ahead(config, command)
     if int(os.environ.get("RANK", "0")) == 0:
+        if config.data.prompts and config.data.images is None:
+            tell_unknown(config.model, prompts_of(config))
         for line in found.lines if found.hours is not None else _toy(config) + _repeated(config, command):
             print(line, file=sys.stderr)
     if not found.hours or found.hours <= DAY or config.yes:
