@@ -6,7 +6,7 @@ from benchmarks.large_teacher.pipeline import TRAINED
 from benchmarks.studies.claims import TINY, claims_of_schedules, full
 from benchmarks.studies.study import Claim, Study
 
-GROWING = "1000:16x16,896:20x20,737:24x24,602:32x32"
+GROWING = "1000:12x12,896:16x16,737:24x24,602:32x32"
 MMD = replace(
     TINY,
     name="large",
