@@ -67,7 +67,7 @@ def claimed(config: Config) -> Iterator[None]:
         )
     }
     if not config.needs_fake:  # then nothing is balanced
-        no_matter |= {"recipe.balance", "recipe.gan_rise", "recipe.gan_sample"}
+        no_matter |= {"recipe.balance", "recipe.dmd_by_size", "recipe.gan_rise", "recipe.gan_sample"}
     state = processes()
     with state.main_process_first():
         if _is_longer(config):

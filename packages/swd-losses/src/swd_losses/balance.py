@@ -4,6 +4,7 @@ The paper's L = MMD + alpha DMD + beta GAN names no alpha and no beta, and none 
 depends on its kernel, the width of its features, the size of latents and batch. As shares of MMD's gradient they do.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from swd_losses.precision import full_precision
 
-__all__ = ["balance", "sample_norms"]
+__all__ = ["balance", "sample_norms", "share_at"]
 
 
 @torch.no_grad()
@@ -47,6 +48,16 @@ def balance(
             gradient = full_precision(gradient) * unit * (shares[name] * norm)
         found[name] = gradient
     return found
+
+
+def share_at(share: float, elements: int, full: int) -> float:
+    """Return DMD's share at a latent of so many elements, of which full scale has `full`: share sqrt(elements / full).
+
+    A constant weight does that by itself. DMD's gradient is of one size an element, so its norm falls with the root of
+    their number (a mean is differentiated). MMD's falls about with their number. One share at all scales would give DMD
+    too much at the small ones, where layout is decided. In neither the paper nor the authors' code.
+    """
+    return share * math.sqrt(elements / full)
 
 
 def sample_norms(gradient: Float[Tensor, "b *s"]) -> Float[Tensor, "b *ones"]:

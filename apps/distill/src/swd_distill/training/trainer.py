@@ -1,5 +1,6 @@
 """One iteration of scale-wise distillation: fake updates, then the student's (section 4, appendix A)."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +24,7 @@ from swd_losses import (
     MMDObjective,
     balance,
     sample_norms,
+    share_at,
 )
 from swd_models import Roles
 from swd_models.adapters import adapter_parameters
@@ -189,7 +191,10 @@ class Trainer:
         """Let the gradients stand as the recipe says, the GAN's less at first."""
         recipe, rise = self.recipe, min(1.0, (step + 1) / self.recipe.gan_rise) if self.recipe.gan_rise else 1.0
         if recipe.balance:
-            shares = {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight * rise}
+            dmd = recipe.dmd_weight
+            if recipe.dmd_by_size:
+                dmd = share_at(dmd, math.prod(slopes["mmd"].shape[2:]), math.prod(self.schedule.sizes[-1]))
+            shares = {"dmd": dmd, "gan": recipe.gan_weight * rise}
             return balance(slopes, {name: share for name, share in shares.items() if name in slopes})
         return {name: slope * rise if name == "gan" else slope for name, slope in slopes.items()}
 
