@@ -196,6 +196,19 @@ def test_gradients_stand_in_the_shares_of_the_recipe_sample_by_sample(build, ker
     assert torch.equal(balanced["mmd"], slopes["mmd"])
 
 
+def test_dmds_share_falls_with_the_root_of_the_elements_where_the_recipe_says_so(build):
+    trainer = build(replace(PAPER, dmd_weight=0.3, dmd_by_size=True, gan_weight=0.0, fake_updates=1), batch=4)
+    seen, full = set(), math.prod(trainer.schedule.sizes[-1])
+    for step in range(40):
+        batch = Draw(0, step, "student", range(4)).batch(trainer.cache, trainer.schedule, trainer.recipe)
+        elements = math.prod(batch.real.shape[2:])
+        if elements not in seen:
+            share = float(trainer.student_terms(batch, step).parts["share_dmd"])
+            assert share == pytest.approx(0.3 * math.sqrt(elements / full), rel=1e-6)
+            seen.add(elements)
+    assert seen == {math.prod(size) for size in trainer.schedule.sizes}
+
+
 def test_losses_one_by_one_have_the_gradient_of_their_weighted_sum(build):
     trainer = build(FULL)
     batch = _batch_of_stage(trainer, "later")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from swd_losses import balance, sample_norms
+from swd_losses import balance, dmd_loss, sample_norms, share_at
 
 
 def gradients(seed=0, size=4, shape=(3, 5, 2), dtype=torch.float64, scales=(1.0, 1.0, 1.0)):
@@ -18,6 +18,21 @@ def gradients(seed=0, size=4, shape=(3, 5, 2), dtype=torch.float64, scales=(1.0,
 def norms(gradient):
     """Square, add up and take the root by hand."""
     return [math.sqrt(sum(value**2 for value in each.double().flatten().tolist())) for each in gradient]
+
+
+def test_a_share_by_size_is_what_a_constant_weight_gives_where_mmds_gradient_falls_with_the_elements():
+    def norm_of_dmd(elements):
+        generator = torch.Generator().manual_seed(elements)
+        x0, x0_real, x0_fake = torch.randn(3, 500, elements, generator=generator, dtype=torch.float64)
+        (slope,) = torch.autograd.grad(500 * dmd_loss(x0.requires_grad_(), x0_real, x0_fake), x0)
+        return float(sample_norms(slope).mean())
+
+    full = 1024
+    assert share_at(0.3, full, full) == 0.3
+    for elements in (64, 100, 256):
+        norm_of_mmd = full / elements
+        constant = norm_of_dmd(elements) / norm_of_dmd(full) / norm_of_mmd
+        assert share_at(0.3, elements, full) == pytest.approx(0.3 * constant, rel=0.03)
 
 
 @settings(deadline=None)

@@ -53,9 +53,9 @@ def balance(
 def share_at(share: float, elements: int, full: int) -> float:
     """Return DMD's share at a latent of so many elements, of which full scale has `full`: share sqrt(elements / full).
 
-    A constant weight does that by itself. DMD's gradient is of one size an element, so its norm falls with the root of
-    their number (a mean is differentiated). MMD's falls about with their number. One share at all scales would give DMD
-    too much at the small ones, where layout is decided. In neither the paper nor the authors' code.
+    A constant weight does about that. DMD's gradient is of one size an element and divided by their number, so its norm
+    falls with the root of that; MMD's fell about with the number itself, on both embedded teachers. One share at all
+    scales gives DMD more at the small ones, where layout is decided. In neither the paper nor the authors' code.
     """
     return share * math.sqrt(elements / full)
 
