@@ -1,6 +1,5 @@
 """What comes before training, images and cache: its hours, and what it holds on a GPU."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -78,23 +77,22 @@ def _line(found: Estimate, stage: str, gib: float) -> str:
         return "its text encoders and autoencoder are not counted"
     kept, batch = held(found, stage, gib), found.config.data.batch
     how = f", {kept.how}" if kept.how else ""
-    fits = "fits" if kept.gib <= gib else "; ".join(["does not fit", *_advice(found, stage, gib)])
+    fits = "fits" if kept.gib <= gib else f"does not fit; {_advice(found, stage, gib)}"
     return f"{kept.gib:.1f} of {gib:.1f} GiB a GPU at {batch} a time{how}: {fits}"
 
 
-def _advice(found: Estimate, stage: str, gib: float) -> Iterator[str]:
+def _advice(found: Estimate, stage: str, gib: float) -> str:
+    """Say what would fit."""
     most, config = _largest(found, stage, gib), found.config
     if most:
-        yield f"--data.batch {most} would"
-        return
+        return f"--data.batch {most} would"
     for base in SMALLER if stage == "generate" else ():
         smaller = replace(found, config=replace(config, training=replace(config.training, base=base)))
         most = _largest(smaller, stage, gib)
         if base != config.training.base and most:
             batch = f" --data.batch {most}" if most < config.data.batch else ""
-            yield f"--training.base {base}{batch} would"
-            return
-    yield "take a device of more memory"
+            return f"--training.base {base}{batch} would"
+    return "take a device of more memory"
 
 
 def _largest(found: Estimate, stage: str, gib: float) -> int:
