@@ -293,6 +293,54 @@ def test_guidance_needs_unconditional_embeddings(s):
         DMDObjective(s.teacher, s.fake, s.process, 4.5)(s.x0, s.cond, None, s.sigma, s.noise)
 
 
+def test_real_latents_of_another_size_are_named(s):
+    small = s.x0_real[..., :1]
+    gan = GANObjective(s.fake, s.head, s.process, 0)
+    calls = (
+        lambda: MMDObjective(s.teacher, s.process, 0)(s.x0, small, s.cond, s.sigma, s.noise),
+        lambda: gan.discriminator(s.x0, small, s.cond, s.sigma, s.noise),
+        lambda: FakeObjective(gan)(s.x0, small, s.cond, s.sigma, s.noise),
+    )
+    for call in calls:
+        with pytest.raises((ValueError, TypeCheckError), match=r"expected tensors of one shape, got x0|'x0_real'"):
+            call()
+
+
+def test_a_number_as_noise_level(s):
+    with pytest.raises((ValueError, TypeCheckError), match=r"expected sigma as a tensor, a level for each|'sigma'"):
+        DenoisingObjective(s.fake, s.process)(s.x0, s.cond, 0.5, s.noise)
+
+
+def test_features_that_are_no_tokens(s):
+    def pooled(x_t, sigma, cond, *, block=None, stop=False):
+        found = s.fake(x_t, sigma, cond, block=block, stop=stop)
+        return Output(found.x0, found.features.mean(1))
+
+    with pytest.raises((ValueError, TypeCheckError), match=r"expected features \(N, L, C\), tokens of|return value"):
+        GANObjective(pooled, s.head, s.process, 0).generator(s.x0, s.cond, s.sigma, s.noise)
+
+
+def test_a_model_or_scheduler_of_diffusers_as_it_is(s):
+    class Stock(torch.nn.Module):
+        __module__ = "diffusers.models.transformers"
+
+    stock, scheduler = Stock(), Stock()
+    makers = (
+        lambda: MMDObjective(stock, s.process, 0),
+        lambda: DMDObjective(s.teacher, stock, s.process, 1.0),
+        lambda: GANObjective(stock, s.head, s.process, 0),
+        lambda: DenoisingObjective(stock, s.process),
+    )
+    for make in makers:
+        with pytest.raises(
+            (ValueError, TypeCheckError), match=r"expected a denoiser, got Stock of diffusers: wrap it|'"
+        ):
+            make()
+    for process in (scheduler, object()):
+        with pytest.raises((ValueError, TypeCheckError), match=r"expected a process with add_noise|'process'"):
+            DenoisingObjective(s.fake, process)
+
+
 def test_a_kernel_by_its_name(s):
     with pytest.raises((ValueError, TypeCheckError), match=r"expected a kernel that can be called|'kernel'"):
         MMDObjective(s.teacher, s.process, 0, "linear")

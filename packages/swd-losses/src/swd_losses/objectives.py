@@ -19,6 +19,7 @@ from swd_losses.diffusion import denoising_loss
 from swd_losses.dmd import dmd_loss, guided
 from swd_losses.gan import discriminator_loss, generator_loss, gradient_penalty
 from swd_losses.mmd import linear_mmd
+from swd_losses.shapes import same_shape
 from swd_losses.typing import Denoiser, LossTerms, NoiseProcess, Prediction
 
 __all__ = ["DMDObjective", "DenoisingObjective", "FakeObjective", "GANObjective", "MMDObjective"]
@@ -46,11 +47,12 @@ class MMDObjective:
     noised: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a kernel's name.
+        """Check what the objective is made of.
 
         Raises:
-            ValueError: the kernel cannot be called.
+            ValueError: a kernel that cannot be called, no denoiser, or no noise process.
         """
+        _check_parts(self.process, self.denoiser)
         if not callable(self.kernel):
             raise ValueError(
                 f"expected a kernel that can be called, such as swd_losses.linear_mmd, got {self.kernel!r}"
@@ -58,6 +60,7 @@ class MMDObjective:
 
     def __call__(self, x0: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `mmd`."""
+        same_shape(x0=x0, x0_real=x0_real)
         fake = self._features(x0, cond, sigma, noise)
         with torch.no_grad():
             real = self._features(x0_real, cond, sigma, noise)
@@ -86,6 +89,14 @@ class DMDObjective:
     process: NoiseProcess
     guidance: float
     guide: Guide | None = None
+
+    def __post_init__(self) -> None:
+        """Check what the objective is made of.
+
+        Raises:
+            ValueError: no denoiser, or no noise process.
+        """
+        _check_parts(self.process, self.teacher, self.fake)
 
     def __call__(self, x0: Latent, cond: Cond, uncond: Cond | None, sigma: Level, noise: Latent) -> LossTerms:
         """Return the parts `dmd` and `gap`, the mean distance of the two scores' x0.
@@ -134,6 +145,14 @@ class GANObjective:
     block: int
     gradient_penalty: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check what the objective is made of.
+
+        Raises:
+            ValueError: no denoiser, or no noise process.
+        """
+        _check_parts(self.process, self.fake)
+
     def generator(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the student's side, part `gan`."""
         loss = generator_loss(self.head(self.features(x0, cond, sigma, noise)))
@@ -141,6 +160,7 @@ class GANObjective:
 
     def discriminator(self, x0_fake: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the side of the head and the fake model, parts as of `discriminate`."""
+        same_shape(x0_fake=x0_fake, x0_real=x0_real)
         fake_features = self.features(x0_fake.detach(), cond, sigma, noise)
         return self.discriminate(fake_features, self.features(x0_real, cond, sigma, noise))
 
@@ -168,6 +188,14 @@ class DenoisingObjective:
     process: NoiseProcess
     weighting: Weighting = "x0"
 
+    def __post_init__(self) -> None:
+        """Check what the objective is made of.
+
+        Raises:
+            ValueError: no denoiser, or no noise process.
+        """
+        _check_parts(self.process, self.fake)
+
     def __call__(self, x0: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `denoising`."""
         x0 = x0.detach()
@@ -190,6 +218,7 @@ class FakeObjective:
 
     def __call__(self, x0_fake: Latent, x0_real: Latent, cond: Cond, sigma: Level, noise: Latent) -> LossTerms:
         """Return the part `denoising`, and those of `GANObjective.discriminate`."""
+        same_shape(x0_fake=x0_fake, x0_real=x0_real)
         gan, x0_fake = self.gan, x0_fake.detach()
         x_t = _noised(gan.process, x0_fake, noise, sigma)
         prediction = _predict(gan.fake, x_t, sigma, cond, block=gan.block)
@@ -204,6 +233,8 @@ def _terms(total: Tensor, **parts: Tensor) -> LossTerms:
 
 def _noised(process: NoiseProcess, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """Carry latents to their noise levels; no number is read, for a device would be waited for."""
+    if not isinstance(sigma, Tensor):
+        raise ValueError(f"expected sigma as a tensor, a level for each sample, got {sigma!r:.80}")
     if noise.shape != x0.shape or sigma.shape != x0.shape[:1]:
         shapes = f"noise {tuple(noise.shape)} and sigma {tuple(sigma.shape)}"
         raise ValueError(f"expected noise of x0's shape {tuple(x0.shape)} and a level for each sample, got {shapes}")
@@ -227,6 +258,21 @@ def _predict(
     return found
 
 
+def _check_parts(process: NoiseProcess, *denoisers: Denoiser) -> None:
+    """Refuse a model or a scheduler of diffusers as it is: their calls are others."""
+    for part in denoisers:
+        if type(part).__module__.startswith("diffusers."):
+            raise ValueError(
+                f"expected a denoiser, got {type(part).__name__} of diffusers: wrap it in a call of (x_t, sigma, cond) "
+                "that returns x0 and features, see swd_losses.Denoiser"
+            )
+    if not hasattr(process, "add_noise") or type(process).__module__.startswith("diffusers."):
+        raise ValueError(
+            f"expected a process with add_noise(x0, noise, sigma), got {type(process).__name__}: see "
+            "swd_losses.NoiseProcess"
+        )
+
+
 def _stackable(cond: Cond, uncond: Cond) -> bool:
     return cond.keys() == uncond.keys() and all(cond[name].shape == uncond[name].shape for name in cond)
 
@@ -241,5 +287,9 @@ def _features(prediction: Prediction) -> Tensor:
     if prediction.features is None:
         raise ValueError(
             "expected features from the denoiser, got None; return (N, L, C) tokens whenever block is given"
+        )
+    if prediction.features.ndim != 3:
+        raise ValueError(
+            f"expected features (N, L, C), tokens of channels, from the denoiser, got {(*prediction.features.shape,)}"
         )
     return prediction.features
