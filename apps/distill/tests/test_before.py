@@ -1,6 +1,7 @@
 """What a run will take is said before it begins, and asked where that is days."""
 
 import io
+import json
 import re
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from swd_distill.cli import main
 from swd_distill.planning import ahead as module
 from swd_distill.planning.ahead import ahead
 from swd_distill.presets import PRESETS
@@ -68,12 +70,14 @@ def test_stages_after_the_images_count_those_that_are_there(prompts, tmp_path, c
         assert '"num_images": 7,' in cli(command, *argv)
 
 
-def test_a_run_keeps_as_many_images_as_it_has(prompts, tmp_path, cli):
+def test_a_run_keeps_as_many_images_as_it_has(flux, prompts, tmp_path, cli, refused):
     argv = ["run", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run"), "--dry-run"]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text('{"model": "a", "recipe": {}, "data": {"num_images": 5000}}')
+    data = replace(flux.data, num_images=5000, images_per_prompt=50)
+    made = replace(flux, data=data, training=replace(flux.training, optimizer="adamw"))
+    (tmp_path / "run" / "config.json").write_text(json.dumps(made.to_json()))
     assert '"num_images": 5000' in cli(*argv, "--data.num-images", "5000")
-    assert '"num_images": 1000' in cli(*argv)
+    assert "made with data.num_images 1000, got data.num_images 5000" in refused(argv)
 
 
 def test_a_plan_of_prompts_that_are_not_there_is_refused(tmp_path, refused):
@@ -197,7 +201,10 @@ def test_few_prompts_are_said_of_every_model(prompts, capsys):
 def test_words_that_the_embedded_teacher_never_saw_are_told(prompts, capsys):
     tiny = PRESETS["tiny"]
     module.confirm(replace(tiny, data=replace(tiny.data, prompts=prompts)), "generate")
-    assert "embedded knows the words of its own captions alone, not prompt, 0, 1" in capsys.readouterr().err
+    told = "embedded knows the words of its own captions alone, not prompt, 0, 1"
+    assert told in capsys.readouterr().err
+    main(["run", "tiny", "--data.prompts", str(prompts), "--dry-run", "--out", str(prompts.parent / "run")])
+    assert told in capsys.readouterr().err
 
 
 def test_a_dry_run_reads_the_prompts(tmp_path, refused):

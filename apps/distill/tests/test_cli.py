@@ -219,9 +219,16 @@ def test_a_plan_says_what_would_fit_before_training(cli):
     assert line("encode", "--memory", "16", "--data.batch", "5").endswith(": fits")
     assert line("generate", "--memory", "16").endswith("does not fit; --training.base int8 would")
     assert line("generate", "--memory", "4").endswith("does not fit; take a device of more memory")
+    assert line("train").endswith(" s): does not fit, see above")
+    assert line("train", "--training.base", "nf4", "--training.accumulate", "24").endswith(" s)")
+    assert line("batch").startswith("batch 24 on 1 x rtx4090")  # the card of that memory
     page = cli("plan", "qwen-image", "--memory", "24")
     assert re.search(r"^swd-distill run qwen-image .* --data.batch 5$", page, re.MULTILINE)
     assert page.count(" of 22.8 GiB a GPU at 5 a time") == 2
+    hours = [float(each) for each in re.findall(r"^(?:generate|encode) ([\d.]+) h", page, re.MULTILINE)]
+    days = float(re.search(r"^nf4 +full .* ([\d.]+)$", page, re.MULTILINE)[1])
+    whole = float(re.search(r"^in all ([\d.]+) days with the first of these; fewer images", page, re.MULTILINE)[1])
+    assert whole == pytest.approx(days + sum(hours) / 24, abs=0.1)
 
 
 def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli, tmp_path, monkeypatch):
@@ -233,11 +240,13 @@ def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli, tmp_p
     assert "does not fit" not in rows["nf4", "full"] + rows["int8", "MMD"]
     command = re.search(r"^swd-distill run (.*)$", page, re.MULTILINE)[1].split()
     assert command[:3] == ["flux", "--training.base", "int8"]
+    assert command[-2:] == ["--data.prompts", "prompts.txt"]  # which it has none of its own
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a cat\n")
     assert re.search(r"^\(int8 has the most bits of what fits; nf4 takes 0.\d\d of its time\)$", page, re.MULTILINE)
     assert re.search(r"^generate .* of 22.8 GiB a GPU at 8 a time, one part at a time: fits$", page, re.MULTILINE)
     assert re.search(r"^encode .* of 22.8 GiB a GPU at 8 a time: fits$", page, re.MULTILINE)
     assert cli("plan", *command, "--gpus", "1", "--memory", "24").count("this one is taken") == 1
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "a b.txt").write_text("a cat\n")
     flags = ("--training.lr", "1e-05", "--data.prompts", "a b.txt", "--recipe.no-balance")
     page = cli("plan", "flux", "--memory", "24", *flags)
@@ -247,7 +256,9 @@ def test_a_plan_of_a_card_says_what_fits_and_the_command_that_does_it(cli, tmp_p
     assert page.rstrip().endswith("swd-distill plan flux --gpus 1 --gpu rtx4090 --memory 24")
     alone = cli("plan", "flux", "--memory", "14")
     assert re.search(
-        r"^swd-distill run flux --training.base nf4 .* --recipe.gan-weight 0 --data.batch \d$", alone, re.MULTILINE
+        r"^swd-distill run flux --training.base nf4 .* --recipe.gan-weight 0 --data.prompts .* --data.batch \d$",
+        alone,
+        re.MULTILINE,
     )
     assert re.search(
         r"^nothing fits 8 GiB: 1\d GiB are the least, with MMD alone",

@@ -71,6 +71,15 @@ def test_a_run_of_images_and_a_lora_that_have_changed_since_is_another(copied, t
     assert snapshot(out) == before
 
 
+def test_a_dry_run_refuses_what_the_run_would(finished, refused, cli, argv, snapshot):
+    before = snapshot(finished)
+    assert "made with training.rank 77, got training.rank " in refused(
+        argv("run", finished, "--training.rank", "77", "--dry-run")
+    )
+    assert "there already" in cli(*argv("run", finished, "--dry-run"))
+    assert snapshot(finished) == before
+
+
 def test_a_second_train_changes_no_weights(copied, cli, argv, snapshot):
     lora = copied / "lora" / FILES["diffusers"]
     before, weights = snapshot(copied), load_file(lora)

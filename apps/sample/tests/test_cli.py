@@ -48,6 +48,12 @@ def test_words_that_a_model_never_saw_are_told_and_no_more(run, tmp_path):
     assert unknown_words("stabilityai/stable-diffusion-3.5-medium", ["elephant"]) == []
 
 
+def test_a_file_of_prompts_in_a_prompts_place_is_one_line(refused, run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a big red circle\n")
+    line = f"expected a prompt, got the file {tmp_path}/prompts.txt: pass --prompts-file {tmp_path}/prompts.txt --out"
+    assert line in refused(run, str(tmp_path / "prompts.txt"))
+
+
 def test_one_prompt_writes_an_image(cli, run, tmp_path):
     out = tmp_path / "a.png"
     printed = cli(run, CIRCLE, "--out", out)

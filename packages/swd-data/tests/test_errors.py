@@ -92,6 +92,17 @@ def test_faults_show_where_they_are_and_ask_to_report(capsys, monkeypatch, error
     assert err.endswith(f"swd-test: {REPORT}\n")
 
 
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def command():
+        raise KeyboardInterrupt
+
+    monkeypatch.delenv("SWD_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        shell("swd-test", command)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "swd-test: interrupted; what is done is kept\n"
+
+
 def test_a_command_may_explain_what_it_knows(capsys, monkeypatch):
     def explain(error):
         return "expected memory,\n got none" if isinstance(error, MemoryError) else None

@@ -71,11 +71,7 @@ def _dispatch(args: list[str]) -> str:
         return _zoo(rest)
     config = _parse(command, rest)
     if config.dry_run:
-        from swd_distill.planning.ahead import ahead
-
-        stages = [f"  {stage}" for stage in config.scales.stages]
-        lines = [*ahead(config, command).lines, f"stages: {config.scales}", *stages]
-        return "\n".join([*lines, json.dumps(config.to_json(), indent=1)])
+        return _dry_run(config, command)
     if command == "plan":
         from swd_distill.planning.plan import Plan, plan
 
@@ -105,6 +101,19 @@ def _dispatch(args: list[str]) -> str:
     from swd_distill.train import train
 
     return f"LoRA in {train(config)}"
+
+
+def _dry_run(config: "Config", command: str) -> str:
+    """Return what a command would do and take; refuse what it would refuse."""
+    from swd_distill.folder import check_folder, settled
+    from swd_distill.planning.ahead import ahead, tell_words
+
+    if command in {"run", "train"}:
+        check_folder(settled(config))
+    tell_words(config, command)
+    stages = [f"  {stage}" for stage in config.scales.stages]
+    lines = [*ahead(config, command).lines, f"stages: {config.scales}", *stages]
+    return "\n".join([*lines, json.dumps(config.to_json(), indent=1)])
 
 
 def _export(args: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
-from swd_data import checksum, claim, read_object, write_json
+from swd_data import check_claim, checksum, claim, read_object, write_json
 from swd_distill.config import Config, Evaluation, Optimizer
 from swd_distill.devices import optimizer_for, processes
 from swd_losses import Recipe
@@ -36,45 +36,22 @@ def settled(config: Config) -> Config:
     return replace(config, training=replace(config.training, optimizer=optimizer_for(asked)))
 
 
+def check_folder(config: Config) -> None:
+    """Raise ValueError where a run folder is there that belongs to a run of other numbers; write nothing."""
+    path = config.out / "config.json"
+    if path.is_file():
+        check_claim(path, _made_with(config), "a run", _no_matter(config), before=BEFORE)
+
+
 @contextmanager
 def claimed(config: Config) -> Iterator[None]:
     """Write config.json, or check that the run folder belongs to a run of the same numbers; keep other runs out.
 
     More iterations than before go on with it, unless the learning rate has fallen over those that were planned.
     """
-    no_matter = {
-        "out",
-        "dry_run",
-        "yes",
-        "device",
-        "data.batch",
-        "data.compile",
-        "data.images_per_prompt",
-        "data.max_bad",
-        "data.verify",
-        *(f"evaluation.{each.name}" for each in fields(Evaluation)),
-    } | {
-        f"training.{name}"
-        for name in (
-            "save_every",
-            "sample_every",
-            "keep",
-            "accumulate",
-            "max_skips",
-            "trackers",
-            "shard_base",
-            "checkpointing",
-        )
-    }
-    if not config.needs_fake:  # then nothing is balanced
-        no_matter |= {"recipe.balance", "recipe.dmd_by_size", "recipe.gan_rise", "recipe.gan_sample"}
     state = processes()
     with state.main_process_first():
-        if _is_longer(config):
-            no_matter.add("training.iterations")
-        sums = checksums(config)
-        made_with = config.to_json() | ({"checksums": sums} if sums else {})
-        claim(config.out / "config.json", made_with, "a run", no_matter, before=BEFORE, writes=WRITES)
+        claim(config.out / "config.json", _made_with(config), "a run", _no_matter(config), before=BEFORE, writes=WRITES)
     with only_one(config.out) if state.is_main_process else nullcontext():
         if state.is_main_process and _is_longer(config):
             comparison_of(config).unlink(missing_ok=True)  # first: with it a run counts as done
@@ -126,6 +103,45 @@ def _is_longer(config: Config) -> bool:
             f"{config.out / 'lora'} and another --out"
         )
     return True
+
+
+def _made_with(config: Config) -> dict[str, Any]:
+    """Return what a run folder notes."""
+    sums = checksums(config)
+    return config.to_json() | ({"checksums": sums} if sums else {})
+
+
+def _no_matter(config: Config) -> set[str]:
+    """Return the settings that may differ in the same folder, for they change no number."""
+    no_matter = {
+        "out",
+        "dry_run",
+        "yes",
+        "device",
+        "data.batch",
+        "data.compile",
+        "data.images_per_prompt",
+        "data.max_bad",
+        "data.verify",
+        *(f"evaluation.{each.name}" for each in fields(Evaluation)),
+    } | {
+        f"training.{name}"
+        for name in (
+            "save_every",
+            "sample_every",
+            "keep",
+            "accumulate",
+            "max_skips",
+            "trackers",
+            "shard_base",
+            "checkpointing",
+        )
+    }
+    if not config.needs_fake:  # then nothing is balanced
+        no_matter |= {"recipe.balance", "recipe.dmd_by_size", "recipe.gan_rise", "recipe.gan_sample"}
+    if _is_longer(config):
+        no_matter.add("training.iterations")
+    return no_matter
 
 
 def checksums(config: Config) -> dict[str, str]:

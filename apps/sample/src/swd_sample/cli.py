@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from swd_sample.pipeline import SwDPipeline
     from swd_schedules import ScaleSchedule
 
+TEXTS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 IMAGE_SUFFIXES, VIDEO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp"), (".mp4",)
 
 
@@ -62,6 +63,8 @@ def _sample_prompts(options: Options) -> str:
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
         raise ValueError('expected at least one prompt that is not empty: swd-sample tiny "a big red circle ..."')
     for number, prompt in enumerate(options.prompts, start=1):
+        if Path(prompt).suffix in TEXTS and Path(prompt).is_file():
+            raise ValueError(f"expected a prompt, got the file {prompt}: pass --prompts-file {prompt} --out FOLDER")
         check_text(prompt, f"prompt {number}")
     if options.out is not None:
         _check_writable(options.out)

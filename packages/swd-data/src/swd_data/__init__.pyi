@@ -5,7 +5,7 @@ from .captions import (
     read_pairs as read_pairs,
     read_samples as read_samples,
 )
-from .claims import check_own as check_own, claim as claim, own as own
+from .claims import check_claim as check_claim, check_own as check_own, claim as claim, own as own
 from .clips import Clip as Clip, read_frames as read_frames, write_video as write_video
 from .errors import reading as reading, shell as shell
 from .files import (

@@ -58,14 +58,30 @@ def claim(
         ValueError: the folder holds work of other settings, of which the first that differs is named, or files that it
             would write and has not.
     """
-    settings = json.loads(json.dumps(settings, default=str))
     below = (each for pattern in ("[!.]*/", "[!.]*/[!.]*/") for each in path.parent.glob(pattern))
     for each in (path.parent, *below):  # a kill may have come after the last write to one
         sweep(each)
     if not path.is_file() and _is_free(path, writes):
         make_folder(path.parent)
-        write_json(path, settings)
+        write_json(path, json.loads(json.dumps(settings, default=str)))
         return
+    check_claim(path, settings, what, ignore, before=before)
+
+
+def check_claim(
+    path: Path,
+    settings: dict[str, Any],
+    what: str,
+    ignore: Collection[str] = (),
+    *,
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """Check that a folder was made with just these settings, as `claim` does.
+
+    Raises:
+        ValueError: it was made with others, of which the first that differs is named.
+    """
+    settings = json.loads(json.dumps(settings, default=str))
     found, wanted = _flat(read_object(path, f"settings of {what}")), _flat(settings)
     names = wanted if before is not None else {**wanted, **found}
     if before is not None:

@@ -68,6 +68,11 @@ def shell(
         if text is not None:
             print(text)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        if os.environ.get("SWD_TRACEBACK"):
+            raise
+        print(f"{name}: interrupted; what is done is kept", file=sys.stderr)
+        raise SystemExit(130) from None
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _is_left():
             return

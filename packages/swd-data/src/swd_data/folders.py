@@ -74,7 +74,9 @@ def list_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
         ValueError: no folder, a link to a place outside, or a name that is no Unicode: no list could hold it.
     """
     if not folder.is_dir():
-        raise ValueError(f"expected a folder, got {folder}" + ("" if folder.exists() else ", which does not exist"))
+        hint = "" if folder.exists() else ", which does not exist"
+        hint = ": draw with it first (swd-sample --out FOLDER)" if folder.suffix == ".safetensors" else hint
+        raise ValueError(f"expected a folder, got {folder}{hint}")
     found = _below(folder) if deep else folder.iterdir()
     names = {path.relative_to(folder).as_posix(): path for path in found if path.suffix.lower() in suffixes}
     listed = {

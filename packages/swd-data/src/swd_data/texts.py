@@ -84,5 +84,7 @@ def is_hub_id(text: Path | str, suffix: str = "") -> bool:
     owner, *rest = str(text).split("/")
     if not rest or not all(re.fullmatch(r"\w[\w.-]*", part) for part in (owner, *rest)) or Path(text).exists():
         return False
+    if len(rest) > 1 and Path(owner).is_dir():  # the rest of a path here was mistyped
+        return False
     is_file = bool(suffix) and rest[-1].endswith(suffix)
     return is_file == (len(rest) > 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
-from swd_data import read_object, read_prompts, reading
+from swd_data import is_hub_id, read_object, read_prompts, reading
 from swd_models.known.configs import BOUNDARY, PROMPTS, RANDOM
 from swd_models.known.facts import FACTS, Expert, Facts, check_tokens, experts_in
 from swd_models.logs import without_bars
@@ -260,7 +260,10 @@ def load_teacher(
 @contextmanager
 def _loading(model: str) -> Iterator[None]:
     """Turn what the libraries raise for a folder that is no such model into one line; how they do is up to them."""
-    with reading(model, "a model that diffusers loads", *_BROKEN), without_bars():
+    what = "a model that diffusers loads"
+    if is_hub_id(model):
+        what += " (of the hub: check the network, and `hf auth login` for one that is gated)"
+    with reading(model, what, *_BROKEN), without_bars():
         yield
 
 

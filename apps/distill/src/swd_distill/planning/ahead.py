@@ -74,13 +74,9 @@ def confirm(config: Config, command: str) -> None:
     Raises:
         ValueError: no yes.
     """
-    from swd_distill.data.prompts import prompts_of
-    from swd_sample.words import tell_unknown
-
     found = ahead(config, command)
     if int(os.environ.get("RANK", "0")) == 0:
-        if config.data.prompts and config.data.images is None:
-            tell_unknown(config.model, prompts_of(config))
+        tell_words(config, command)
         for line in found.lines if found.hours is not None else _toy(config) + _repeated(config, command):
             print(line, file=sys.stderr)
     if not found.hours or found.hours <= DAY or config.yes:
@@ -93,6 +89,15 @@ def confirm(config: Config, command: str) -> None:
     raise ValueError(
         f"expected a yes to work of {found.hours / DAY:.1f} days, got none: nothing was begun; --yes begins it"
     )
+
+
+def tell_words(config: Config, command: str) -> None:
+    """Say on stderr which words of its prompts a model that ships does not know."""
+    from swd_distill.data.prompts import prompts_of
+    from swd_sample.words import tell_unknown
+
+    if command in {"run", "generate"} and config.data.prompts and config.data.images is None:
+        tell_unknown(config.model, prompts_of(config))
 
 
 def _toy(config: Config) -> list[str]:

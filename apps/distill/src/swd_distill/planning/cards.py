@@ -10,8 +10,10 @@ from swd_distill.data.prompts import limited
 from swd_distill.planning.before import before, fitting_batch
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.estimate import HEADROOM, Estimate, fewest, mmd_alone
+from swd_distill.planning.hours import stage_hours
 from swd_distill.planning.roofline import GPUS, Gpu
 from swd_distill.presets import PRESETS
+from swd_models.loading import shipped_prompts
 
 MAX_SHARE = 16
 """Samples at a time, beyond which no card of one's own is faster."""
@@ -87,7 +89,7 @@ def card_of(gib: float) -> str:
 def page(config: Config, gib: float, name: str) -> list[str]:
     """Return the lines of `plan PRESET --memory GIB`, the command of the best way last."""
     gpu, found = GPUS[name], list(ways(config, gib, GPUS[name]))
-    head = ("base", "loss", "GiB", "at a time", "recomputed", "optimiser", "s an iteration", "days")
+    head = ("base", "loss", "GiB", "at a time", "recomputed", "optimiser", "s an iteration", "days it trains")
     lines = [_row(head), *(_row(_cells(way, gpu)) for way in found)]
     fits = [way for way in found if way.found]
     if not fits:
@@ -104,7 +106,10 @@ def page(config: Config, gib: float, name: str) -> list[str]:
         commands.append(f"or with {alone.loss}: {_command(config, alone, gib)}")
     assert best.found is not None
     first = replace(best.found, config=_before(best.found.config, best, gib))
-    return [*lines, "", *commands, "", "before it trains:", *before(first, gpu, HEADROOM * gib, 1)]
+    hours = stage_hours(first, gpu, 1) | {"train": best.training_seconds(gpu) / 3600}
+    fewer = "" if config.data.images else "; fewer images (--data.num-images) or your own (--data.images) take less"
+    whole = f"in all {sum(hours.values()) / 24:.1f} days with the first of these{fewer}"
+    return [*lines, "", *commands, "", "before it trains:", *before(first, gpu, HEADROOM * gib, 1), whole]
 
 
 def _faster(best: Way, fits: Sequence[Way], gpu: Gpu) -> list[str]:
@@ -130,7 +135,8 @@ def _command(config: Config, way: Way, gib: float) -> str:
 
 def _given(config: Config) -> list[str]:
     """Return the flags that a user has added to a preset, but for what a card decides."""
-    parts = []
+    brings = config.data.prompts or config.data.images or shipped_prompts(config.model)
+    parts = [] if brings else ["--data.prompts prompts.txt"]
     decided = {"base", "accumulate", "optimizer", "checkpointing"}
     preset = PRESETS[config.name]
     whole = replace(config, data=replace(config.data, num_images=preset.data.num_images))
@@ -164,7 +170,7 @@ def _cells(way: Way, gpu: Gpu) -> Sequence[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    widths = (6, 11, 7, 11, 13, 12, 16, 7)
+    widths = (6, 11, 7, 11, 13, 12, 16, 16)
     return "".join(
         f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}"
         for i, (cell, width) in enumerate(zip(cells, widths, strict=True))

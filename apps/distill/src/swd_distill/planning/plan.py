@@ -21,7 +21,7 @@ class Plan(Config):
     """Processes, one a GPU. Default: 8; with --memory alone, one card, and all that fits it."""
     gpu: str | None = None
     """Whose data sheet the seconds are reckoned with: a100, h100, h200, l40s, rtx4080, rtx4090, rtx5090 or mi300x.
-    Default: h100; with --memory alone, the card whose memory is nearest."""
+    Default: h100; with --memory, the card whose memory is nearest."""
     memory: float | None = None
     """GiB of each. Default: those of the GPU."""
 
@@ -60,12 +60,13 @@ class Plan(Config):
 def plan(options: Plan) -> str:
     """Return the page."""
     from swd_distill.planning.before import before
+    from swd_distill.planning.cards import card_of
     from swd_distill.planning.estimate import HEADROOM, Estimate, fewest
     from swd_distill.planning.roofline import GPUS, REACHED_BANDWIDTH, REACHED_PEAK
 
     if options.gpus is None and options.memory is not None:
         return _card(options, options.memory)
-    name = options.gpu or "h100"
+    name = options.gpu or ("h100" if options.memory is None else card_of(options.memory))
     gpus, gpu, share = options.num_gpus, GPUS[name], options.share
     memory = gpu.memory if options.memory is None else options.memory
     if options.training.optimizer == "auto":
@@ -89,7 +90,7 @@ def plan(options: Plan) -> str:
         *_seconds(found, gpu),
         "",
         *before(found, gpu, gib, gpus),
-        _training(found, gpu, gpus),
+        _training(found, gpu, gpus) + ("" if found.total() <= gib else ": does not fit, see above"),
     ]
     return "\n".join(lines)
 
