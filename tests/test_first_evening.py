@@ -9,6 +9,8 @@ from importlib import import_module
 import pytest
 from PIL import Image
 
+from swd_data import typed
+
 PROMPT = "a big red circle left of a small blue cross, green background"
 FEW = ("--data.num-images", "6", "--data.teacher-steps", "1", "--data.batch", "6", "--training.iterations", "2",
        "--training.batch", "2", "--training.rank", "2")  # fmt: skip
@@ -55,7 +57,8 @@ def test_own_prompts_and_one_card(run, place):
     assert not (place / "runs").exists()
     assert "--training.iterations" in run("swd-distill run --help")  # row 15
     done = run("swd-distill run tiny --data.prompts prompts.txt", *FEW)
-    assert "done: see runs/tiny/samples/comparison.png\nLoRA: runs/tiny/lora\ntry: swd-sample runs/tiny '" in done
+    assert "done: see runs/tiny/samples/comparison.png\nLoRA: runs/tiny/lora\ntry: " in done
+    assert f"try: {typed('swd-sample', 'runs/tiny')} '" in done
     assert "already done" in run("swd-distill run tiny --data.prompts prompts.txt", *FEW)
     prompts = (place / "prompts.txt").read_text()
     (place / "prompts.txt").write_text(prompts.replace("left, prompt 3", "right, prompt 3"))

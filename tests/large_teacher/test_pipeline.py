@@ -24,7 +24,7 @@ def test_before_it_is_trained_there_is_one_with_random_weights(tmp_path, monkeyp
     assert pipeline() == (TRAINED, True)
 
 
-def test_four_growing_steps_cost_little_more_than_half_of_full_scale():
+def test_four_growing_steps_cost_half_of_full_scale():
     with torch.device("meta"), torch.no_grad():
         transformer = build_transformer(LARGE)
         assert sum(parameter.numel() for parameter in transformer.parameters()) == pytest.approx(18.6e6, rel=0.01)
@@ -39,4 +39,4 @@ def test_four_growing_steps_cost_little_more_than_half_of_full_scale():
 
         rows = schedules("large")
         few, many = (sum(flops(size) for size in rows[name].sizes) for name in ("scale-4", "full-4"))
-    assert few / many == pytest.approx(0.56, abs=0.01)
+    assert few / many == pytest.approx(0.50, abs=0.01)

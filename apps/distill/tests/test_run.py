@@ -62,7 +62,7 @@ def test_a_run_of_images_and_a_lora_that_have_changed_since_is_another(copied, t
     with safe_open(lora, "pt") as file:
         notes = file.metadata()
     save_file({key: value / 2 for key, value in load_file(lora).items()}, lora, notes)
-    assert "made with the given checksums.teacher_lora, got other checksums.teacher_lora" in refused(made_of)
+    assert "made with the given checksums.init_lora, got other checksums.init_lora" in refused(made_of)
     lora.write_bytes(whole)
     rows = (images / "metadata.jsonl").read_text().splitlines()
     (images / "metadata.jsonl").write_text("\n".join(rows[1:]))

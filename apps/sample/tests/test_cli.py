@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from swd_data import read_frames
+from swd_data import read_frames, typed
 from swd_data.layout import samples_of
 from swd_models import load_denoiser, save_lora, share_base
 from swd_models.loading import resolve_model
@@ -407,7 +407,7 @@ def test_one_flag_lets_a_run_draw_what_judges_it(cli, copied, monkeypatch):
     monkeypatch.setattr(loading, "shipped_prompts", lambda model, unseen: [CIRCLE, CROSS] if unseen else [])
     printed = cli(copied, "--unseen")
     assert f"{copied / 'student'}: 2 image(s), 2 of them new" in printed
-    assert f"next: swd-eval images {copied} --metrics diagnostics --out {copied}/student-measured\n" in printed
+    assert f"next: {typed('swd-eval', 'images', str(copied))} --metrics diagnostics --out {copied}/student-m" in printed
     assert samples_of(copied) == copied / "student"
     assert [json.loads(line)["text"] for line in (copied / "student" / "metadata.jsonl").open()] == [CIRCLE, CROSS]
 
@@ -422,7 +422,7 @@ def test_a_model_without_unseen_prompts_is_judged_by_the_runs_own(cli, copied, r
     (copied / "images" / "metadata.jsonl").write_text("\n".join(rows) + "\n")
     printed = cli(copied, "--unseen")
     assert "1 image(s), 1 of them new" in printed
-    assert f"next: swd-eval images {copied} --ref {copied} --out {copied}/student-measured\n" in printed
+    assert f"next: {typed('swd-eval', 'images', str(copied))} --ref {copied} --out {copied}/student-meas" in printed
 
 
 def test_unseen_has_prompts_of_its_own(refused, run):

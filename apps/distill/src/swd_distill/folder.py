@@ -13,7 +13,6 @@ from swd_distill.config import Config, Evaluation, Optimizer
 from swd_distill.devices import optimizer_for, processes
 from swd_losses import Recipe
 from swd_models.known.facts import EXPERTS
-from swd_models.lora.loading import split_weight
 
 WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples", *EXPERTS)
 
@@ -146,8 +145,11 @@ def _no_matter(config: Config) -> set[str]:
 
 def checksums(config: Config) -> dict[str, str]:
     """Return the checksums of the LoRAs here that a run is made of, by setting; a hub id is taken for what it names."""
-    loras = {"teacher_lora": [split_weight(each)[0] for each in config.teacher_lora]}
-    loras |= {"init_lora": [config.init_lora]} if config.init_lora else {}
+    loras = {"init_lora": [config.init_lora]} if config.init_lora else {}
+    if config.teacher_lora:
+        from swd_models.lora.loading import split_weight  # which imports diffusers
+
+        loras["teacher_lora"] = [split_weight(each)[0] for each in config.teacher_lora]
     sums = {name: " ".join(filter(None, map(_checksum, map(Path, each)))) for name, each in loras.items()}
     return {name: each for name, each in sums.items() if each}
 

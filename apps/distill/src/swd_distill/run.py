@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from shlex import quote
 
 import torch
 from PIL import Image
 
-from swd_data import make_folder, read_object, save_image
+from swd_data import make_folder, read_object, save_image, typed
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import claim_cache, encode
@@ -43,7 +42,7 @@ def run(config: Config) -> str:
         else:
             _check_sources(config)
     state = "already done" if done else "done"
-    trial = f"swd-sample {config.out} {quote(_prompt(config))}"
+    trial = typed("swd-sample", str(config.out), _prompt(config))
     return f"{state}: see {picture}\nLoRA: {config.out / 'lora'}\ntry: {trial}"
 
 

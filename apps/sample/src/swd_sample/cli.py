@@ -1,7 +1,6 @@
 """`swd-sample RUN|PRESET "prompt" ...`: images or videos from a distilled student."""
 
 import os
-import shlex
 import sys
 import time
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from swd_data import check_text, output_names, read_prompts, shell
+from swd_data import check_text, output_names, read_prompts, shell, typed
 from swd_data.errors import out_of_memory
 from swd_data.layout import STUDENT, teachers_of
 from swd_models.logs import hush_imports
@@ -110,7 +109,7 @@ def _sample_unseen(options: Options) -> str:
         against = []
     against = against or ["--metrics", "diagnostics"]
     given = run if run and out == own else out
-    return f"{text}\nnext: {shlex.join(['swd-eval', kind, str(given), *against, '--out', f'{out}-measured'])}"
+    return f"{text}\nnext: {typed('swd-eval', kind, str(given), *against, '--out', f'{out}-measured')}"
 
 
 def _sample_file(options: Options, prompts_file: Path) -> str:

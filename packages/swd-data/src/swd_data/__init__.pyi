@@ -27,7 +27,13 @@ from .folders import (
 from .images import fit_image as fit_image, image_size as image_size, open_image as open_image, save_image as save_image
 from .prompts import output_names as output_names, read_prompts as read_prompts, read_rows as read_rows
 from .skipped import Skipped as Skipped
-from .texts import cell as cell, check_text as check_text, is_hub_id as is_hub_id, read_text as read_text
+from .texts import (
+    cell as cell,
+    check_text as check_text,
+    is_hub_id as is_hub_id,
+    read_text as read_text,
+    typed as typed,
+)
 from .whole import (
     check_replaceable as check_replaceable,
     flush as flush,

@@ -2,7 +2,9 @@
 
 import codecs
 import html
+import os
 import re
+import shlex
 from pathlib import Path
 
 _MARKS = (  # that of UTF-32 begins with that of UTF-16
@@ -88,3 +90,8 @@ def is_hub_id(text: Path | str, suffix: str = "") -> bool:
         return False
     is_file = bool(suffix) and rest[-1].endswith(suffix)
     return is_file == (len(rest) > 1)
+
+
+def typed(*words: str) -> str:
+    """Return a command as its user types it: by `uv run` where this one was run so."""
+    return shlex.join([*(["uv", "run"] if "UV_RUN_RECURSION_DEPTH" in os.environ else []), *words])

@@ -166,11 +166,11 @@ def _iterations(config: Config) -> float:
 
 def _steps(run: Path, expert: str, total: int) -> int:
     """Return the iterations of one student; all of them for a LoRA that tells none."""
-    from swd_models.lora.files import FILES, steps_of
+    lora, latest = (run / "lora" / expert).glob("*.safetensors"), run / expert / "checkpoints" / "latest"
+    if file := next(lora, None):
+        from swd_models.lora.files import steps_of  # which imports diffusers
 
-    lora, latest = run / "lora" / expert / FILES["diffusers"], run / expert / "checkpoints" / "latest"
-    if lora.is_file():
-        return steps_of(lora) or total
+        return steps_of(file) or total
     found = re.fullmatch(r"step-(\d+)", latest.read_text().strip()) if latest.is_file() else None
     return int(found[1]) if found else 0
 
