@@ -13,6 +13,7 @@ import tyro
 from swd_data import check_text, output_names, read_prompts, shell, typed
 from swd_data.errors import out_of_memory
 from swd_data.layout import STUDENT, teachers_of
+from swd_data.prompts import SUFFIXES
 from swd_models.logs import hush_imports
 from swd_sample import source
 from swd_sample.environment import prepare_torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from swd_sample.pipeline import SwDPipeline
     from swd_schedules import ScaleSchedule
 
-TEXTS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 IMAGE_SUFFIXES, VIDEO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp"), (".mp4",)
 
 
@@ -62,7 +62,7 @@ def _sample_prompts(options: Options) -> str:
     if not options.prompts or not all(prompt.strip() for prompt in options.prompts):
         raise ValueError('expected at least one prompt that is not empty: swd-sample tiny "a big red circle ..."')
     for number, prompt in enumerate(options.prompts, start=1):
-        if Path(prompt).suffix in TEXTS and Path(prompt).is_file():
+        if Path(prompt).suffix.lower() in SUFFIXES and Path(prompt).is_file():
             raise ValueError(f"expected a prompt, got the file {prompt}: pass --prompts-file {prompt} --out FOLDER")
         check_text(prompt, f"prompt {number}")
     if options.out is not None:
