@@ -107,24 +107,27 @@ def encode_latents(
 ) -> dict[int, Tensor]:
     """Encode every scene at every size, downscaled in pixel space; give the autoencoder the scale of unit latents.
 
-    What is kept is of this autoencoder and as many scenes: with others it is encoded again.
+    What is kept, chunk by chunk, is of this autoencoder and as many scenes: with others it is encoded again.
     """
-    path = folder / "latents.safetensors"
-    of = {"scenes": str(settings.num_scenes), "autoencoder": _fingerprint(vae)}
-    if path.exists() and _metadata(path) == of:
-        found = load_file(path, str(device))
-    else:
-        chunks: dict[int, list[Tensor]] = {size: [] for size in settings.latent_sizes}
-        for number, pick in enumerate(tqdm(torch.arange(settings.num_scenes).split(CHUNK), desc="encode")):
-            images = pictures(pick, number)
-            for size in settings.latent_sizes:
-                x = F.interpolate(images, (4 * size, 4 * size), mode="area")
-                with half_precision(device):
-                    chunks[size].append(vae.encode(x).latent_dist.mode().half())
-        found = {str(size): torch.cat(each) for size, each in chunks.items()}
+    parts = folder / "latents"
+    parts.mkdir(exist_ok=True)
+    fingerprint = _fingerprint(vae)
+    chunks: list[dict[str, Tensor]] = []
+    for number, pick in enumerate(tqdm(torch.arange(settings.num_scenes).split(CHUNK), desc="encode")):
+        path, of = parts / f"{number:05d}.safetensors", {"scenes": str(len(pick)), "autoencoder": fingerprint}
+        if path.exists() and _metadata(path) == of:
+            chunks.append(load_file(path, str(device)))
+            continue
+        images, latents = pictures(pick, number), {}
+        for size in settings.latent_sizes:
+            x = F.interpolate(images, (4 * size, 4 * size), mode="area")
+            with half_precision(device):
+                latents[str(size)] = vae.encode(x).latent_dist.mode().half()
         if keep:
-            save_file(found, path.with_suffix(".tmp"), of)
+            save_file(latents, path.with_suffix(".tmp"), of)
             path.with_suffix(".tmp").replace(path)
+        chunks.append(latents)
+    found = {str(size): torch.cat([each.pop(str(size)) for each in chunks]) for size in settings.latent_sizes}
     top = found[str(settings.latent_sizes[0])][: 40 * CHUNK].float()
     scale, shift = float(1 / top.std()), float(top.mean())
     vae.register_to_config(scaling_factor=scale, shift_factor=shift)

@@ -72,7 +72,7 @@ def test_the_clock_ends_a_training_before_its_steps_do(teach, tmp_path, monkeypa
     states = {name: torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("vae", "transformer")}
     assert all(0 < state["step"] < 10**6 for state in states.values())
     assert states["vae"]["seconds"] == pytest.approx(0.15 * 8, abs=1.5)
-    assert not (tmp_path / "latents.safetensors").exists()
+    assert not list((tmp_path / "latents").iterdir())
     teach(tmp_path, endless, time.monotonic() + 4)  # and goes on for as long as it is told
     assert torch.load(tmp_path / "transformer.pt", weights_only=True)["step"] > states["transformer"]["step"]
 
@@ -83,16 +83,30 @@ def test_both_stages_train_in_half_precision_as_on_a_gpu(teach, tmp_path, monkey
 
 
 def test_latents_of_another_autoencoder_or_number_of_scenes_are_encoded_again(teach, tmp_path):
+    chunk = tmp_path / "latents" / "00000.safetensors"
     teach(tmp_path)
-    first = (tmp_path / "latents.safetensors").stat().st_mtime_ns
+    first = chunk.stat().st_mtime_ns
     teach(tmp_path)
-    assert (tmp_path / "latents.safetensors").stat().st_mtime_ns == first
+    assert chunk.stat().st_mtime_ns == first
     longer = replace(QUICK, vae_steps=3)
     teach(tmp_path, longer)  # an autoencoder that a transformer knows stays
-    assert (tmp_path / "latents.safetensors").stat().st_mtime_ns == first
+    assert chunk.stat().st_mtime_ns == first
     (tmp_path / "transformer.pt").unlink()
     teach(tmp_path, longer)
-    assert (tmp_path / "latents.safetensors").stat().st_mtime_ns > first
+    assert chunk.stat().st_mtime_ns > first
+
+
+def test_encoding_goes_on_behind_its_last_chunk(teach, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", QUICK.num_scenes // 4)
+    whole = weights(teach(tmp_path / "whole"))
+    last = sorted((tmp_path / "whole" / "latents").iterdir())[-1]
+    for gone in (last, tmp_path / "whole" / "transformer.pt"):
+        gone.unlink()
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole" / "latents").iterdir()}
+    assert len(first) == 3
+    assert torch.equal(weights(teach(tmp_path / "whole")), whole)
+    assert last.exists()
+    assert {path: path.stat().st_mtime_ns for path in first} == first
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--minutes", "-1"], ["--device", "foo"]])
