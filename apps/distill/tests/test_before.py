@@ -115,6 +115,8 @@ def test_what_is_done_takes_no_time(flux):
     assert not any("generate" in line for line in lines if "reckoned" in line)
     (flux.out / "lora").mkdir()
     save_lora(flux, "3000")
+    assert ahead(flux).lines == lines  # no run has noted this folder
+    (flux.out / "config.json").write_text("{}")
     found = ahead(flux)
     assert f"there already, in {flux.out}: the cache, 3,000 of 3,000 iterations" in found.lines
     assert found.hours == 0
@@ -129,6 +131,7 @@ def test_a_run_that_goes_on_takes_the_rest(flux, of):
     else:
         (flux.out / "lora").mkdir(parents=True)
         save_lora(flux, "750")
+    (flux.out / "config.json").write_text("{}")
     found = ahead(flux, "train")
     assert found.hours == pytest.approx(0.75 * whole)
     assert f"there already, in {flux.out}: 750 of 3,000 iterations" in found.lines

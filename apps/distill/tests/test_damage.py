@@ -176,6 +176,13 @@ def test_files_that_are_not_a_runs_are_never_taken_for_its_own(
     assert {name: found[name] for name in before} == before
 
 
+def test_a_damaged_lora_of_the_runs_own_is_written_again(trained, broken, cli, argv):
+    (broken / "lora" / "pytorch_lora_weights.safetensors").write_bytes(b"half")
+    assert "6 of 6 iterations" in cli(*argv("train", broken, *TO_SIX, "--dry-run"))  # of the checkpoint
+    cli(*argv("train", broken, *TO_SIX))
+    assert lora_of(broken) == lora_of(trained)
+
+
 def test_saving_after_a_damaged_checkpoint_was_passed_by_keeps_what_is_saved(cli, argv, broken):
     folder = broken / "checkpoints"
     for step in (1, 2, 3):

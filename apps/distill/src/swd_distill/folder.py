@@ -82,6 +82,21 @@ def comparison_of(config: Config) -> Path:
     return config.out / "samples" / "comparison.png"
 
 
+def iterations_of(lora: Path, total: int) -> int:
+    """Return the iterations of the LoRA that a run has written in a folder: 0 where none can be read.
+
+    That one is written again. One that tells none has all: those of earlier versions.
+    """
+    if not any(lora.glob("*.safetensors")):
+        return 0
+    from swd_models.lora.files import steps_of  # which imports diffusers
+
+    try:
+        return steps_of(lora) or total
+    except ValueError:
+        return 0
+
+
 def _is_longer(config: Config) -> bool:
     """Tell whether a run folder is there, of fewer iterations than are asked for, that can be gone on with.
 

@@ -19,7 +19,7 @@ from swd_distill.data.live import Live
 from swd_distill.data.prompts import as_made
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, in_all, processes
-from swd_distill.folder import claimed, settled
+from swd_distill.folder import claimed, iterations_of, settled
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
 from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
@@ -32,7 +32,7 @@ from swd_losses import DiscriminatorHead
 from swd_models import Expert, load_denoiser, load_latents, save_lora, share_base
 from swd_models.compiling import compiling
 from swd_models.loading import experts_of
-from swd_models.lora.files import FILES, STEPS_KEY, TOKENS_KEY, steps_of
+from swd_models.lora.files import STEPS_KEY, TOKENS_KEY
 from swd_models.lora.loading import start_from
 from swd_models.parts import Media, trim
 from swd_models.placing import decode_in_tiles
@@ -65,8 +65,7 @@ def train(config: Config, *, verify: bool = True) -> Path:
 
 def _is_done(lora: Path, iterations: int) -> bool:
     """Tell whether a student needs no more, whose expert would take minutes to load; the main process decides."""
-    file = lora / FILES["diffusers"]
-    done = in_all(lambda: file.is_file() and steps_of(file) == iterations)
+    done = in_all(lambda: iterations_of(lora, iterations) == iterations)
     (found,) = broadcast_object_list([done])
     return bool(found)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from swd_data import is_hub_id
 from swd_distill.config import Config, Data
+from swd_distill.folder import iterations_of
 
 if TYPE_CHECKING:
     from swd_distill.planning.counts import Counts
@@ -165,14 +166,12 @@ def _iterations(config: Config) -> float:
 
 
 def _steps(run: Path, expert: str, total: int) -> int:
-    """Return the iterations of one student; all of them for a LoRA that tells none."""
-    lora, latest = (run / "lora" / expert).glob("*.safetensors"), run / expert / "checkpoints" / "latest"
-    if file := next(lora, None):
-        from swd_models.lora.files import steps_of  # which imports diffusers
-
-        return steps_of(file) or total
+    """Return the iterations of one student; none in a folder that no run has noted."""
+    latest = run / expert / "checkpoints" / "latest"
+    if not (run / "config.json").is_file():
+        return 0
     found = re.fullmatch(r"step-(\d+)", latest.read_text().strip()) if latest.is_file() else None
-    return int(found[1]) if found else 0
+    return iterations_of(run / "lora" / expert, total) or (int(found[1]) if found else 0)
 
 
 def _download(config: Config, counts: "Counts") -> list[str]:
