@@ -46,7 +46,7 @@ BALANCE = Study(
         "shares .1 and .03": full(LONG, 0.1, 0.03),
         "shares .3 and .03": full(LONG, 0.3, 0.03),
         "shares .5 and .03": full(LONG, 0.5, 0.03),
-        "shares .3 by size, and .03": full(LONG, 0.3, 0.03, dmd_by_size=True),
+        "shares .12 and .03 over the run": full(LONG, 0.12, 0.03, balance_over="run"),
     },
     (
         Claim("Shares are as good as weights tuned by hand", "shares .3 and .03", "by hand, 30 and 1", margin=0.02),
@@ -81,7 +81,7 @@ VIDEO_BALANCE = Study(
         "by hand, 100 and 1": full(SHORT_VIDEO, 100.0, 1.0, balance=False, gan_rise=0),
         "shares .3 and .03": full(SHORT_VIDEO, 0.3, 0.03),
         "shares .5 and .03": full(SHORT_VIDEO, 0.5, 0.03),
-        "shares .3 by size, and .03": full(SHORT_VIDEO, 0.3, 0.03, dmd_by_size=True),
+        "shares .12 and .03 over the run": full(SHORT_VIDEO, 0.12, 0.03, balance_over="run"),
     },
     (Claim("Shares are as good as weights tuned by hand", "shares .3 and .03", "by hand, 100 and 1", margin=0.02),),
     repeats=4,

@@ -16,7 +16,7 @@ LATEST = {"kid x 1000"}
 """Scores that came last: without them another study's record is measured again."""
 LOOKS = ("power", "spread")
 """What records of a study of looks have beside scores."""
-BALANCING = ("balance", "dmd_by_size", "gan_rise", "gan_sample")
+BALANCING = ("balance", "balance_over", "gan_rise", "gan_sample")
 
 
 def recorded(path: Path, of: Record, make: Callable[[], Record], needs: Collection[str] = ()) -> Record:

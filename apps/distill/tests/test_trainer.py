@@ -196,17 +196,23 @@ def test_gradients_stand_in_the_shares_of_the_recipe_sample_by_sample(build, ker
     assert torch.equal(balanced["mmd"], slopes["mmd"])
 
 
-def test_dmds_share_falls_with_the_root_of_the_elements_where_the_recipe_says_so(build):
-    trainer = build(replace(PAPER, dmd_weight=0.3, dmd_by_size=True, gan_weight=0.0, fake_updates=1), batch=4)
-    seen, full = set(), math.prod(trainer.schedule.sizes[-1])
-    for step in range(40):
+def test_over_a_run_dmd_has_one_weight_of_all_samples_and_stages(build):
+    recipe = replace(PAPER, dmd_weight=0.3, gan_weight=0.2, balance_over="run", gan_rise=0, fake_updates=1)
+    trainer = build(recipe, batch=4)
+    trainer.iterate(0)
+    means = {name: float(mean) for name, mean in trainer.balance.means.items()}
+    weights, stages = set(), set()
+    for step in range(8):
         batch = Draw(0, step, "student", range(4)).batch(trainer.cache, trainer.schedule, trainer.recipe)
-        elements = math.prod(batch.real.shape[2:])
-        if elements not in seen:
-            share = float(trainer.student_terms(batch, step).parts["share_dmd"])
-            assert share == pytest.approx(0.3 * math.sqrt(elements / full), rel=1e-6)
-            seen.add(elements)
-    assert seen == {math.prod(size) for size in trainer.schedule.sizes}
+        x0 = trainer.generate(batch).detach()
+        slopes = {name: trainer.slope(name, x0, batch)[0] for name in batch.sigma}
+        balanced = trainer._balanced(slopes, step)
+        ratios = balanced["dmd"].flatten(1).norm(dim=1) / slopes["dmd"].flatten(1).norm(dim=1)
+        weights |= {float(f"{ratio:.4g}") for ratio in ratios.tolist()}
+        stages.add(batch.stage.index)
+    assert len(weights) == 1
+    assert weights.pop() == pytest.approx(0.3 * means["mmd"] / means["dmd"], rel=1e-3)
+    assert len(stages) > 1
 
 
 def test_losses_one_by_one_have_the_gradient_of_their_weighted_sum(build):

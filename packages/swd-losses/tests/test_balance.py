@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from swd_losses import balance, dmd_loss, sample_norms, share_at
+from swd_losses import RunningBalance, balance, sample_norms
 
 
 def gradients(seed=0, size=4, shape=(3, 5, 2), dtype=torch.float64, scales=(1.0, 1.0, 1.0)):
@@ -18,21 +18,6 @@ def gradients(seed=0, size=4, shape=(3, 5, 2), dtype=torch.float64, scales=(1.0,
 def norms(gradient):
     """Square, add up and take the root by hand."""
     return [math.sqrt(sum(value**2 for value in each.double().flatten().tolist())) for each in gradient]
-
-
-def test_a_share_by_size_is_what_a_constant_weight_gives_where_mmds_gradient_falls_with_the_elements():
-    def norm_of_dmd(elements):
-        generator = torch.Generator().manual_seed(elements)
-        x0, x0_real, x0_fake = torch.randn(3, 500, elements, generator=generator, dtype=torch.float64)
-        (slope,) = torch.autograd.grad(500 * dmd_loss(x0.requires_grad_(), x0_real, x0_fake), x0)
-        return float(sample_norms(slope).mean())
-
-    full = 1024
-    assert share_at(0.3, full, full) == 0.3
-    for elements in (64, 100, 256):
-        norm_of_mmd = full / elements
-        constant = norm_of_dmd(elements) / norm_of_dmd(full) / norm_of_mmd
-        assert share_at(0.3, elements, full) == pytest.approx(0.3 * constant, rel=0.03)
 
 
 @settings(deadline=None)
@@ -104,3 +89,86 @@ def test_a_share_of_nothing_is_refused(shares):
         balance(gradients(), shares)
     with pytest.raises(ValueError, match="got dmd"):
         balance({"dmd": gradients()["dmd"]}, {"dmd": 1.0})
+
+
+SHARES = {"dmd": 0.3, "gan": 0.1}
+
+
+def batch_norm(gradient):
+    return math.hypot(*norms(gradient))
+
+
+def test_over_a_run_the_weight_is_the_share_of_the_mean_norms_of_batches_before():
+    shared, found = RunningBalance(decay=0.9), []
+    for update in range(6):
+        scales = (10.0 ** (update % 3), 3.0, 0.01 * (update + 1))  # of stages, say, and of a head that learns
+        found.append(gradients(update, scales=scales))
+        balanced = shared(found[-1], SHARES)
+        shared.step()
+        assert torch.equal(balanced["mmd"], found[-1]["mmd"])
+        if update == 0:
+            assert all(torch.equal(balanced[name], each) for name, each in balance(found[-1], SHARES).items())
+            continue
+        weights = [0.9 ** (update - 1 - before) for before in range(update)]
+        means = {
+            name: sum(weight * batch_norm(each[name]) for weight, each in zip(weights, found, strict=False))
+            for name in found[-1]
+        }
+        for name, share in SHARES.items():
+            expected = share * means["mmd"] / means[name] * found[-1][name]
+            torch.testing.assert_close(balanced[name], expected, rtol=1e-12, atol=0)
+
+
+def test_over_a_run_shares_hold_in_the_mean():
+    shared, of = RunningBalance(), {"mmd": 0.0, "dmd": 0.0, "gan": 0.0}
+    for update in range(600):
+        balanced = shared(gradients(update, scales=(1.0 + update % 4, 7.0, 0.2)), SHARES)
+        shared.step()
+        if update >= 200:
+            of = {name: norm + batch_norm(balanced[name]) for name, norm in of.items()}
+    assert of["dmd"] / of["mmd"] == pytest.approx(0.3, rel=0.02)
+    assert of["gan"] / of["mmd"] == pytest.approx(0.1, rel=0.02)
+
+
+def test_over_a_run_a_batch_gives_the_same_numbers_however_it_is_split():
+    whole, shares, processes = RunningBalance(), RunningBalance(), (RunningBalance(), RunningBalance())
+    for update in range(4):
+        found = gradients(update)
+        parts = [{name: gradient[part] for name, gradient in found.items()} for part in (slice(0, 2), slice(2, 4))]
+        expected = whole(found, SHARES)
+        in_shares = [shares(part, SHARES) for part in parts]
+        in_processes = [each(part, SHARES) for each, part in zip(processes, parts, strict=True)]
+        for name in expected:
+            for split in (in_shares, in_processes):
+                torch.testing.assert_close(
+                    torch.cat([part[name] for part in split]), expected[name], rtol=1e-12, atol=0
+                )
+        total = [sum(squares) for squares in zip(*(each._squares.values() for each in processes), strict=True)]
+
+        def over_processes(squares, total=total):
+            for square, of in zip(squares, total, strict=True):
+                square.copy_(of)
+
+        whole.step()
+        shares.step()
+        for each in processes:
+            each.step(over_processes)
+
+
+def test_over_a_run_a_batch_that_is_not_finite_and_one_that_vanishes_change_and_break_nothing():
+    shared = RunningBalance()
+    shared({"mmd": torch.ones(2, 3), "dmd": torch.zeros(2, 3)}, {"dmd": 0.3})
+    shared.step()
+    assert shared({"mmd": torch.ones(2, 3), "dmd": torch.ones(2, 3)}, {"dmd": 0.3})["dmd"].abs().sum() == 0
+    shared.step()
+    before = dict(shared.means)
+    shared({"mmd": torch.ones(2, 3), "dmd": torch.full((2, 3), torch.inf)}, {"dmd": 0.3})
+    shared.step()
+    assert shared.means == before
+    assert all(mean.isfinite() and mean > 0 for mean in before.values())
+
+
+@pytest.mark.parametrize("shares", [{"mmd": 1.0}, {"other": 1.0}])
+def test_over_a_run_a_share_of_nothing_is_refused(shares):
+    with pytest.raises(ValueError, match=r"expected gradients of mmd and of what has a share"):
+        RunningBalance()(gradients(), shares)

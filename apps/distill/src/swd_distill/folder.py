@@ -152,7 +152,7 @@ def _no_matter(config: Config) -> set[str]:
         )
     }
     if not config.needs_fake:  # then nothing is balanced
-        no_matter |= {"recipe.balance", "recipe.dmd_by_size", "recipe.gan_rise", "recipe.gan_sample"}
+        no_matter |= {"recipe.balance", "recipe.balance_over", "recipe.gan_rise", "recipe.gan_sample"}
     if _is_longer(config):
         no_matter.add("training.iterations")
     return no_matter

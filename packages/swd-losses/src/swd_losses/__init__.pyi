@@ -1,4 +1,4 @@
-from .balance import balance as balance, sample_norms as sample_norms, share_at as share_at
+from .balance import RunningBalance as RunningBalance, balance as balance, sample_norms as sample_norms
 from .diffusion import denoising_loss as denoising_loss
 from .dmd import dmd_gradient as dmd_gradient, dmd_loss as dmd_loss, guided as guided
 from .gan import (

@@ -4,8 +4,7 @@ The paper's L = MMD + alpha DMD + beta GAN names no alpha and no beta, and none 
 depends on its kernel, the width of its features, the size of latents and batch. As shares of MMD's gradient they do.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from swd_losses.precision import full_precision
 
-__all__ = ["balance", "sample_norms", "share_at"]
+__all__ = ["RunningBalance", "balance", "sample_norms"]
 
 
 @torch.no_grad()
@@ -50,14 +49,59 @@ def balance(
     return found
 
 
-def share_at(share: float, elements: int, full: int) -> float:
-    """Return DMD's share at a latent of so many elements, of which full scale has `full`: share sqrt(elements / full).
+class RunningBalance:
+    """Balance over a run: the gradients of whole batches stand in given shares in the mean over updates.
 
-    A constant weight does about that. DMD's gradient is of one size an element and divided by their number, so its norm
-    falls with the root of that; MMD's fell about with the number itself, on both embedded teachers. One share at all
-    scales gives DMD more at the small ones, where layout is decided. In neither the paper nor the authors' code.
+    It is a weight for each loss, found while training: the share times the ratio of the mean norms of the reference's
+    gradient and its own. All samples, stages and updates have the same, so a loss keeps its strength where the
+    reference is weak; `balance` weakens it there. The means are of the updates before, newer ones weigh more; the first
+    update is balanced sample by sample. In neither the paper nor the authors' code.
+
+    Examples:
+        >>> shared = RunningBalance()
+        >>> x0.backward(sum(shared(slopes, {"dmd": 0.12, "gan": 0.03}).values()))  # for each part of a batch
+        >>> shared.step()  # once for each update
     """
-    return share * math.sqrt(elements / full)
+
+    def __init__(self, reference: str = "mmd", decay: float = 0.99) -> None:
+        """Take the name of the reference, and what a mean keeps of itself at each update."""
+        self.reference, self.decay = reference, decay
+        self.means: dict[str, Tensor] = {}
+        """All state: of each loss the mean norm, up to a factor that all have in common, on its gradient's device."""
+        self._squares: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(
+        self, gradients: Mapping[str, Float[Tensor, "b *s"]], shares: Mapping[str, float]
+    ) -> dict[str, Float[Tensor, "b *s"]]:
+        """Scale each gradient that has a share; its norms are noted for the updates that follow.
+
+        Raises:
+            ValueError: as `balance`.
+        """
+        balanced = balance(gradients, shares, self.reference)
+        for name, gradient in gradients.items():
+            self._squares[name] = self._squares.get(name, 0) + sample_norms(gradient).square().sum()
+            if name in shares and name in self.means:
+                own, reference = self.means[name], self.means[self.reference]
+                unit = torch.where(own > 0, 1 / own.clamp(min=torch.finfo(own.dtype).tiny), 0)
+                balanced[name] = full_precision(gradient) * unit * (shares[name] * reference)
+        return balanced
+
+    @torch.no_grad()
+    def step(self, sum_up: Callable[[Sequence[Tensor]], object] | None = None) -> None:
+        """Take the gradients since the last step for those of a batch; one that is not finite changes no mean.
+
+        `sum_up` adds up tensors over processes, in place, where each has a part of the batch.
+        """
+        squares = list(self._squares.values())
+        if sum_up is not None:
+            sum_up(squares)
+        finite = torch.stack(squares).isfinite().all()
+        for name, square in self._squares.items():
+            mean = self.means.get(name, torch.zeros_like(square))
+            self.means[name] = torch.where(finite, mean.lerp(square.sqrt(), 1 - self.decay), mean)
+        self._squares = {}
 
 
 def sample_norms(gradient: Float[Tensor, "b *s"]) -> Float[Tensor, "b *ones"]:

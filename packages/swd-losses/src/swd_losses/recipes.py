@@ -38,8 +38,8 @@ class Recipe:
     mmd_weight: float = 1.0  # L = MMD + a DMD + b GAN
     dmd_weight: float = 1.0  # a; not in the paper
     gan_weight: float = 5e-3  # b; not in the paper
-    balance: bool = False  # a and b are shares of MMD's gradient at x0, sample by sample: see `balance`
-    dmd_by_size: bool = False  # a is DMD's share at full scale, and less at smaller latents: see `share_at`
+    balance: bool = False  # a and b are shares of MMD's gradient at x0
+    balance_over: Literal["sample", "run"] = "sample"  # where they hold: `balance`, or `RunningBalance`
     gan_rise: int = 0  # updates over which b rises from 0: a new head says nothing
     stages: Literal["random", "cycle"] = "random"  # of each update its own, or one for an iteration, in turn
     discriminator_weight: float = 1e-2  # beside the denoising loss of the fake model; not in the paper

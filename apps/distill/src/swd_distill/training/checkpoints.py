@@ -17,6 +17,7 @@ from swd_data.errors import reason_of
 from swd_data.folders import inside
 from swd_distill.devices import in_all, processes
 from swd_distill.training.trainer import Trainer
+from swd_losses import RunningBalance
 from swd_models.adapters import adapter_state, load_adapter_state
 
 STATE, LATEST = "state.json", "latest"
@@ -128,6 +129,8 @@ def _load(folder: Path, trainer: Trainer) -> int:
         load_adapter_state(trainer.roles.fake, load_file(folder / "fake.safetensors"))
     if trainer.head is not None:
         trainer.head.load_state_dict(load_file(folder / "head.safetensors"))
+    if isinstance(trainer.balance, RunningBalance):
+        trainer.balance.means = load_file(folder / "balance.safetensors", str(trainer.device))
     return int(state["step"])
 
 
@@ -141,6 +144,8 @@ def _tensors(trainer: Trainer) -> dict[str, dict[str, torch.Tensor]]:
         tensors["fake"] = adapter_state(trainer.roles.fake)
     if trainer.head is not None:
         tensors["head"] = trainer.head.state_dict()
+    if isinstance(trainer.balance, RunningBalance):
+        tensors["balance"] = trainer.balance.means
     return tensors
 
 

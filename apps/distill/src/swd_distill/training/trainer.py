@@ -1,6 +1,5 @@
 """One iteration of scale-wise distillation: fake updates, then the student's (section 4, appendix A)."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from swd_distill.config import Config
 from swd_distill.data.cache import Cache
-from swd_distill.devices import processes
+from swd_distill.devices import processes, sum_over_processes
 from swd_distill.training.batches import STUDENT, Batch, Draw, recipe_within
 from swd_distill.training.loader import Loader
 from swd_distill.training.meter import FlopMeter
@@ -22,9 +21,8 @@ from swd_losses import (
     GANObjective,
     LossTerms,
     MMDObjective,
+    RunningBalance,
     balance,
-    sample_norms,
-    share_at,
 )
 from swd_models import Roles
 from swd_models.adapters import adapter_parameters
@@ -58,6 +56,7 @@ class Trainer:
         # Eq. 2 is a sum over the batch, other losses are means: its shares add up.
         mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_sums else 1.0
         self.weights = {"mmd": recipe.mmd_weight * mmd_scale, "dmd": 1.0, "gan": 1.0}
+        self.balance = RunningBalance() if recipe.balance and recipe.balance_over == "run" else balance
         if not recipe.balance:
             self.weights |= {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight}
         scaled = any(parameter.dtype == torch.float16 for parameter in roles.teacher.parameters())
@@ -104,7 +103,10 @@ class Trainer:
 
     def _update(self, update: str, step: int) -> dict[str, Tensor]:
         if update == STUDENT:
-            return self._descend(self.student, self._draw_student_terms, step, update)
+            found = self._descend(self.student, self._draw_student_terms, step, update)
+            if isinstance(self.balance, RunningBalance):
+                self.balance.step(sum_over_processes)
+            return found
         return self._descend(self.fake, self._draw_fake_terms, step, update)
 
     def _read(self, found: dict[str, dict[str, Tensor]], step: int) -> Metrics:
@@ -183,19 +185,16 @@ class Trainer:
             parts |= found | {f"slope_{name}": slopes[name].norm()}
         slopes = self._balanced(slopes, step)
         if "mmd" in slopes:
-            norms = {name: sample_norms(slope) for name, slope in slopes.items()}
-            parts |= {f"share_{name}": (norm / norms["mmd"]).mean() for name, norm in norms.items() if name != "mmd"}
+            mmd = slopes["mmd"].norm()
+            parts |= {f"share_{name}": slope.norm() / mmd for name, slope in slopes.items() if name != "mmd"}
         return LossTerms((x0 * torch.stack(list(slopes.values())).sum(0)).sum(), parts)
 
     def _balanced(self, slopes: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Let the gradients stand as the recipe says, the GAN's less at first."""
         recipe, rise = self.recipe, min(1.0, (step + 1) / self.recipe.gan_rise) if self.recipe.gan_rise else 1.0
         if recipe.balance:
-            dmd = recipe.dmd_weight
-            if recipe.dmd_by_size:
-                dmd = share_at(dmd, math.prod(slopes["mmd"].shape[2:]), math.prod(self.schedule.sizes[-1]))
-            shares = {"dmd": dmd, "gan": recipe.gan_weight * rise}
-            return balance(slopes, {name: share for name, share in shares.items() if name in slopes})
+            shares = {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight * rise}
+            return self.balance(slopes, {name: share for name, share in shares.items() if name in slopes})
         return {name: slope * rise if name == "gan" else slope for name, slope in slopes.items()}
 
     def slope(self, name: str, x0: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
