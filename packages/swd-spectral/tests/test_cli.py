@@ -10,6 +10,12 @@ from swd_schedules import ScaleSchedule
 from swd_spectral.cli import main
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """What a command writes below the folder that it runs in is not left here."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def latents(tmp_path):
     """Write latents with an f^-2 spectrum: videos of 9 frames at 16x16."""
@@ -53,8 +59,7 @@ def test_design_keeps_to_the_sizes_that_it_is_given(latents, tmp_path):
     assert ["x".join(map(str, size)) for size in lowest.sizes] == sizes
 
 
-def test_what_is_made_of_two_sources_lies_in_two_folders(latents, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_made_of_two_sources_lies_in_two_folders(latents, tmp_path, capsys):
     main(["analyze", "latents.safetensors"])
     main(["design", "runs/spectrum/latents.safetensors/spectrum.json", "--steps", "2"])
     main(["design", "flux", "--full", "32x32", "--steps", "2"])
@@ -173,10 +178,9 @@ def test_odd_sizes_work_where_no_patch_divides_them(tmp_path):
     assert json.loads((tmp_path / "lowest-timesteps.json").read_text())["sizes"][-1] == [127, 129]
 
 
-def test_no_two_sources_share_a_default_folder(tmp_path, monkeypatch):
+def test_no_two_sources_share_a_default_folder():
     from swd_spectral.options import default_folder
 
-    monkeypatch.chdir(tmp_path)
     sources = [
         ("photos",),
         ("../photos",),
