@@ -40,11 +40,8 @@ def balance(
     norm = sample_norms(gradients[reference])
     found = {}
     for name, gradient in gradients.items():
-        own = sample_norms(gradient)
         if name in shares:
-            # In two steps: a quotient of the norms alone could leave the range of floats.
-            unit = torch.where(own > 0, 1 / own.clamp(min=torch.finfo(own.dtype).tiny), 0)
-            gradient = full_precision(gradient) * unit * (shares[name] * norm)
+            gradient = _scaled(gradient, sample_norms(gradient), shares[name] * norm)
         found[name] = gradient
     return found
 
@@ -83,9 +80,7 @@ class RunningBalance:
         for name, gradient in gradients.items():
             self._squares[name] = self._squares.get(name, 0) + sample_norms(gradient).square().sum()
             if name in shares and name in self.means:
-                own, reference = self.means[name], self.means[self.reference]
-                unit = torch.where(own > 0, 1 / own.clamp(min=torch.finfo(own.dtype).tiny), 0)
-                balanced[name] = full_precision(gradient) * unit * (shares[name] * reference)
+                balanced[name] = _scaled(gradient, self.means[name], shares[name] * self.means[self.reference])
         return balanced
 
     @torch.no_grad()
@@ -102,6 +97,12 @@ class RunningBalance:
             mean = self.means.get(name, torch.zeros_like(square))
             self.means[name] = torch.where(finite, mean.lerp(square.sqrt(), 1 - self.decay), mean)
         self._squares = {}
+
+
+def _scaled(gradient: Tensor, norm: Tensor, to: Tensor) -> Tensor:
+    """Return a gradient of one norm with another; in two steps, for a quotient of both could leave floats' range."""
+    unit = torch.where(norm > 0, 1 / norm.clamp(min=torch.finfo(norm.dtype).tiny), 0)
+    return full_precision(gradient) * unit * to
 
 
 def sample_norms(gradient: Float[Tensor, "b *s"]) -> Float[Tensor, "b *ones"]:
