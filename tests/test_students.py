@@ -8,6 +8,7 @@ from PIL import Image
 from benchmarks.large_teacher import pipeline
 from benchmarks.large_teacher.pipeline import TRAINED, UNTRAINED
 from benchmarks.studies import students
+from benchmarks.studies.claims import LONG, by_hand
 from benchmarks.studies.study import Claim
 from swd_distill.checks import check, check_model
 from swd_distill.presets import PRESETS
@@ -117,11 +118,11 @@ def test_a_record_without_the_latest_scores_is_kept_but_not_copied(tmp_path):
 
 
 def test_a_record_of_before_a_setting_is_of_what_runs_then_had(tmp_path):
-    path, full = tmp_path / "one" / "a.json", PRESETS["tiny-long"]
+    path, full = tmp_path / "one" / "a.json", by_hand(LONG, 30.0)
     for name, config in (("full", full), ("alone", PRESETS["tiny"])):
         path = tmp_path / name / "a.json"
         old = config.to_json() | {"training": {"rank": 32, "gradient_checkpointing": False}}
-        later = {"balance", "gan_rise", "gan_sample", "stages"}
+        later = {"balance", "balance_over", "gan_rise", "gan_sample", "stages"}
         old["recipe"] = {key: value for key, value in old["recipe"].items() if key not in later}
         assert students.recorded(path, {"config": old}, lambda: {"scores": {"all_right": 1}})["scores"] == {
             "all_right": 1

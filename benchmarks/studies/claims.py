@@ -9,10 +9,6 @@ from swd_distill.config import Config
 from swd_distill.presets import PRESETS
 from swd_losses import PAPER, RELEASED
 
-TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
-SHORT = replace(TINY, training=replace(TINY.training, iterations=350, sample_every=350))
-FULL = replace(LONG, data=TINY.data, training=SHORT.training)
-
 
 def losses(base: Config, **recipe: Any) -> Config:
     """Return a student with other choices of its recipe."""
@@ -20,9 +16,19 @@ def losses(base: Config, **recipe: Any) -> Config:
 
 
 def full(base: Config, dmd: float, gan: float, **recipe: Any) -> Config:
-    """Return a student with all three losses, DMD and GAN by shares unless the recipe says otherwise."""
-    recipe = {"guidance": 3.0, "fake_updates": 2, "dmd_weight": dmd, "gan_weight": gan} | recipe
-    return replace(base, recipe=replace(PAPER, **recipe))
+    """Return a student with all three losses, DMD and GAN by shares in each sample unless the recipe says otherwise."""
+    recipe = {"balance_over": "sample", "guidance": 3.0, "fake_updates": 2} | recipe
+    return replace(base, recipe=replace(PAPER, dmd_weight=dmd, gan_weight=gan, **recipe))
+
+
+def by_hand(base: Config, dmd: float, gan: float = 1.0) -> Config:
+    """Return a student with all three losses, and weights that are tuned for its teacher."""
+    return full(base, dmd, gan, balance=False, gan_rise=0)
+
+
+TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
+SHORT = replace(TINY, training=replace(TINY.training, iterations=350, sample_every=350))
+FULL = by_hand(SHORT, 30.0)
 
 
 def claims_of_schedules(constant: str) -> tuple[Claim, ...]:
@@ -96,7 +102,7 @@ LOSSES = Study(
         "MMD alone, clean (C)": losses(SHORT, mmd_noised=False),
         # A weight that moves nothing: without a loss that asks for it, no fake model is trained.
         "MMD alone, features of the fake model": losses(
-            SHORT, balance=False, mmd_features="fake", fake_updates=1, dmd_weight=1e-12
+            SHORT, balance=False, balance_over="sample", mmd_features="fake", fake_updates=1, dmd_weight=1e-12
         ),
         # Their kernel is a mean as their other losses are: with it, their weights balance these.
         "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=FULL.recipe.guidance, fake_updates=2)),

@@ -1,7 +1,8 @@
 """What metrics look like in a healthy run, and in three that are not: docs/healthy-runs.md shows the picture.
 
-`uv run --group benchmarks python -m benchmarks.studies.healthy` trains four runs of tiny-long, cut to 300 iterations,
-on the same images (half an hour on two cores; runs resume), and draws docs/healthy-runs.png from their metrics.jsonl.
+`uv run --group benchmarks python -m benchmarks.studies.healthy` trains four runs of tiny-long with weights of 30 and 1,
+cut to 300 iterations, on the same images (half an hour on two cores; runs resume), and draws docs/healthy-runs.png from
+their metrics.jsonl.
 """
 
 import argparse
@@ -14,15 +15,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.studies.claims import LONG, by_hand
 from swd_distill.config import Config
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
-from swd_distill.presets import PRESETS
 from swd_distill.train import train
 from swd_models.logs import quiet
 
-LONG = PRESETS["tiny-long"]
-HEALTHY = replace(LONG, training=replace(LONG.training, iterations=300, sample_every=100))
+HEALTHY = replace(by_hand(LONG, 30.0), training=replace(LONG.training, iterations=300, sample_every=100))
 RUNS = {
     "healthy": HEALTHY,
     "learning rates x30": replace(HEALTHY, training=replace(HEALTHY.training, lr=0.03, fake_lr=0.03)),

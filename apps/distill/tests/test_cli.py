@@ -71,7 +71,7 @@ def test_presets_hold_the_settings_of_the_authors():
         4e-6,
     )
     assert (large.training.batch, large.training.block, large.data.teacher_steps) == (24, 20, 28)
-    assert (medium.recipe.dmd_weight, medium.recipe.gan_weight, medium.recipe.fake_updates) == (0.3, 0.03, 5)
+    assert (medium.recipe.dmd_weight, medium.recipe.gan_weight, medium.recipe.fake_updates) == (0.12, 0.03, 5)
     assert (len(medium.scales.sizes), len(large.scales.sizes)) == (6, 4)
 
 

@@ -209,7 +209,7 @@ def test_a_run_of_before_does_not_go_on_under_another_loss(cli, refused, argv, c
     shutil.rmtree(copied / "checkpoints")
     path, weights = copied / "config.json", ("--recipe.dmd-weight", "30", "--recipe.gan-weight", "1")
     config = json.loads(path.read_text())
-    for name in ("balance", "gan_rise", "gan_sample", "stages"):
+    for name in ("balance", "balance_over", "gan_rise", "gan_sample", "stages"):
         config["recipe"].pop(name)
     config.pop("teacher_lora")
     path.write_text(json.dumps(config))

@@ -14,7 +14,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from swd_losses import PAPER, RELEASED, DMDObjective, FakeObjective, GANObjective, MMDObjective, Recipe, balance
+from swd_losses import (
+    PAPER,
+    RELEASED,
+    DMDObjective,
+    FakeObjective,
+    GANObjective,
+    MMDObjective,
+    Recipe,
+    RunningBalance,
+)
 
 POINTS = 32
 BATCH = 8
@@ -116,11 +125,11 @@ def train_teacher(num_steps: int, generator: torch.Generator) -> PointDenoiser:
     return teacher.requires_grad_(False)
 
 
-def weigh(slopes: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
-    """Weigh the gradients to x0: as shares of MMD's, or each by itself."""
+def weigh(slopes: dict[str, Tensor], recipe: Recipe, shared: RunningBalance) -> dict[str, Tensor]:
+    """Weigh the gradients to x0: as shares of MMD's over the run, or each by itself."""
     shares = {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight}
     if recipe.balance:
-        return balance(slopes, shares)
+        return shared(slopes, shares)
     weights = {"mmd": recipe.mmd_weight} | shares
     return {name: weights[name] * slope for name, slope in slopes.items()}
 
@@ -129,6 +138,7 @@ def distil(teacher: PointDenoiser, recipe: Recipe, num_steps: int, generator: to
     """Train a student that starts as the teacher."""
     process = FlowMatching()
     student, fake = (copy.deepcopy(teacher).requires_grad_() for _ in range(2))
+    shared = RunningBalance()
     gan = GANObjective(fake, recipe.head(WIDTH), process, BLOCK, recipe.gradient_penalty)
     mmd = MMDObjective(
         teacher if recipe.mmd_features == "teacher" else fake, process, BLOCK, recipe.kernel(), recipe.mmd_noised
@@ -167,10 +177,11 @@ def distil(teacher: PointDenoiser, recipe: Recipe, num_steps: int, generator: to
                 leaf, cond, *(noised if recipe.gan_sample == "dmd" else draw(recipe.gan_interval))
             ).total,
         }
-        slopes = weigh({name: torch.autograd.grad(loss, leaf)[0] for name, loss in losses.items()}, recipe)
+        slopes = weigh({name: torch.autograd.grad(loss, leaf)[0] for name, loss in losses.items()}, recipe, shared)
         student_optimizer.zero_grad()
         x0.backward(torch.stack(list(slopes.values())).sum(0), inputs=weights)
         student_optimizer.step()
+        shared.step()
         scheduler.step()
     return student
 

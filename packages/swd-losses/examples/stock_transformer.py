@@ -6,7 +6,6 @@ model load its `SD3Transformer2DModel`, and let `data` draw latents and embeddin
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,10 +13,10 @@ from diffusers import SD3Transformer2DModel
 from peft import LoraConfig
 from torch import Tensor
 
-from swd_losses import PAPER, DiscriminatorHead, DMDObjective, FakeObjective, GANObjective, MMDObjective, balance
+from swd_losses import PAPER, DiscriminatorHead, DMDObjective, FakeObjective, GANObjective, MMDObjective, RunningBalance
 from swd_losses.hooks import tapped
 
-Cond, Draws = Mapping[str, Tensor], Mapping[str, tuple[Tensor, Tensor]]
+Cond, Draws = dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]
 BATCH, BLOCK, LEVEL = 8, 1, (0.9, 0.9)  # the student's step: one is enough here
 TINY = {
     "sample_size": 8, "in_channels": 4, "out_channels": 4, "pooled_projection_dim": 32, "joint_attention_dim": 32,
@@ -62,6 +61,7 @@ class Losses:
         self.dmd = DMDObjective(real, score, process, guidance=1.0)
         self.gan = GANObjective(score, head, process, BLOCK)
         self.fake = FakeObjective(self.gan, weight=PAPER.discriminator_weight)
+        self.balance = RunningBalance()
 
     def slope(self, x0: Tensor, real: Tensor, cond: Cond, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient to the student's x0, and each loss: the student is differentiated once, after it."""
@@ -72,7 +72,7 @@ class Losses:
             "gan": self.gan.generator(leaf, cond, *draws["gan"]),
         }
         slopes = {name: torch.autograd.grad(each.total, leaf)[0] for name, each in losses.items()}
-        balanced = balance(slopes, {"dmd": PAPER.dmd_weight, "gan": PAPER.gan_weight})
+        balanced = self.balance(slopes, {"dmd": PAPER.dmd_weight, "gan": PAPER.gan_weight})
         return torch.stack(list(balanced.values())).sum(0), {name: each.parts[name] for name, each in losses.items()}
 
 
@@ -115,6 +115,7 @@ def main(steps: int = 40) -> dict[str, list[float]]:
         optimizer.zero_grad()
         x0.backward(slope, inputs=trained)
         optimizer.step()
+        losses.balance.step()
         for name, value in {**terms.parts, **parts}.items():
             history[name].append(float(value))
     return dict(history)

@@ -157,6 +157,7 @@ def test_over_a_run_a_batch_gives_the_same_numbers_however_it_is_split():
 
 def test_over_a_run_a_batch_that_is_not_finite_and_one_that_vanishes_change_and_break_nothing():
     shared = RunningBalance()
+    shared.step()  # of nothing
     shared({"mmd": torch.ones(2, 3), "dmd": torch.zeros(2, 3)}, {"dmd": 0.3})
     shared.step()
     assert shared({"mmd": torch.ones(2, 3), "dmd": torch.ones(2, 3)}, {"dmd": 0.3})["dmd"].abs().sum() == 0

@@ -24,19 +24,11 @@ _TINY = _preset(
     ),
 )  # fmt: skip
 
-# The full loss, for those who have half an hour, with weights tuned by hand for this teacher.
+# The full loss, for those who have half an hour.
 _TINY_LONG = replace(
     _TINY,
     name="tiny-long",
-    recipe=replace(
-        PAPER,
-        balance=False,
-        gan_rise=0,
-        dmd_weight=30.0,
-        gan_weight=1.0,
-        guidance=_TINY.data.teacher_guidance,
-        fake_updates=2,
-    ),
+    recipe=replace(PAPER, guidance=_TINY.data.teacher_guidance, fake_updates=2),
     data=replace(_TINY.data, num_images=2000),
     training=replace(_TINY.training, iterations=1200),
 )

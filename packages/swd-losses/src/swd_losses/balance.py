@@ -90,6 +90,8 @@ class RunningBalance:
         `sum_up` adds up tensors over processes, in place, where each has a part of the batch.
         """
         squares = list(self._squares.values())
+        if not squares:
+            return
         if sum_up is not None:
             sum_up(squares)
         finite = torch.stack(squares).isfinite().all()
