@@ -26,7 +26,7 @@ from swd_models.roles import compile_blocks, shard_base
 FULL = replace(PAPER, balance=False, gan_rise=0, dmd_weight=30.0, gan_weight=1.0, fake_updates=1)
 RECIPES = {
     "paper": replace(PAPER, fake_updates=1, gan_rise=2),
-    "over-a-run": replace(PAPER, fake_updates=1, gan_rise=2, balance_over="run"),
+    "in-each-sample": replace(PAPER, fake_updates=1, gan_rise=2, balance_over="sample"),
     "weights": FULL,
     "released": replace(RELEASED, fake_updates=1),
     "mmd": replace(PAPER, dmd_weight=0.0, gan_weight=0.0),

@@ -54,7 +54,7 @@ def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(cli, argv, en
 
     assert cli(*argv("train", resumed, *FLAGS)) == f"LoRA in {resumed}/lora\n"
     last = "checkpoints/step-000004"
-    for name in ("student", "fake", "head"):
+    for name in ("student", "fake", "head", "balance"):
         one, other = (load_file(run / last / f"{name}.safetensors") for run in (straight, resumed))
         assert _same(one, other), name
     optimizers = [torch.load(run / last / "optimizers.pt", weights_only=True) for run in (straight, resumed)]

@@ -176,7 +176,8 @@ def test_student_gradients_with_checkpointing_equal_those_without(configure, ope
      {"mmd_features": "fake"}, {"mmd_noised": False}],
 )  # fmt: skip
 def test_gradients_stand_in_the_shares_of_the_recipe_sample_by_sample(build, kernel, dtype):
-    trainer = build(replace(PAPER, dmd_weight=0.3, gan_weight=0.2, gan_rise=4, fake_updates=1, **kernel), batch=4)
+    recipe = replace(PAPER, dmd_weight=0.3, gan_weight=0.2, balance_over="sample", gan_rise=4, fake_updates=1)
+    trainer = build(replace(recipe, **kernel), batch=4)
     batch = Draw(0, 3, "student", range(4)).batch(trainer.cache, trainer.schedule, trainer.recipe)
     if dtype == "float64":
         for role in (trainer.roles.teacher, trainer.roles.student, trainer.roles.fake, trainer.head):

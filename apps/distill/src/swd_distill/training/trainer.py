@@ -56,7 +56,8 @@ class Trainer:
         # Eq. 2 is a sum over the batch, other losses are means: its shares add up.
         mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_sums else 1.0
         self.weights = {"mmd": recipe.mmd_weight * mmd_scale, "dmd": 1.0, "gan": 1.0}
-        self.balance = RunningBalance() if recipe.balance and recipe.balance_over == "run" else balance
+        over_run = roles.fake is not None and recipe.balance and recipe.balance_over == "run"
+        self.balance = RunningBalance() if over_run else balance
         if not recipe.balance:
             self.weights |= {"dmd": recipe.dmd_weight, "gan": recipe.gan_weight}
         scaled = any(parameter.dtype == torch.float16 for parameter in roles.teacher.parameters())
