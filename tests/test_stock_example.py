@@ -92,6 +92,13 @@ def test_its_update_is_the_trainers(example, monkeypatch):
     x0 = generate(example.FlowMatching().add_noise(upscaled, noise["input"], level), level, named).x0
     slope, _ = losses.slope(x0, real, named, draws)
     torch.testing.assert_close(torch.autograd.grad(x0, student, slope), expected, rtol=1e-4, atol=1e-6)
+    losses.balance.step()
+    trainer.balance.step()
+    later = replace(batch, real=2 * real)  # of the second update, whose weights are those of the first
+    x0 = trainer.generate(later)
+    expected = torch.autograd.grad(trainer.student_terms(later, 1).total, student)
+    slope, _ = losses.slope(x0, 2 * real, named, draws)
+    torch.testing.assert_close(torch.autograd.grad(x0, student, slope), expected, rtol=1e-4, atol=1e-6)
     found = torch.autograd.grad(losses.fake(x0.detach(), real, named, *draws["fake"]).total, fake)
     torch.testing.assert_close(found, expected_fake, rtol=1e-4, atol=1e-6)
 

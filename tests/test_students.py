@@ -1,13 +1,17 @@
+import itertools
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from benchmarks.large_teacher import pipeline
 from benchmarks.large_teacher.pipeline import TRAINED, UNTRAINED
-from benchmarks.studies import students
+from benchmarks.provenance import ROOT
+from benchmarks.studies import records, students
+from benchmarks.studies.catalogue import STUDIES
 from benchmarks.studies.claims import LONG, by_hand
 from benchmarks.studies.study import Claim
 from swd_distill.checks import check, check_model
@@ -136,6 +140,24 @@ def test_a_record_of_before_a_setting_is_of_what_runs_then_had(tmp_path):
     assert students.recorded(path, {"config": changed}, lambda: {"scores": {"all_right": 3}})["scores"] == {
         "all_right": 3
     }
+
+
+# Measured under other settings than their rows have now: made anew where a study is repeated.
+OF_BEFORE = {"MMD alone, features of the fake model", "released recipe", "tiny-long"}
+
+
+def test_committed_records_are_of_their_rows():
+    count = 0
+    for study in STUDIES.values():
+        for name, seed in itertools.product(study.students.keys() - OF_BEFORE, range(8)):
+            path = students._path(study, ROOT / "benchmarks" / "results", f"{students.STUDENT}{name}", seed)
+            if path.is_file():
+                config = students._config_of(study, name, seed, Path()).to_json() | {"out": None}
+                then = json.loads(path.read_text())["of"]
+                now = then | {"config": json.loads(json.dumps(config, default=str))}
+                assert records._covers(*map(records._as_noted_now, (now, then))), path
+                count += 1
+    assert count > 150
 
 
 def test_sheets_keep_every_pixel(tmp_path):

@@ -28,7 +28,7 @@ def by_hand(base: Config, dmd: float, gan: float = 1.0) -> Config:
 
 TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
 SHORT = replace(TINY, training=replace(TINY.training, iterations=350, sample_every=350))
-FULL = by_hand(SHORT, 30.0)
+FULL = replace(by_hand(LONG, 30.0), data=TINY.data, training=SHORT.training)
 
 
 def claims_of_schedules(constant: str) -> tuple[Claim, ...]:
@@ -102,7 +102,7 @@ LOSSES = Study(
         "MMD alone, clean (C)": losses(SHORT, mmd_noised=False),
         # A weight that moves nothing: without a loss that asks for it, no fake model is trained.
         "MMD alone, features of the fake model": losses(
-            SHORT, balance=False, balance_over="sample", mmd_features="fake", fake_updates=1, dmd_weight=1e-12
+            SHORT, balance=False, mmd_features="fake", fake_updates=1, dmd_weight=1e-12
         ),
         # Their kernel is a mean as their other losses are: with it, their weights balance these.
         "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=FULL.recipe.guidance, fake_updates=2)),

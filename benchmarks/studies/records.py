@@ -62,6 +62,8 @@ def _as_noted_now(of: Record) -> Record:
     recipe = config["recipe"]
     if not recipe["dmd_weight"] and not recipe["gan_weight"]:  # then nothing is balanced
         config["recipe"] = {name: value for name, value in recipe.items() if name not in BALANCING}
+    elif not recipe["balance"]:
+        config["recipe"] = {name: value for name, value in recipe.items() if name != "balance_over"}
     return of | {"config": config}
 
 

@@ -114,7 +114,7 @@ def encode_latents(
     fingerprint = _fingerprint(vae)
     chunks: list[dict[str, Tensor]] = []
     for number, pick in enumerate(tqdm(torch.arange(settings.num_scenes).split(CHUNK), desc="encode")):
-        path, of = parts / f"{number:05d}.safetensors", {"scenes": str(len(pick)), "autoencoder": fingerprint}
+        path, of = parts / f"{number:05d}.safetensors", {"scenes": str(settings.num_scenes), "autoencoder": fingerprint}
         if path.exists() and _metadata(path) == of:
             chunks.append(load_file(path, str(device)))
             continue

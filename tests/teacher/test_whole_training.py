@@ -82,7 +82,7 @@ def test_both_stages_train_in_half_precision_as_on_a_gpu(teach, tmp_path, monkey
     assert torch.isfinite(weights(teach(tmp_path))).all()
 
 
-def test_latents_of_another_autoencoder_or_number_of_scenes_are_encoded_again(teach, tmp_path):
+def test_latents_of_another_autoencoder_are_encoded_again(teach, tmp_path):
     chunk = tmp_path / "latents" / "00000.safetensors"
     teach(tmp_path)
     first = chunk.stat().st_mtime_ns
@@ -93,6 +93,16 @@ def test_latents_of_another_autoencoder_or_number_of_scenes_are_encoded_again(te
     assert chunk.stat().st_mtime_ns == first
     (tmp_path / "transformer.pt").unlink()
     teach(tmp_path, longer)
+    assert chunk.stat().st_mtime_ns > first
+
+
+def test_latents_of_another_number_of_scenes_are_encoded_again(teach, tmp_path):
+    """Of drawings that one generator makes after another, a scene may look otherwise among more of them."""
+    chunk = tmp_path / "latents" / "00000.safetensors"
+    teach(tmp_path)
+    first = chunk.stat().st_mtime_ns
+    (tmp_path / "transformer.pt").unlink()
+    teach(tmp_path, replace(QUICK, num_scenes=50))
     assert chunk.stat().st_mtime_ns > first
 
 

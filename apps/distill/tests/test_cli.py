@@ -189,7 +189,10 @@ def test_a_shipped_preset_is_planned_without_counting(cli, monkeypatch):
 
 def test_a_plan_says_what_the_recipe_is_and_on_what_it_spends(cli):
     page = cli("plan", "sd35-medium")
-    assert "recipe: 1 MMD + 0.3 DMD + 0.03 GAN (shares of MMD's gradient), 5 fake updates an update\n" in page
+    assert (
+        "recipe: 1 MMD + 0.12 DMD + 0.03 GAN (shares of MMD's gradient over the run), 5 fake updates an update\n"
+        in page
+    )
     spent = re.search(r"^spent on: (.*)$", page, re.MULTILINE)[1].split(", ")
     parts = {part.rpartition(" ")[0]: int(part.rpartition(" ")[2].rstrip("%")) for part in spent}
     assert parts.keys() == {"5 x fake", "5 x rollout", "dmd", "student", "mmd", "gan"}

@@ -219,3 +219,6 @@ def test_a_run_of_before_does_not_go_on_under_another_loss(cli, refused, argv, c
     config["recipe"] |= {"dmd_weight": 30.0, "gan_weight": 1.0}
     path.write_text(json.dumps(config))
     assert "recipe.balance True" in refused(argv("train", copied, *weights))
+    config["recipe"] |= {"balance": True, "gan_rise": 100}
+    path.write_text(json.dumps(config))
+    assert "recipe.balance_over run" in refused(argv("train", copied, *weights))

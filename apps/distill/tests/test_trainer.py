@@ -12,7 +12,7 @@ from swd_distill.training.batches import Draw
 from swd_distill.training.checkpoints import load_checkpoint, save_checkpoint
 from swd_distill.training.network import lr_ratio
 from swd_distill.training.trainer import Trainer, drift
-from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective
+from swd_losses import PAPER, RELEASED, DenoisingObjective, FakeObjective, balance
 from swd_models import load_denoiser, share_base
 from swd_models.adapters import adapter_parameters
 
@@ -110,14 +110,17 @@ def test_every_recipe_runs_and_reports_its_parts(build, recipe, parts):
     trainer = build(recipe)
     found = trainer.iterate(0)
     shares = {f"share_{name}" for name in ("dmd", "gan") if {"mmd", name} <= parts}
+    if trainer.balance is not balance:
+        shares |= {"weight_dmd", "weight_gan"}
     assert set(found) - {"fake/norm", "fake/skips", "tflop"} == ALWAYS | parts | shares
     assert all(math.isfinite(value) for value in found.values())
     if trainer.roles.fake is not None:
         assert type(trainer.fake_loss) is (FakeObjective if recipe.gan_weight else DenoisingObjective)
 
 
-def test_numbers_are_read_once_an_iteration(build, monkeypatch):
-    trainer, reads = build(FULL), []
+@pytest.mark.parametrize("recipe", [FULL, replace(PAPER, fake_updates=2)])
+def test_numbers_are_read_once_an_iteration(build, monkeypatch, recipe):
+    trainer, reads = build(recipe), []
     trainer.iterate(0)
 
     class Watch(TorchDispatchMode):
@@ -210,6 +213,9 @@ def test_over_a_run_dmd_has_one_weight_of_all_samples_and_stages(build):
         balanced = trainer._balanced(slopes, step)
         ratios = balanced["dmd"].flatten(1).norm(dim=1) / slopes["dmd"].flatten(1).norm(dim=1)
         weights |= {float(f"{ratio:.4g}") for ratio in ratios.tolist()}
+        assert float(trainer.student_terms(batch, step).parts["weight_dmd"]) == pytest.approx(
+            float(ratios[0]), rel=1e-5
+        )
         stages.add(batch.stage.index)
     assert len(weights) == 1
     assert weights.pop() == pytest.approx(0.3 * means["mmd"] / means["dmd"], rel=1e-3)

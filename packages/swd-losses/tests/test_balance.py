@@ -134,14 +134,15 @@ def test_over_a_run_a_batch_gives_the_same_numbers_however_it_is_split():
     whole, shares, processes = RunningBalance(), RunningBalance(), (RunningBalance(), RunningBalance())
     for update in range(4):
         found = gradients(update)
-        parts = [{name: gradient[part] for name, gradient in found.items()} for part in (slice(0, 2), slice(2, 4))]
+        # Of half a batch a mean's gradient is twice that of the whole: both are averaged later.
+        parts = [{name: 2 * gradient[part] for name, gradient in found.items()} for part in (slice(0, 2), slice(2, 4))]
         expected = whole(found, SHARES)
         in_shares = [shares(part, SHARES) for part in parts]
         in_processes = [each(part, SHARES) for each, part in zip(processes, parts, strict=True)]
         for name in expected:
             for split in (in_shares, in_processes):
                 torch.testing.assert_close(
-                    torch.cat([part[name] for part in split]), expected[name], rtol=1e-12, atol=0
+                    torch.cat([part[name] for part in split]) / 2, expected[name], rtol=1e-12, atol=0
                 )
         total = [sum(squares) for squares in zip(*(each._squares.values() for each in processes), strict=True)]
 
@@ -150,9 +151,21 @@ def test_over_a_run_a_batch_gives_the_same_numbers_however_it_is_split():
                 square.copy_(of)
 
         whole.step()
-        shares.step()
+        shares.step(2)
         for each in processes:
-            each.step(over_processes)
+            each.step(2, over_processes)
+        for other in (shares, *processes):
+            assert {name: float(mean) for name, mean in other.means.items()} == pytest.approx(
+                {name: float(mean) for name, mean in whole.means.items()}, rel=1e-12
+            )
+
+
+def test_over_a_run_updates_are_balanced_sample_by_sample_until_one_was_finite():
+    shared, found = RunningBalance(), gradients()
+    shared({name: gradient * torch.nan for name, gradient in found.items()}, SHARES)
+    shared.step()
+    balanced = shared(found, SHARES)
+    assert all(torch.equal(balanced[name], each) for name, each in balance(found, SHARES).items())
 
 
 def test_over_a_run_a_batch_that_is_not_finite_and_one_that_vanishes_change_and_break_nothing():

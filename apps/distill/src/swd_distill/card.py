@@ -258,7 +258,8 @@ def recipe_of(config: Mapping[str, Any]) -> str:
     weights = {"MMD": recipe["mmd_weight"], "DMD": recipe["dmd_weight"], "GAN": recipe["gan_weight"]}
     losses = " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)
     shares = recipe.get("balance") and (recipe["dmd_weight"] or recipe["gan_weight"])
-    return f"{losses}{' (shares of the gradient of MMD)' if shares else ''}"
+    where = "over the run" if recipe.get("balance_over") == "run" else "in each sample"
+    return f"{losses} (shares of the gradient of MMD {where})" if shares else losses
 
 
 def _shown(lora: str) -> str:

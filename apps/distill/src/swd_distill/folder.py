@@ -82,17 +82,17 @@ def comparison_of(config: Config) -> Path:
     return config.out / "samples" / "comparison.png"
 
 
-def iterations_of(lora: Path, total: int) -> int:
-    """Return the iterations of the LoRA that a run has written in a folder: 0 where none can be read.
+def iterations_of(lora: Path) -> int | None:
+    """Return the iterations of the LoRA that a run has written in a folder; None where it tells none, as long ago.
 
-    That one is written again. One that tells none has all: those of earlier versions.
+    0 where there is none, or a damaged one, which is written again.
     """
     if not any(lora.glob("*.safetensors")):
         return 0
     from swd_models.lora.files import steps_of  # which imports diffusers
 
     try:
-        return steps_of(lora) or total
+        return steps_of(lora)
     except ValueError:
         return 0
 
@@ -152,7 +152,9 @@ def _no_matter(config: Config) -> set[str]:
         )
     }
     if not config.needs_fake:  # then nothing is balanced
-        no_matter |= {"recipe.balance", "recipe.balance_over", "recipe.gan_rise", "recipe.gan_sample"}
+        no_matter |= {"recipe.balance", "recipe.gan_rise", "recipe.gan_sample"}
+    if not (config.needs_fake and config.recipe.balance):
+        no_matter.add("recipe.balance_over")
     if _is_longer(config):
         no_matter.add("training.iterations")
     return no_matter

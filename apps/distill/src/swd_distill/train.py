@@ -65,7 +65,7 @@ def train(config: Config, *, verify: bool = True) -> Path:
 
 def _is_done(lora: Path, iterations: int) -> bool:
     """Tell whether a student needs no more, whose expert would take minutes to load; the main process decides."""
-    done = in_all(lambda: iterations_of(lora, iterations) == iterations)
+    done = in_all(lambda: iterations_of(lora) == iterations)
     (found,) = broadcast_object_list([done])
     return bool(found)
 

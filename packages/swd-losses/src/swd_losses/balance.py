@@ -51,8 +51,9 @@ class RunningBalance:
 
     It is a weight for each loss, found while training: the share times the ratio of the mean norms of the reference's
     gradient and its own. All samples, stages and updates have the same, so a loss keeps its strength where the
-    reference is weak; `balance` weakens it there. The means are of the updates before, newer ones weigh more; the first
-    update is balanced sample by sample. In neither the paper nor the authors' code.
+    reference is weak; `balance` weakens it there. The means are of about the last 100 updates: a loss whose gradient
+    grows, as the GAN's at first, has more than its share. The first update is balanced sample by sample. In neither the
+    paper nor the authors' code.
 
     Examples:
         >>> shared = RunningBalance()
@@ -80,14 +81,17 @@ class RunningBalance:
         for name, gradient in gradients.items():
             self._squares[name] = self._squares.get(name, 0) + sample_norms(gradient).square().sum()
             if name in shares and name in self.means:
-                balanced[name] = _scaled(gradient, self.means[name], shares[name] * self.means[self.reference])
+                reference = self.means[self.reference]
+                weighed = _scaled(gradient, self.means[name], shares[name] * reference)
+                balanced[name] = torch.where(reference > 0, weighed, balanced[name])  # 0: no update was finite yet
         return balanced
 
     @torch.no_grad()
-    def step(self, sum_up: Callable[[Sequence[Tensor]], object] | None = None) -> None:
+    def step(self, parts: int = 1, sum_up: Callable[[Sequence[Tensor]], object] | None = None) -> None:
         """Take the gradients since the last step for those of a batch; one that is not finite changes no mean.
 
-        `sum_up` adds up tensors over processes, in place, where each has a part of the batch.
+        A batch may come in `parts`, whose losses are such that their gradients are averaged. `sum_up` adds up tensors
+        over the processes that had them, in place.
         """
         squares = list(self._squares.values())
         if not squares:
@@ -97,7 +101,7 @@ class RunningBalance:
         finite = torch.stack(squares).isfinite().all()
         for name, square in self._squares.items():
             mean = self.means.get(name, torch.zeros_like(square))
-            self.means[name] = torch.where(finite, mean.lerp(square.sqrt(), 1 - self.decay), mean)
+            self.means[name] = torch.where(finite, mean.lerp(square.sqrt() / parts, 1 - self.decay), mean)
         self._squares = {}
 
 

@@ -39,7 +39,7 @@ class Recipe:
     dmd_weight: float = 1.0  # a; not in the paper
     gan_weight: float = 5e-3  # b; not in the paper
     balance: bool = False  # a and b are shares of MMD's gradient at x0
-    balance_over: Literal["sample", "run"] = "sample"  # where they hold: `balance`, or `RunningBalance`
+    balance_over: Literal["sample", "run"] = "sample"  # shares hold in each, or in the mean over updates
     gan_rise: int = 0  # updates over which b rises from 0: a new head says nothing
     stages: Literal["random", "cycle"] = "random"  # of each update its own, or one for an iteration, in turn
     discriminator_weight: float = 1e-2  # beside the denoising loss of the fake model; not in the paper
@@ -70,8 +70,8 @@ class Recipe:
 
 
 # Eq. 2 is a sum over channels, and the authors' weights were tuned for a mean: beside it they leave DMD and GAN 150 and
-# thousands of times too weak on the embedded teacher, and weaker on wider models. Hence shares. DMD's finds
-# weights of 31 and 105 on two small models, where 30 and 100 had been found by hand: benchmarks/results/balance.md.
+# thousands of times too weak on the embedded teacher, and weaker on wider models. Hence shares. DMD's
+# finds weights of 31 and 98 on two small models, where 30 and 100 were tuned by hand: benchmarks/results/balance.md.
 PAPER = Recipe(
     mmd_features="teacher",
     mmd_kernel="linear",

@@ -166,12 +166,15 @@ def _iterations(config: Config) -> float:
 
 
 def _steps(run: Path, expert: str, total: int) -> int:
-    """Return the iterations of one student; none in a folder that no run has noted."""
+    """Return the iterations of one student: all for a LoRA that tells none, 0 in a folder that no run has noted."""
     latest = run / expert / "checkpoints" / "latest"
     if not (run / "config.json").is_file():
         return 0
-    found = re.fullmatch(r"step-(\d+)", latest.read_text().strip()) if latest.is_file() else None
-    return iterations_of(run / "lora" / expert, total) or (int(found[1]) if found else 0)
+    done = iterations_of(run / "lora" / expert)
+    if done == 0 and latest.is_file():
+        found = re.fullmatch(r"step-(\d+)", latest.read_text().strip())
+        return int(found[1]) if found else 0
+    return total if done is None else done
 
 
 def _download(config: Config, counts: "Counts") -> list[str]:

@@ -121,7 +121,8 @@ def _recipe(config: Config) -> str:
     losses = " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)
     if not config.needs_fake:
         return f"recipe: {losses} alone, without a fake model"
-    how = "shares of MMD's gradient" if recipe.balance else "weights, which hold for one model"
+    where = "over the run" if recipe.balance_over == "run" else "in each sample"
+    how = f"shares of MMD's gradient {where}" if recipe.balance else "weights, which hold for one model"
     return f"recipe: {losses} ({how}), {recipe.fake_updates} fake updates an update"
 
 

@@ -130,7 +130,8 @@ def _load(folder: Path, trainer: Trainer) -> int:
     if trainer.head is not None:
         trainer.head.load_state_dict(load_file(folder / "head.safetensors"))
     if isinstance(trainer.balance, RunningBalance):
-        trainer.balance.means = load_file(folder / "balance.safetensors", str(trainer.device))
+        means = load_file(folder / "balance.safetensors")
+        trainer.balance.means = {name: mean.to(trainer.device) for name, mean in means.items()}
     return int(state["step"])
 
 

@@ -23,6 +23,7 @@ from swd_losses import (
     MMDObjective,
     RunningBalance,
     balance,
+    sample_norms,
 )
 from swd_models import Roles
 from swd_models.adapters import adapter_parameters
@@ -33,7 +34,10 @@ FIRST_FAKE = "fake-0"
 
 
 class Trainer:
-    """Roles, objectives and optimisers of a run; `iterate(step)` depends on the step and the weights alone."""
+    """Roles, objectives and optimisers of a run.
+
+    `iterate(step)` depends on the step, the weights and the means that balance over a run keeps.
+    """
 
     def __init__(self, config: Config, cache: Cache, roles: Roles, head: DiscriminatorHead | None) -> None:
         self.config, self.cache, self.roles, self.head = config, cache, roles, head
@@ -106,7 +110,7 @@ class Trainer:
         if update == STUDENT:
             found = self._descend(self.student, self._draw_student_terms, step, update)
             if isinstance(self.balance, RunningBalance):
-                self.balance.step(sum_over_processes)
+                self.balance.step(len(self.places) * processes().num_processes, sum_over_processes)
             return found
         return self._descend(self.fake, self._draw_fake_terms, step, update)
 
@@ -184,11 +188,14 @@ class Trainer:
         for name in batch.sigma:
             slopes[name], found = self.slope(name, x0, batch)
             parts |= found | {f"slope_{name}": slopes[name].norm()}
-        slopes = self._balanced(slopes, step)
-        if "mmd" in slopes:
-            mmd = slopes["mmd"].norm()
-            parts |= {f"share_{name}": slope.norm() / mmd for name, slope in slopes.items() if name != "mmd"}
-        return LossTerms((x0 * torch.stack(list(slopes.values())).sum(0)).sum(), parts)
+        balanced = self._balanced(slopes, step)
+        norms = {name: sample_norms(slope) for name, slope in balanced.items()}
+        if "mmd" in norms:
+            mmd = norms.pop("mmd")
+            parts |= {f"share_{name}": (norm / mmd).mean() for name, norm in norms.items()}
+        if isinstance(self.balance, RunningBalance):
+            parts |= {f"weight_{name}": norm.norm() / slopes[name].norm() for name, norm in norms.items()}
+        return LossTerms((x0 * torch.stack(list(balanced.values())).sum(0)).sum(), parts)
 
     def _balanced(self, slopes: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Let the gradients stand as the recipe says, the GAN's less at first."""
