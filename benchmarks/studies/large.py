@@ -23,7 +23,7 @@ LARGE = Study(
         "full scale, 4 steps": replace(MMD, schedule="1000:32x32,896:32x32,737:32x32,602:32x32"),
         "full scale, 2 steps": replace(MMD, schedule="1000:32x32,737:32x32"),
         "constant 16, then 32": replace(MMD, schedule="1000:16x16,896:16x16,737:16x16,602:32x32"),
-        "scale-wise, full loss": full(MMD, 0.12, 0.03, balance_over="run"),
+        "scale-wise, full loss": full(MMD, 0.12, 0.1, balance_over="run"),
     },
     (
         *claims_of_schedules("constant 16, then 32"),

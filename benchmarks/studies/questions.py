@@ -48,7 +48,7 @@ BALANCE = Study(
         "shares .3 and .03": full(LONG, 0.3, 0.03),
         "shares .5 and .03": full(LONG, 0.5, 0.03),
         "shares .12 and .03 over the run": full(LONG, 0.12, 0.03, balance_over="run"),
-        OVER_RUN: full(LONG, 0.12, 0.1, balance_over="run"),
+        OVER_RUN: LONG,
     },
     (
         Claim("Shares over the run are as good as weights tuned by hand", OVER_RUN, "by hand, 30 and 1", margin=0.02),

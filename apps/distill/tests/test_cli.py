@@ -71,7 +71,7 @@ def test_presets_hold_the_settings_of_the_authors():
         4e-6,
     )
     assert (large.training.batch, large.training.block, large.data.teacher_steps) == (24, 20, 28)
-    assert (medium.recipe.dmd_weight, medium.recipe.gan_weight, medium.recipe.fake_updates) == (0.12, 0.03, 5)
+    assert (medium.recipe.dmd_weight, medium.recipe.gan_weight, medium.recipe.fake_updates) == (0.12, 0.1, 5)
     assert (len(medium.scales.sizes), len(large.scales.sizes)) == (6, 4)
 
 
@@ -190,8 +190,7 @@ def test_a_shipped_preset_is_planned_without_counting(cli, monkeypatch):
 def test_a_plan_says_what_the_recipe_is_and_on_what_it_spends(cli):
     page = cli("plan", "sd35-medium")
     assert (
-        "recipe: 1 MMD + 0.12 DMD + 0.03 GAN (shares of MMD's gradient over the run), 5 fake updates an update\n"
-        in page
+        "recipe: 1 MMD + 0.12 DMD + 0.1 GAN (shares of MMD's gradient over the run), 5 fake updates an update\n" in page
     )
     spent = re.search(r"^spent on: (.*)$", page, re.MULTILINE)[1].split(", ")
     parts = {part.rpartition(" ")[0]: int(part.rpartition(" ")[2].rstrip("%")) for part in spent}

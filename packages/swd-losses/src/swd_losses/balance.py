@@ -57,7 +57,7 @@ class RunningBalance:
 
     Examples:
         >>> shared = RunningBalance()
-        >>> x0.backward(sum(shared(slopes, {"dmd": 0.12, "gan": 0.03}).values()))  # for each part of a batch
+        >>> x0.backward(sum(shared(slopes, {"dmd": 0.12, "gan": 0.1}).values()))  # for each part of a batch
         >>> shared.step()  # once for each update
     """
 
