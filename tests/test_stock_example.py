@@ -1,6 +1,7 @@
 """The example of swd-losses over a stock transformer: it learns, and its denoiser is that of swd-models."""
 
 import importlib.util
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,10 +34,11 @@ def test_what_the_losses_are_about_falls(example):
     before = torch.backends.cuda.cudnn_sdp_enabled()
     history = example.main()
     torch.backends.cuda.enable_cudnn_sdp(before)
-    # The head's rises again as the student gains on it.
-    for name, share in {"mmd": 0.5, "denoising": 0.8, "discriminator": 1.0}.items():
+    for name, share in {"mmd": 0.5, "denoising": 0.8}.items():
         first, last = (sum(part) / 5 for part in (history[name][:5], history[name][-5:]))
         assert last < share * first
+    # The head's rises again as the student gains on it: it stays below what a head that knows nothing has.
+    assert sum(history["discriminator"][-5:]) / 5 < 2 * math.log(2)
 
 
 @pytest.mark.parametrize("block", [None, 0, 2])

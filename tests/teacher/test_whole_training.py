@@ -33,7 +33,7 @@ def teach(monkeypatch):
     look = partial(look_at, captions=distinct_captions(random_scene, 16, UNSEEN, seed=1), check=check, steps=1)
 
     def teach(folder, settings=QUICK, until=None):
-        device, captions = torch.device("cpu"), [scene.caption for scene in scenes]
+        device, captions = torch.device("cpu"), [scene.caption for scene in scenes[: settings.num_scenes]]
         return train(folder, draw_rows(scenes, device), captions, settings, look, device, until)
 
     return teach

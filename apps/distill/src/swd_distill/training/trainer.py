@@ -194,7 +194,9 @@ class Trainer:
             mmd = norms.pop("mmd")
             parts |= {f"share_{name}": (norm / mmd).mean() for name, norm in norms.items()}
         if isinstance(self.balance, RunningBalance):
-            parts |= {f"weight_{name}": norm.norm() / slopes[name].norm() for name, norm in norms.items()}
+            for name, norm in norms.items():  # DMD's vanishes while the fake model is the teacher
+                own = sample_norms(slopes[name]).norm()
+                parts[f"weight_{name}"] = norm.norm() / own.clamp(torch.finfo(own.dtype).tiny)
         return LossTerms((x0 * torch.stack(list(balanced.values())).sum(0)).sum(), parts)
 
     def _balanced(self, slopes: dict[str, Tensor], step: int) -> dict[str, Tensor]:
