@@ -18,7 +18,7 @@ from swd_distill.planning.memory import recompute_blocks
 from swd_distill.presets import PRESETS
 from swd_distill.train import build_trainer
 from swd_distill.training.trainer import Trainer
-from swd_losses import PAPER, RELEASED
+from swd_losses import PAPER, RELEASED, RunningBalance
 from swd_models import load_denoiser, share_base
 from swd_models.adapters import adapter_state
 from swd_models.roles import compile_blocks, shard_base
@@ -57,6 +57,8 @@ def configure(recipe, **training):
 def train(recipe, cache, accumulate=1):
     """Return all that five iterations have taught."""
     trainer = build_trainer(configure(recipe, accumulate=accumulate), cache)
+    if isinstance(trainer.balance, RunningBalance):
+        trainer.balance.warmup = 2  # so that the others of the five have weights of the run
     for step in range(5):
         trainer.iterate(step)
     tensors = {f"student.{name}": value for name, value in adapter_state(trainer.roles.student).items()}

@@ -203,6 +203,7 @@ def test_gradients_stand_in_the_shares_of_the_recipe_sample_by_sample(build, ker
 def test_over_a_run_dmd_has_one_weight_of_all_samples_and_stages(build):
     recipe = replace(PAPER, dmd_weight=0.3, gan_weight=0.2, balance_over="run", gan_rise=0, fake_updates=1)
     trainer = build(recipe, batch=4)
+    trainer.balance.warmup = 1
     trainer.iterate(0)
     means = {name: float(mean) for name, mean in trainer.balance.means.items()}
     weights, stages = set(), set()

@@ -99,14 +99,14 @@ def batch_norm(gradient):
 
 
 def test_over_a_run_the_weight_is_the_share_of_the_mean_norms_of_batches_before():
-    shared, found = RunningBalance(decay=0.9), []
-    for update in range(6):
+    shared, found = RunningBalance(decay=0.9, warmup=2), []
+    for update in range(7):
         scales = (10.0 ** (update % 3), 3.0, 0.01 * (update + 1))  # of stages, say, and of a head that learns
         found.append(gradients(update, scales=scales))
         balanced = shared(found[-1], SHARES)
         shared.step()
         assert torch.equal(balanced["mmd"], found[-1]["mmd"])
-        if update == 0:
+        if update < 2:
             assert all(torch.equal(balanced[name], each) for name, each in balance(found[-1], SHARES).items())
             continue
         weights = [0.9 ** (update - 1 - before) for before in range(update)]
@@ -131,7 +131,7 @@ def test_over_a_run_shares_hold_in_the_mean():
 
 
 def test_over_a_run_a_batch_gives_the_same_numbers_however_it_is_split():
-    whole, shares, processes = RunningBalance(), RunningBalance(), (RunningBalance(), RunningBalance())
+    whole, shares, *processes = (RunningBalance(warmup=1) for _ in range(4))
     for update in range(4):
         found = gradients(update)
         # Of half a batch a mean's gradient is twice that of the whole: both are averaged later.
@@ -160,16 +160,41 @@ def test_over_a_run_a_batch_gives_the_same_numbers_however_it_is_split():
             )
 
 
-def test_over_a_run_updates_are_balanced_sample_by_sample_until_one_was_finite():
-    shared, found = RunningBalance(), gradients()
-    shared({name: gradient * torch.nan for name, gradient in found.items()}, SHARES)
-    shared.step()
-    balanced = shared(found, SHARES)
-    assert all(torch.equal(balanced[name], each) for name, each in balance(found, SHARES).items())
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_over_a_run_updates_are_balanced_sample_by_sample_until_enough_were_finite(warmup):
+    shared, found = RunningBalance(warmup=warmup), gradients()
+    by_sample = balance(found, SHARES)
+    for _ in range(max(warmup, 1)):
+        shared({name: gradient * torch.nan for name, gradient in found.items()}, SHARES)
+        shared.step()
+        balanced = shared(found, SHARES)
+        assert all(torch.equal(balanced[name], each) for name, each in by_sample.items())
+        shared.step()
+    assert not torch.equal(shared(found, SHARES)["dmd"], by_sample["dmd"])
+
+
+def test_over_a_run_a_gradient_that_starts_at_nearly_nothing_does_not_get_a_weight_without_bound():
+    shared, largest = RunningBalance(), 0.0
+    for update in range(100):
+        found = gradients(update, scales=(1.0, max(1e-9, min(update, 50) / 50), 1.0))
+        largest = max(largest, batch_norm(shared(found, SHARES)["dmd"]) / batch_norm(found["mmd"]))
+        shared.step()
+    assert largest < 3 * SHARES["dmd"]
+
+
+def test_over_a_run_the_state_is_all_there_is_to_keep():
+    shared, other = RunningBalance(warmup=3), RunningBalance(warmup=3)
+    for update in range(5):
+        expected = shared(gradients(update), SHARES)
+        found = other(gradients(update), SHARES)
+        assert all(torch.equal(found[name], each) for name, each in expected.items())
+        shared.step()
+        other = RunningBalance(warmup=3)
+        other.load_state_dict(shared.state_dict())
 
 
 def test_over_a_run_a_batch_that_is_not_finite_and_one_that_vanishes_change_and_break_nothing():
-    shared = RunningBalance()
+    shared = RunningBalance(warmup=1)
     shared.step()  # of nothing
     shared({"mmd": torch.ones(2, 3), "dmd": torch.zeros(2, 3)}, {"dmd": 0.3})
     shared.step()

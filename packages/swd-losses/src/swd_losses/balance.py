@@ -52,8 +52,9 @@ class RunningBalance:
     It is a weight for each loss, found while training: the share times the ratio of the mean norms of the reference's
     gradient and its own. All samples, stages and updates have the same, so a loss keeps its strength where the
     reference is weak; `balance` weakens it there. The means are of about the last 100 updates: a loss whose gradient
-    grows, as the GAN's at first, has more than its share. The first update is balanced sample by sample. In neither the
-    paper nor the authors' code.
+    grows, as the GAN's at first, has more than its share. The first `warmup` updates are balanced sample by sample:
+    of a gradient that starts at nearly nothing, as DMD's where the fake model is still the teacher, the first norms
+    would ask for a weight without bound. In neither the paper nor the authors' code.
 
     Examples:
         >>> shared = RunningBalance()
@@ -61,11 +62,13 @@ class RunningBalance:
         >>> shared.step()  # once for each update
     """
 
-    def __init__(self, reference: str = "mmd", decay: float = 0.99) -> None:
-        """Take the name of the reference, and what a mean keeps of itself at each update."""
-        self.reference, self.decay = reference, decay
+    def __init__(self, reference: str = "mmd", decay: float = 0.99, warmup: int = 10) -> None:
+        """Take the reference's name, what a mean keeps of itself at each update, and how many updates come first."""
+        self.reference, self.decay, self.warmup = reference, decay, warmup
         self.means: dict[str, Tensor] = {}
-        """All state: of each loss the mean norm, up to a factor that all have in common, on its gradient's device."""
+        """Of each loss the mean norm, up to a factor that all have in common, on its gradient's device."""
+        self.updates = torch.zeros((), dtype=torch.long)
+        """How many updates the means are of: those that were finite."""
         self._squares: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -81,9 +84,8 @@ class RunningBalance:
         for name, gradient in gradients.items():
             self._squares[name] = self._squares.get(name, 0) + sample_norms(gradient).square().sum()
             if name in shares and name in self.means:
-                reference = self.means[self.reference]
-                weighed = _scaled(gradient, self.means[name], shares[name] * reference)
-                balanced[name] = torch.where(reference > 0, weighed, balanced[name])  # 0: no update was finite yet
+                weighed = _scaled(gradient, self.means[name], shares[name] * self.means[self.reference])
+                balanced[name] = torch.where(self.updates < max(self.warmup, 1), balanced[name], weighed)
         return balanced
 
     @torch.no_grad()
@@ -102,7 +104,17 @@ class RunningBalance:
         for name, square in self._squares.items():
             mean = self.means.get(name, torch.zeros_like(square))
             self.means[name] = torch.where(finite, mean.lerp(square.sqrt() / parts, 1 - self.decay), mean)
+        self.updates = self.updates.to(finite.device) + finite
         self._squares = {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all state, for a checkpoint."""
+        return {"updates": self.updates} | {f"means.{name}": mean for name, mean in self.means.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state_dict` returned, on the device where the gradients will be."""
+        self.updates = state["updates"]
+        self.means = {name.removeprefix("means."): mean for name, mean in state.items() if name != "updates"}
 
 
 def _scaled(gradient: Tensor, norm: Tensor, to: Tensor) -> Tensor:

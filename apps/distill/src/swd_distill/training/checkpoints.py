@@ -130,8 +130,7 @@ def _load(folder: Path, trainer: Trainer) -> int:
     if trainer.head is not None:
         trainer.head.load_state_dict(load_file(folder / "head.safetensors"))
     if isinstance(trainer.balance, RunningBalance):
-        means = load_file(folder / "balance.safetensors")
-        trainer.balance.means = {name: mean.to(trainer.device) for name, mean in means.items()}
+        trainer.balance.load_state_dict(load_file(folder / "balance.safetensors", device=str(trainer.device)))
     return int(state["step"])
 
 
@@ -146,7 +145,7 @@ def _tensors(trainer: Trainer) -> dict[str, dict[str, torch.Tensor]]:
     if trainer.head is not None:
         tensors["head"] = trainer.head.state_dict()
     if isinstance(trainer.balance, RunningBalance):
-        tensors["balance"] = trainer.balance.means
+        tensors["balance"] = trainer.balance.state_dict()
     return tensors
 
 
