@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -85,6 +86,7 @@ def test_code_in_a_folder_is_not_run(folder):
     assert load_denoiser(str(folder)).backbone.config.num_layers > 0
 
 
+INDEX = json.loads((Path(resolve_model("embedded")) / "model_index.json").read_text())
 PARTS = {
     "a decoder of a list": ("vae/config.json", [1], load_latents),
     "a decoder of no channels": (
@@ -95,6 +97,12 @@ PARTS = {
     "an encoder of a list": ("text_encoder/config.json", [1], load_text),
     "no tokenizer": ("tokenizer/tokenizer.json", "{}", load_text),
     "a scheduler of a list": ("scheduler/scheduler_config.json", [1], load_teacher),
+    "an encoder that nobody knows": (
+        "model_index.json",
+        INDEX | {"text_encoder": ["transformers", "NoSuch"]},
+        load_text,
+    ),
+    "an encoder without a class": ("model_index.json", INDEX | {"text_encoder": ["transformers", None]}, load_text),
 }
 
 
@@ -108,9 +116,9 @@ def test_a_broken_part_is_one_line(folder, harm):
 
 
 def test_a_teacher_is_whole_or_refused(folder):
-    """Of a transformer and of an autoencoder half the weights: diffusers would draw the rest at random."""
-    for name in ("transformer", "vae"):
-        path = folder / name / "diffusion_pytorch_model.safetensors"
+    """Of each part half the weights: diffusers and transformers would draw the rest at random."""
+    for name in ("transformer", "vae", "text_encoder"):
+        path = next((folder / name).glob("*.safetensors"))
         whole = path.read_bytes()
         state = load_file(path)
         save_file(dict(list(state.items())[::2]), path)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import transformers
+from transformers import PreTrainedModel
 
 from swd_models.denoiser import Denoiser
 from swd_models.known.facts import Config, Expert, Facts
@@ -118,11 +120,27 @@ class Family:
         """Load a pipeline around some parts; those that the model itself leaves out must be named."""
         index: Mapping[str, Any] = self.pipeline.load_config(model)
         left_out = {name: None for name, value in index.items() if value == [None, None]}
-        return self.pipeline.from_pretrained(model, **left_out | dict(parts), **self.options, **options)
+        known = left_out | dict(parts) | dict(self.options)
+        encoders = {
+            name: _load_whole(kind, model, name, **{"dtype": None} | options)
+            for name, kind in _encoders(index).items()
+            if name not in known
+        }
+        return self.pipeline.from_pretrained(model, **known | encoders, **options)
+
+
+def _encoders(index: Mapping[str, Any]) -> dict[str, type[PreTrainedModel]]:
+    """Return the classes of what a pipeline has of transformers with weights, by their folders."""
+    kinds = {
+        name: getattr(transformers, str(value[1]), None)
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[0] == "transformers"
+    }
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, PreTrainedModel)}
 
 
 def _load_whole(kind: Any, model: str, subfolder: str, **options: Any) -> Any:
-    """Load a part of which nothing is missing: diffusers fills with random numbers what a file does not have."""
+    """Load a part of which nothing is missing: libraries fill with random numbers what a file does not have."""
     part, info = kind.from_pretrained(model, subfolder=subfolder, output_loading_info=True, **options)
     missing = sorted(info["missing_keys"])
     if missing:
