@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -23,6 +24,23 @@ def test_of_a_run_the_student_is_meant_the_teacher_or_the_latents(run):
     (run / "cache").mkdir()
     (run / "cache" / "manifest.json").write_text('{"settings": {}}')
     assert latents_of(run) == run / "cache"
+
+
+def test_samples_of_an_earlier_student_are_refused(run):
+    (run / "lora" / "low").mkdir(parents=True)
+    (run / "student").mkdir()
+    files = run / "lora" / "pytorch_lora_weights.safetensors", run / "lora" / "low" / "pytorch_lora_weights.safetensors"
+    for file in files:
+        file.write_bytes(str(file).encode())
+    drew = " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    (run / "student" / "sampling.json").write_text(json.dumps({"lora": drew}))
+    assert samples_of(run) == run / "student"
+    files[1].write_bytes(b"trained on")
+    with pytest.raises(ValueError, match=f"those of an earlier one in {run}/student: remove them, and let"):
+        samples_of(run)
+    for file in files:
+        file.unlink()
+    assert samples_of(run) == run / "student"
 
 
 def test_a_cache_has_no_samples(run):

@@ -8,11 +8,12 @@ from typing import Any
 from tqdm import tqdm
 
 from swd_data import claim, make_folder, read_text, write_text
+from swd_data.layout import SAMPLING
 from swd_sample.media import save_media
 from swd_sample.pipeline import SwDPipeline
 from swd_schedules import ScaleSchedule
 
-METADATA, SETTINGS = "metadata.jsonl", "sampling.json"
+METADATA, SETTINGS = "metadata.jsonl", SAMPLING
 
 
 def sample_folder(

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from swd_data.files import read_object
+from swd_data.files import checksum, read_object
 
 SETTINGS, MANIFEST, IMAGES, STUDENT = "config.json", "manifest.json", "images", "student"
-CACHE = "cache"
+CACHE, LORA, SAMPLING = "cache", "lora", "sampling.json"
 
 
 def is_run(folder: Path) -> bool:
@@ -23,7 +23,7 @@ def samples_of(folder: Path) -> Path:
     """Return the folder of samples that is meant by a folder: of a run what its student drew, else itself.
 
     Raises:
-        ValueError: a run whose student has drawn nothing yet, or a cache, which holds latents.
+        ValueError: a run whose student has drawn nothing yet or was trained on since, or a cache, which holds latents.
     """
     if is_cache(folder):
         raise ValueError(f"expected samples, got the cache {folder}, which holds latents: give a folder of images")
@@ -34,6 +34,13 @@ def samples_of(folder: Path) -> Path:
         raise ValueError(
             f"expected samples, got the run {folder}, whose {IMAGES} are its teacher's: `swd-sample {folder} --unseen` "
             f"lets its student draw into {student}"
+        )
+    drew = _object(student / SAMPLING).get("lora")
+    now = {checksum(file) for file in (folder / LORA).rglob("*.safetensors")}
+    if isinstance(drew, str) and now and not now >= set(drew.split()):
+        raise ValueError(
+            f"expected samples of the LoRA in {folder / LORA}, got those of an earlier one in {student}: remove them, "
+            f"and let `swd-sample {folder} --unseen` draw again"
         )
     return student
 
