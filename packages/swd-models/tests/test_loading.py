@@ -101,6 +101,10 @@ def test_sizes_are_checked_by_the_config_alone():
     check_fit(EMBEDDED, [(8, 8), (10, 16)])
     with pytest.raises(ValueError, match="divisible by 2 and at most 16, got 7x8"):
         check_fit(EMBEDDED, [(8, 8), (7, 8)])
+    with pytest.raises(ValueError, match=r"for a model of images, got 5x8x8; take a preset or schedule of images"):
+        check_fit(EMBEDDED, [(5, 8, 8)])
+    with pytest.raises(ValueError, match=r"frames, height and width for a model of videos, got 8x8; take a preset"):
+        check_fit("embedded-video", [(8, 8)])
 
 
 def test_a_block_is_checked_by_the_config_alone():

@@ -74,10 +74,21 @@ def check_tokens(num_tokens: int, any_length: bool) -> None:
         raise ValueError(f"expected 1 to {MAX_TOKENS} text tokens, got {num_tokens}: give fewer")
 
 
+def _check_kind(size: Sequence[int], *, videos: bool = False) -> None:
+    """Of images and videos schedules are not the other's."""
+    if len(size) != 2 + videos:
+        kind, axes = ("videos", "frames, height and width") if videos else ("images", "height and width")
+        raise ValueError(
+            f"expected latent {axes} for a model of {kind}, got {'x'.join(map(str, size))}; take a preset or schedule "
+            f"of {kind}, or another model"
+        )
+
+
 def _check_sd3(config: Config, size: Sequence[int]) -> None:
     """Patches would silently truncate other sizes; positions do not reach larger ones."""
+    _check_kind(size)
     patch, reach = config["patch_size"], config["pos_embed_max_size"]
-    if len(size) != 2 or any(side % patch or side // patch > reach for side in size):
+    if any(side % patch or side // patch > reach for side in size):
         raise ValueError(
             f"expected latent height and width divisible by {patch} and at most {patch * reach}, got "
             f"{'x'.join(map(str, size))}; change the sizes of the schedule"
@@ -95,7 +106,8 @@ def _check_unet(config: Config, size: Sequence[int]) -> None:
 
 
 def _check_divisible(size: Sequence[int], divisor: int) -> None:
-    if len(size) != 2 or any(side % divisor for side in size):
+    _check_kind(size)
+    if any(side % divisor for side in size):
         raise ValueError(
             f"expected latent height and width divisible by {divisor}, got {'x'.join(map(str, size))}; change the "
             "sizes of the schedule"
@@ -104,9 +116,9 @@ def _check_divisible(size: Sequence[int], divisor: int) -> None:
 
 def _check_wan(config: Config, size: Sequence[int]) -> None:
     """Patches would silently truncate other sizes; positions do not reach larger ones."""
+    _check_kind(size, videos=True)
     patch, reach = config["patch_size"], config["rope_max_seq_len"]
-    fits = len(size) == 3 and all(side % p == 0 and side // p <= reach for side, p in zip(size, patch, strict=True))
-    if not fits:
+    if not all(side % p == 0 and side // p <= reach for side, p in zip(size, patch, strict=True)):
         raise ValueError(
             f"expected latent frames, height and width divisible by {'x'.join(map(str, patch))} and at most {reach} "
             f"patches, got {'x'.join(map(str, size))}; change the sizes of the schedule"
