@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from benchmarks import comfyui_workflow
 from swd_models import load_denoiser, save_lora, share_base
@@ -81,24 +82,50 @@ def test_the_schemas_have_what_a_workflow_connects(nodes, loras):
     assert [slot.kind for slot in sampler.outputs] == ["SAMPLER"]
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "qwen", "zimage", "wan"])
+def apart(x, family):
+    """Return what ComfyUI's model gets as the family has it here: FLUX.2's cells are packed, Qwen-Image has a frame."""
+    return {"flux2": lambda: pixel_shuffle(x, 2), "qwen": lambda: x.squeeze(2)}.get(family, lambda: x)()
+
+
+def together(x, family):
+    return {"flux2": lambda: pixel_unshuffle(x, 2), "qwen": lambda: x.unsqueeze(2)}.get(family, lambda: x)()
+
+
+@pytest.mark.parametrize("split", [None, 2])
+@pytest.mark.parametrize("family", ["sd3", "flux", "flux2", "qwen", "zimage", "wan"])
 @torch.no_grad()
-def test_a_flow_model_samples_as_here(nodes, family):
+def test_a_flow_model_samples_as_here(nodes, family, split):
     denoiser = load_denoiser(f"random-{family}")
     schedule = VIDEO if family == "wan" else ScaleSchedule.square(IMAGE.timesteps, (4, 6, 8, 12))
     cond = tiny_cond(family, 2)
     expected = sample_scalewise(
         lambda x, s: denoiser.denoise(x, s, cond), schedule, (2, denoiser.num_channels), generator=generators(2)
     )
-    found, sigmas, width, height, length = scheduled(nodes, Patcher(CONST()), text=schedule.to_json())
+    patcher = Patcher(CONST(), 128, 16) if family == "flux2" else Patcher(CONST())
+    found, sigmas, width, height, length = scheduled(nodes, patcher, text=schedule.to_json())
     assert (width, height) == tuple(8 * side for side in schedule.sizes[-1][:-3:-1])
     assert length == (17 if family == "wan" else 1)
-    latent = torch.zeros(2, denoiser.num_channels, *schedule.sizes[-1])
-    seen = []
-    ours = sampled(nodes, found, sigmas, lambda x, s: denoiser.denoise(x, s, cond), CONST(), latent, seen=seen)
-    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
-    assert [shape[2:] for _, shape, _ in seen] == list(schedule.sizes)
-    assert {total for _, _, total in seen} == {len(schedule.sizes)}
+    latent, seen = together(torch.zeros(2, denoiser.num_channels, *schedule.sizes[-1]), family), []
+
+    def denoise(x, s):
+        seen.append(apart(x, family).shape[2:])
+        return together(denoiser.denoise(apart(x, family), s, cond), family)
+
+    if split is not None:  # as two models share the steps
+        latent = sampled(nodes, found, sigmas[: split + 1], denoise, CONST(), latent)
+        assert apart(latent, family).shape[2:] == schedule.sizes[split - 1]
+    shown = []
+    ours = sampled(nodes, found, sigmas[split or 0 :], denoise, CONST(), latent, seen=shown)
+    near = 1e-6 if split is None else 1e-5  # between two models x0 is scaled, and back
+    torch.testing.assert_close(apart(ours, family), expected, rtol=near, atol=near)
+    assert seen == list(schedule.sizes)
+    assert {total for _, _, total in shown} == {len(schedule.sizes) - (split or 0)}
+    assert shown[-1][1] == tuple(ours.shape)
+
+
+def test_odd_sizes_of_a_model_that_packs_are_one_message(nodes):
+    with pytest.raises(ValueError, match=r"expected even sizes for this model, got .*: it packs 2x2 cells"):
+        scheduled(nodes, Patcher(CONST(), 128, 16), text="1000:7,602:16")
 
 
 @torch.no_grad()
@@ -195,7 +222,8 @@ def test_sigmas_are_levels_of_the_model(nodes):
         ("sd35-medium-4", 16, 8, (0, 0), (64, 64), (1024, 1024), 1),
         ("sd35-medium-4", 16, 8, (1344, 768), (48, 84), (1344, 768), 1),
         ("wan-4", 16, 8, (0, 0), (6, 20, 34), (832, 480), 81),
-        ("flux2-4", 128, 16, (0, 0), (16, 16), (1024, 1024), 1),  # ComfyUI packs 2x2
+        ("flux2-4", 128, 16, (0, 0), (32, 32), (1024, 1024), 1),  # ComfyUI packs 2x2
+        ("flux2-4", 128, 16, (1040, 1024), (32, 32), (1040, 1024), 1),
         ("wan22-5b-4", 48, 16, (0, 0), (9, 14, 26), (1280, 704), 121),
     ],
 )
@@ -237,8 +265,9 @@ def test_a_latent_of_another_size_other_sigmas_or_a_mask_is_one_message(nodes):
     def denoise(x, s):
         return x
 
-    with pytest.raises(ValueError, match=r"expected a latent of 16x16 cells, got 8x8: connect width, height"):
-        sampled(nodes, found, sigmas, denoise, CONST(), torch.zeros(1, 4, 8, 8))
+    for shape, cells in (((8, 8), "8x8"), ((3, 16, 16), "3x16x16")):
+        with pytest.raises(ValueError, match=rf"expected a latent of 16x16 cells, got {cells}: connect width, height"):
+            sampled(nodes, found, sigmas, denoise, CONST(), torch.zeros(1, 4, *shape))
     with pytest.raises(ValueError, match=r"expected the SIGMAS of this SwD Schedule, or a part of them .*, got 1, 0"):
         sampled(nodes, found, torch.tensor([1.0, 0.5, 0.0]), denoise, CONST(), torch.zeros(1, 4, 16, 16))
     (sampler,) = nodes["SwDSampler"].execute(found, "of the schedule", 0).args

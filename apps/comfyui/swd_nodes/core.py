@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle
 
 UPSCALERS = ("bicubic", "bilinear", "nearest", "dct")
 PATCH = 2
@@ -26,11 +26,16 @@ Size = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The latent size of each timestep: (h, w), or (t, h, w) of videos. Timesteps fall, sizes never shrink."""
+    """The latent size of each timestep: (h, w), or (t, h, w) of videos. Timesteps fall, sizes never shrink.
+
+    Sizes count the cells of the autoencoder, as in training. ComfyUI may have `packed` x `packed` of them as channels
+    of one: 2 of FLUX.2.
+    """
 
     timesteps: tuple[float, ...]
     sizes: tuple[Size, ...]
     upscaler: str = "bicubic"
+    packed: int = 1
 
     def __post_init__(self) -> None:
         falling = all(a > b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False))
@@ -43,6 +48,8 @@ class Schedule:
         whole = all(len(size) in (2, 3) and all(0 < side <= 4096 for side in size) for size in self.sizes)
         if not (grows and whole and len(self.sizes) == len(self.timesteps)):
             raise ValueError(f"expected a size a timestep, never smaller, got {list(self.sizes)}: {_FORMS}")
+        if any(side % self.packed for size in self.sizes for side in size[-2:]):
+            raise ValueError(f"expected even sizes for this model, got {list(self.sizes)}: it packs 2x2 cells")
         if self.upscaler not in UPSCALERS:
             raise ValueError(f"expected an upscaler of {', '.join(UPSCALERS)}, got {self.upscaler!r}")
 
@@ -94,15 +101,16 @@ class Schedule:
 
         return replace(self, sizes=tuple(map(share, self.sizes)))
 
-    def halved(self) -> "Schedule":
-        """Return the schedule in cells of twice the side, as ComfyUI counts FLUX.2's.
+    def cells(self, x: Tensor) -> Tensor:
+        """Return ComfyUI's latents in the cells of this schedule: unpacked, and of an image without a frame."""
+        if x.ndim == 5 and len(self.sizes[0]) == 2 and x.shape[2] == 1:  # as Qwen-Image's
+            x = x.squeeze(2)
+        return pixel_shuffle(x, self.packed) if self.packed > 1 else x
 
-        Raises:
-            ValueError: an odd side.
-        """
-        if any(side % 2 for size in self.sizes for side in size[-2:]):
-            raise ValueError(f"expected even sizes for this model, got {list(self.sizes)}: it packs 2x2 cells")
-        return replace(self, sizes=tuple((*size[:-2], size[-2] // 2, size[-1] // 2) for size in self.sizes))
+    def latents(self, cells: Tensor, like: Tensor) -> Tensor:
+        """Return cells as ComfyUI has latents: the way back of `cells`, to as many axes as `like`."""
+        x = pixel_unshuffle(cells, self.packed) if self.packed > 1 else cells
+        return x.unsqueeze(2) if x.ndim < like.ndim else x
 
     def table(self) -> str:
         """Return the steps in a line each."""
@@ -166,26 +174,28 @@ def sampler(schedule: Schedule, seed: int) -> Callable[..., Tensor]:
             raise ValueError("expected a latent without a mask, got one: SwD Sampler makes whole images")
         noising = model.inner_model.inner_model.model_sampling
         steps = _steps(schedule, noising, sigmas)
-        first = steps[0]
-        _check_latent(x, schedule, first)
+        first, channels = steps[0], x.shape[1] // schedule.packed**2
+        _check_latent(schedule.cells(x), schedule, first)
         noise = [torch.Generator().manual_seed(seed + i) for i in range(len(x))]
         for each in noise:  # as if the steps before had been run
             for size in schedule.sizes[:first]:
-                torch.randn((1, x.shape[1], *size), generator=each)
-        x0 = model.latent_image if first else None
+                torch.randn((1, channels, *size), generator=each)
+        x0 = schedule.cells(model.latent_image) if first else None
         for count, step in enumerate(steps):
-            drawn = torch.cat([torch.randn((1, x.shape[1], *schedule.sizes[step]), generator=each) for each in noise])
+            drawn = torch.cat([torch.randn((1, channels, *schedule.sizes[step]), generator=each) for each in noise])
             drawn, sigma = drawn.to(x), sigmas[count]
             if x0 is None:  # the first step starts from noise alone, whatever its level
                 x_t = drawn * (1 + sigma**2).sqrt() if has_table(noising) else drawn
             else:
                 x0 = upscale(x0, schedule.sizes[step], schedule.upscaler)
                 x_t = noising.noise_scaling(sigma, drawn, x0)
-            x0 = model(x_t, sigma * x.new_ones(len(x)), **options)
+            x_t = schedule.latents(x_t, x)
+            found = model(x_t, sigma * x.new_ones(len(x)), **options)
             if callback is not None:
-                callback({"x": x_t, "i": count, "sigma": sigma, "sigma_hat": sigma, "denoised": x0})
+                callback({"x": x_t, "i": count, "sigma": sigma, "sigma_hat": sigma, "denoised": found})
+            x0 = schedule.cells(found)
         # ComfyUI takes the noise level of a part's end for granted: without noise it is x0 on the way there.
-        return x0 if sigmas[-1] == 0 else noising.noise_scaling(sigmas[-1], torch.zeros_like(x0), x0)
+        return found if sigmas[-1] == 0 else noising.noise_scaling(sigmas[-1], torch.zeros_like(found), found)
 
     return sample
 

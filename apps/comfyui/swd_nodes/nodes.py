@@ -1,6 +1,7 @@
 """SwD Schedule and SwD Sampler."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ PRESETS: dict[str, str] = json.loads((Path(__file__).parent / "presets.json").re
 OF_LORA, OF_SCHEDULE, NO_LORA = "of the LoRA", "of the schedule", "none"
 FRAMES = 4
 """Frames of a video that a latent one stands for; the first stands for one."""
-PACKED = 128
-"""Channels of FLUX.2's latents, which ComfyUI packs 2x2."""
+PACKED = {128: 2}
+"""Of how many channels latents are that ComfyUI packs, and by how much: FLUX.2's."""
 
 SwDSchedule = io.Custom("SWD_SCHEDULE")
 
@@ -54,9 +55,8 @@ class SwDScheduleNode(io.ComfyNode):
         """Return the schedule at its final size, its noise levels, and what the empty latent needs."""
         schedule = _schedule(lora, preset, text)
         latents, noising = model.get_model_object("latent_format"), model.get_model_object("model_sampling")
-        if latents.latent_channels == PACKED:
-            schedule = schedule.halved()
-        cell = latents.spacial_downscale_ratio
+        schedule = replace(schedule, packed=PACKED.get(latents.latent_channels, 1))
+        cell = latents.spacial_downscale_ratio // schedule.packed
         schedule = schedule.fitted(width, height, cell)
         sigmas = sigmas_of(schedule, noising)
         *frames, rows, columns = schedule.sizes[-1]
@@ -74,7 +74,8 @@ class SwDSamplerNode(io.ComfyNode):
             node_id="SwDSampler",
             display_name="SwD Sampler",
             category="sampling/custom_sampling/samplers",
-            description="For SamplerCustomAdvanced, with the SIGMAS of SwD Schedule, CFG 1 and an empty latent.",
+            description="For SamplerCustomAdvanced, with the SIGMAS of SwD Schedule, CFG 1 and an empty latent. "
+            "FLUX.1 also wants FluxGuidance at 4.5.",
             inputs=[
                 SwDSchedule.Input("schedule"),
                 io.Combo.Input("upscaler", options=[OF_SCHEDULE, *UPSCALERS]),
@@ -87,7 +88,7 @@ class SwDSamplerNode(io.ComfyNode):
     def execute(cls, schedule: Schedule, upscaler: str, noise_seed: int) -> io.NodeOutput:
         """Return the sampler; its noise is of this seed alone, whatever RandomNoise says."""
         if upscaler != OF_SCHEDULE:
-            schedule = Schedule(schedule.timesteps, schedule.sizes, upscaler)
+            schedule = replace(schedule, upscaler=upscaler)
         return io.NodeOutput(comfy.samplers.KSAMPLER(sampler(schedule, noise_seed)))
 
 
