@@ -75,6 +75,17 @@ def test_every_stage_is_seen_at_its_size(pipe):
     assert [image.tobytes() for image in pipe.decode(stages[-1][1])] == [image.tobytes() for image in media]
 
 
+def test_memory_is_cleared_before_prompts_and_before_decoding_whose_whole_batch_is_counted(pipe, monkeypatch):
+    """A use of parts that come one at a time may have been given up, with the denoiser on the device."""
+    seen = []
+    monkeypatch.setattr(pipe, "_clear", lambda: seen.append("clear"))
+    monkeypatch.setattr("swd_sample.pipeline.decode_in_tiles", lambda *given: seen.append(given[1:]))
+    text = pipe.text
+    monkeypatch.setattr(pipe, "text", lambda prompts: (seen.append("text"), text(prompts))[1])
+    pipe([CIRCLE, CROSS])
+    assert seen == ["clear", "text", "clear", ((16, 16), pipe.device, 2), "clear"]
+
+
 def test_a_string_is_one_prompt_and_one_may_have_several_images(pipe):
     (one,) = pipe(CIRCLE, seed=4)
     assert one.tobytes() == pipe([CIRCLE], seed=4)[0].tobytes()

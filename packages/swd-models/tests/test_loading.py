@@ -97,6 +97,21 @@ def test_the_teacher_is_the_stock_pipeline(pipe):
     assert ours[0].tobytes() == stock[0].tobytes()
 
 
+@pytest.mark.parametrize(
+    ("model", "dtype", "expected"),
+    [
+        ("random-sdxl", torch.float16, torch.float32),  # whose decoder overflows, as the pipeline knows
+        ("random-sdxl", torch.bfloat16, torch.bfloat16),
+        ("random-sd3", torch.float16, torch.float16),
+    ],
+)
+def test_an_autoencoder_that_overflows_computes_in_float32(model, dtype, expected):
+    latents = load_latents(model, dtype=dtype)
+    assert latents.vae.dtype == expected
+    with torch.no_grad():
+        assert latents.decode(torch.ones(1, latents.vae.config.latent_channels, 4, 4)).dtype == torch.float32
+
+
 def test_sizes_are_checked_by_the_config_alone():
     check_fit(EMBEDDED, [(8, 8), (10, 16)])
     with pytest.raises(ValueError, match="divisible by 2 and at most 16, got 7x8"):

@@ -70,6 +70,18 @@ def test_one_for_several_layers_is_cut_by_rows(tmp_path):
         torch.testing.assert_close(delta, rows, rtol=1e-4, atol=1e-5)
 
 
+def test_halves_that_the_models_own_code_has_swapped_are_swapped(tmp_path):
+    """Of the last norm, the model's own code has shift before scale, and diffusers scale before shift."""
+    plain = load_denoiser(MODEL)
+    width, layer = 32, "norm_out.linear"
+    delta = torch.randn(2 * width, width)
+    state = {"diffusion_model.final_layer.adaLN_modulation.1.lokr_w1": torch.ones(1, 1)}
+    save_file(state | {next(iter(state)).replace("w1", "w2"): delta}, tmp_path / "l.safetensors")
+    merged = load_denoiser(MODEL, loras=[str(tmp_path / "l.safetensors")])
+    found = merged.backbone.get_submodule(layer).weight - plain.backbone.get_submodule(layer).weight
+    torch.testing.assert_close(found, torch.cat([delta[width:], delta[:width]]), rtol=1e-4, atol=1e-5)
+
+
 NAME = LAYERS[0]
 
 

@@ -178,7 +178,7 @@ def sample(config: Config, trainer: Trainer) -> list[Media]:
     latents, levels = load_latents(config.model, dtype=device_and_dtype()[1]), trainer.levels
     first = trainer.schedule.within(*levels)[0]
     latents.vae.to(trainer.device)
-    decode_in_tiles(latents, config.scales.sizes[-1], trainer.device)
+    decode_in_tiles(latents, config.scales.sizes[-1], trainer.device, 1)
     media: list[Media] = []
     with trainer.student.averaged():
         for i in range(len(cache.captions)):

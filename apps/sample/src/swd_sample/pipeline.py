@@ -82,7 +82,6 @@ class SwDPipeline:
         parts = [*text.encoders, *denoiser.experts, latents.vae]
         pipe.one_at_a_time = not fits(parts, where)
         pipe._clear = place(parts, where)
-        decode_in_tiles(latents, chosen.sizes[-1], where)
         return pipe
 
     @classmethod
@@ -140,7 +139,9 @@ class SwDPipeline:
 
     @torch.no_grad()
     def decode(self, x0: Tensor) -> list[Media]:
-        """Return the images or videos of latents (B, C, *size)."""
+        """Return the images or videos of latents (B, C, *size), one at a time or in tiles if the device is small."""
+        self._clear()
+        decode_in_tiles(self.latents, x0.shape[2:], self.device, len(x0))
         media = to_media(self.latents.decode(x0))
         self._clear()
         return media
@@ -160,6 +161,7 @@ class SwDPipeline:
         Arguments and errors are those of a call.
         """
         prompts, device = _repeated(prompt, 1), self.device
+        self._clear()
         generators = generator or [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
         cond = self.text(prompts)
         passes = 1 if guidance_scale == 1.0 else 2

@@ -23,10 +23,10 @@ def fits(parts: Sequence[nn.Module], device: torch.device) -> bool:
 
 
 def place(parts: Sequence[nn.Module], device: torch.device) -> Callable[[], None]:
-    """Move parts to a device, and return what clears it after a use.
+    """Move parts to a device, and return what clears it: for before and after a use of them.
 
-    Where they do not fit together, each comes when it is called, in the order in which they are given, and the one
-    before it goes back to the host (accelerate's hooks); clearing sends back the last one. Else that does nothing.
+    Where they do not fit together, each comes when it is called, and the one given before it goes back to the host
+    (accelerate's hooks); clearing sends all back, for a use may leave parts out or be given up. Else that does nothing.
     """
     if fits(parts, device):
         for part in parts:
@@ -34,10 +34,15 @@ def place(parts: Sequence[nn.Module], device: torch.device) -> Callable[[], None
         return lambda: None
     from accelerate import cpu_offload_with_hook
 
-    last = None
+    hooks: list[Any] = []
     for part in parts:
-        _, last = cpu_offload_with_hook(part.to("cpu"), device, last)
-    return last.offload if last else lambda: None
+        hooks.append(cpu_offload_with_hook(part.to("cpu"), device, hooks[-1] if hooks else None)[1])
+
+    def clear() -> None:
+        for hook in hooks:
+            hook.offload()
+
+    return clear
 
 
 def place_pipeline(pipe: Any, device: torch.device, *, together: bool = True) -> bool:
@@ -54,7 +59,7 @@ def place_pipeline(pipe: Any, device: torch.device, *, together: bool = True) ->
     return whole
 
 
-def decode_in_tiles(latents: Latents, size: Sequence[int], device: torch.device, batch: int = 1) -> bool:
+def decode_in_tiles(latents: Latents, size: Sequence[int], device: torch.device, batch: int) -> bool:
     """Let an autoencoder decode one at a time, and in tiles, if samples of a latent size do not fit the device.
 
     Numbers change a little where tiles meet, which diffusers blends. Return whether it does.

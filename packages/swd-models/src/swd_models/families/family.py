@@ -23,6 +23,7 @@ class Family:
         denoiser, latents, text: Ours around backbone, autoencoder and whole pipeline.
         facts: What configs tell of it.
         vae_dtype: Of the autoencoder where it must not be the model's.
+        vae_overflows: Whether numbers in the autoencoder are too large for float16, unless its config says otherwise.
         options: For the pipeline's `from_pretrained`.
     """
 
@@ -34,6 +35,7 @@ class Family:
     text: type[Text]
     facts: Facts
     vae_dtype: torch.dtype | None = None
+    vae_overflows: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def load_config(self, model: str) -> dict[str, Any]:
@@ -82,7 +84,10 @@ class Family:
 
     def load_latents(self, model: str, **options: Any) -> Latents:
         """Load the autoencoder alone."""
-        return self.latents(self._load_vae(model, **options))
+        vae = self._load_vae(model, **options)
+        if self.vae_overflows and vae.dtype == torch.float16 and vae.config.force_upcast:
+            vae = vae.float()  # the pipeline of a teacher does so by itself
+        return self.latents(vae)
 
     def load_text(
         self,

@@ -141,5 +141,6 @@ FAMILY = Family(
     latents=ImageLatents,
     text=SDXLText,
     facts=SDXL,
+    vae_overflows=True,
     options={"add_watermarker": False},
 )

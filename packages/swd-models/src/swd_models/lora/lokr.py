@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from swd_models.denoiser import Denoiser
-from swd_models.lora.names import is_of_text, known_names, shown
+from swd_models.lora.names import Known, is_of_text, known_names, shown
 from swd_models.lora.tensors import layers_of, widths_of
 
 _KEY = re.compile(r"(?P<name>.+)\.(?P<part>lokr_w[12](_[ab])?|alpha)")
@@ -44,18 +44,19 @@ def merge_lokr(denoiser: Denoiser, file: Path, weight: float = 1.0) -> None:
         ValueError: as `check_lokr`, or numbers that are not finite.
     """
     factors, layers = _factors(file, denoiser), layers_of(denoiser)
-    for among, delta in _deltas(file, factors):
+    for known, delta in _deltas(file, factors):
         if not bool(delta.isfinite().all()):
-            raise ValueError(f"expected finite numbers, got nan or inf for {among[0]} in {file}: train again")
-        for layer, rows in zip(among, torch.split(delta, widths_of(among, layers)), strict=True):
+            raise ValueError(f"expected finite numbers, got nan or inf for {known.among[0]} in {file}: train again")
+        delta = torch.cat(delta.chunk(2)[::-1]) if known.swapped else delta
+        for layer, rows in zip(known.among, torch.split(delta, widths_of(known.among, layers)), strict=True):
             own = layers[layer].weight
             assert isinstance(own, Tensor)
             own.copy_((own.float() + weight * rows.to(own.device).view(own.shape)).to(own.dtype))
 
 
-def _factors(file: Path, denoiser: Denoiser) -> dict[tuple[str, ...], dict[str, str]]:
+def _factors(file: Path, denoiser: Denoiser) -> dict[Known, dict[str, str]]:
     """Return the key of each factor, by the layers whose rows it is."""
-    layers, found = layers_of(denoiser), defaultdict[tuple[str, ...], dict[str, str]](dict)
+    layers, found = layers_of(denoiser), defaultdict[Known, dict[str, str]](dict)
     known, num_left = known_names(layers, denoiser), 0
     with safe_open(file, framework="pt") as handle:
         shapes = {key: tuple(handle.get_slice(key).get_shape()) for key in handle.keys()}  # noqa: SIM118
@@ -71,9 +72,9 @@ def _factors(file: Path, denoiser: Denoiser) -> dict[tuple[str, ...], dict[str, 
                 f"expected a LoKr of this family, got {shown(key)}, which is no layer of the model, in {file}: choose "
                 "the model that it was trained for"
             )
-        found[known[match["name"]].among][match["part"]] = key
-    for among, keys in found.items():
-        _check(among, {part: shapes[key] for part, key in keys.items()}, layers, file)
+        found[known[match["name"]]][match["part"]] = key
+    for name, keys in found.items():
+        _check(name.among, {part: shapes[key] for part, key in keys.items()}, layers, file)
     if num_left:
         print(f"left out {num_left} tensors of text encoders in {file}: they stay as they are", file=sys.stderr)
     return dict(found)
@@ -102,16 +103,14 @@ def _check(
         )
 
 
-def _deltas(
-    file: Path, factors: Mapping[tuple[str, ...], Mapping[str, str]]
-) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+def _deltas(file: Path, factors: Mapping[Known, Mapping[str, str]]) -> Iterator[tuple[Known, Tensor]]:
     """Compute w1 (x) w2 for each layer; alpha / rank counts where a factor is itself a product, as in LyCORIS."""
     with safe_open(file, framework="pt") as handle:
-        for among, keys in factors.items():
+        for known, keys in factors.items():
             parts = {part: handle.get_tensor(key).float() for part, key in keys.items()}
             ranks = [len(parts[f"{side}_b"]) for side in _SIDES if f"{side}_b" in parts]
             scale = parts["alpha"].item() / ranks[-1] if ranks and "alpha" in parts else 1.0
             first, second = (
                 parts[side] if side in parts else parts[f"{side}_a"] @ parts[f"{side}_b"] for side in _SIDES
             )
-            yield among, scale * torch.kron(first, second)
+            yield known, scale * torch.kron(first, second)
