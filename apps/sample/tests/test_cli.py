@@ -385,6 +385,8 @@ def test_stages_are_written_as_a_picture_one_below_the_other(run, cli, tmp_path)
     whole, tall = Image.open(out), tmp_path / "one.png"
     cli(run, CIRCLE, CIRCLE, "--out", tall)
     assert whole.height > 3 * Image.open(tall).height
+    cli(run, CIRCLE, "--schedule", "tiny-4-full", "--stages", "--out", tmp_path / "full.png")  # of equal sizes
+    assert Image.open(tmp_path / "full.png").height > 3 * Image.open(tall).height
 
 
 def test_a_prompt_may_have_several_samples_and_an_undistilled_model_guidance(run, cli, tmp_path):
@@ -423,6 +425,39 @@ def test_a_model_without_unseen_prompts_is_judged_by_the_runs_own(cli, copied, r
     printed = cli(copied, "--unseen")
     assert "1 image(s), 1 of them new" in printed
     assert f"next: {typed('swd-eval', 'images', str(copied))} --ref {copied} --out {copied}/student-meas" in printed
+
+
+@pytest.mark.parametrize(
+    "flags", [("--steps", "2"), ("--base", "int8"), ("--text-tokens", "64"), ("--tiny", "tiny"), ("--base-lora", "l")]
+)
+def test_what_is_sampled_otherwise_is_no_runs_student(refused, run, flags):
+    assert "expected --out FOLDER with --unseen where no run samples as it was trained" in refused(
+        run, "--unseen", *flags
+    )
+    assert not (run / "student").exists()
+
+
+def test_a_folder_mixes_no_samples_of_two_base_loras_under_one_name(cli, refused, run, tmp_path):
+    prompts, out, style = tmp_path / "prompts.txt", tmp_path / "images", tmp_path / "style.safetensors"
+    prompts.write_text(f"{CIRCLE}\n")
+    shutil.copy(run / "lora" / FILES["diffusers"], style)
+    given = (run, "--prompts-file", prompts, "--base-lora", f"{style}:0.5", "--out", out)
+    cli(*given)
+    with safe_open(style, "pt") as opened:
+        metadata = opened.metadata()
+    save_file({key: value * 2 for key, value in load_file(style).items()}, style, metadata)
+    line = refused(*given)
+    assert "the given base_lora_files" in line
+    assert "got other base_lora_files" in line
+
+
+@pytest.mark.parametrize(
+    "flags", [("--stages",), ("--seed", "3"), ("--guidance-scale", "2"), ("--num-images-per-prompt", "2")]
+)
+def test_the_page_takes_no_flags_of_single_samples(refused, run, flags):
+    assert "expected --demo without --stages, --num-images-per-prompt, --guidance-scale and --seed" in refused(
+        run, "--demo", *flags
+    )
 
 
 def test_unseen_has_prompts_of_its_own(refused, run):

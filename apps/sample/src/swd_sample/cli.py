@@ -79,7 +79,7 @@ def _sample_prompts(options: Options) -> str:
     rows = {}
     for stage, x0 in pipe.stages(prompts, **how):
         if options.stages or stage == schedule.stages[-1]:
-            rows["x".join(map(str, stage.target))] = media = pipe.decode(x0)
+            rows[f"{stage.index + 1}: {'x'.join(map(str, stage.target))}"] = media = pipe.decode(x0)
     seconds = (time.perf_counter() - began) / len(media)
     from swd_sample.grid import grid, grid_of
     from swd_sample.media import save_media
@@ -95,11 +95,14 @@ def _sample_unseen(options: Options) -> str:
     if options.prompts or options.prompts_file:
         raise ValueError("expected --unseen without prompts, got some: leave them out, or pass --prompts-file alone")
     run = source.run_of(options)
-    own = run / STUDENT if run and not (options.lora or options.model or options.schedule) else None
+    others = options.lora, options.model, options.schedule, options.base_lora, options.base, options.tiny
+    as_trained = not any(others) and options.steps is None and options.text_tokens is None
+    own = run / STUDENT if run and as_trained else None
     out = options.out or own
     if out is None:
         raise ValueError(
-            "expected --out FOLDER with --unseen where no run samples as it was trained, got none: name a folder"
+            "expected --out FOLDER with --unseen where no run samples as it was trained, with all that is its own, "
+            "got none: name a folder"
         )
     text = _sample_folder(replace(options, out=out), source.unseen_prompts(options), None)
     kind = "videos" if any(out.glob("*.mp4")) else "images"
@@ -146,6 +149,7 @@ def _sample_folder(options: Options, prompts: list[str], names: list[str] | None
         batch=options.batch,
         names=names,
         made_with={"model": model, "lora": source.lora_checksums(model, lora), "base_lora": source.base_loras(options)}
+        | source.base_checksums(options)
         | ({} if source.base(options) == "bf16" else {"base": source.base(options)})
         | ({} if options.text_tokens is None else {"text_tokens": options.text_tokens})
         | ({} if options.tiny is None else {"tiny": source.checksums(options.tiny)}),
@@ -163,6 +167,11 @@ def _serve(options: Options) -> str:
     if options.prompts_file or options.out or options.compile or options.unseen:
         raise ValueError(
             "expected --demo without --prompts-file, --unseen, --out and --compile, got one of them: leave it out"
+        )
+    if options.stages or options.num_images_per_prompt > 1 or options.guidance_scale != 1.0 or options.seed:
+        raise ValueError(
+            "expected --demo without --stages, --num-images-per-prompt, --guidance-scale and --seed, got one of them: "
+            "leave it out, the page has what there is to choose"
         )
     run, model, lora = source.run_of(options), source.model(options), source.lora(options)
     there = options.lora is not None or Path(lora).exists()

@@ -137,6 +137,15 @@ def lora_checksums(of: str, adapters: str) -> str:
     return " ".join(checksum(find_lora(lora_of(adapters, expert.name))) for expert in experts_of(of))
 
 
+def base_checksums(options: Options) -> dict[str, str]:
+    """Return the checksums of the LoRAs here that are merged into the base; a hub id is taken for what it names."""
+    from swd_models.lora.loading import split_weight
+
+    paths = [Path(split_weight(each)[0]) for each in base_loras(options)]
+    files = [each for path in paths for each in ([path] if path.is_file() else sorted(path.rglob("*.safetensors")))]
+    return {"base_lora_files": " ".join(map(checksum, files))} if files else {}
+
+
 def checksums(path: Path) -> str:
     """Return the checksums of a file, or of those of a folder."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
