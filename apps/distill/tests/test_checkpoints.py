@@ -126,6 +126,17 @@ def test_one_flipped_bit_in_a_checkpoint_is_refused_in_one_line(refused, argv, c
     assert snapshot(copied) == before
 
 
+def test_a_run_goes_on_where_gradients_are_scaled_and_were_not_before(build, configure, open_cache, tmp_path):
+    trainer, folder = build(), tmp_path / "checkpoints"
+    trainer.iterate(0)
+    save_checkpoint(folder, trainer, 1)
+    config = configure(tmp_path, trainer.recipe, dtype="float16")
+    half = build_trainer(config, open_cache())
+    assert half.student.scaler.is_enabled()
+    assert load_checkpoint(folder, half) == 1
+    half.iterate(1)
+
+
 def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(build, tmp_path):
     trainer, folder = build(), tmp_path / "checkpoints"
     save_checkpoint(folder, trainer, 1)

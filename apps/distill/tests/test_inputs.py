@@ -247,6 +247,7 @@ def test_clips_are_read_at_the_models_pace(cli, tmp_path):
         (["--seed", str(2**70)], "expected --seed of at least 0 and below 2^63"),
         (["--seed", "-1"], "expected --seed"),
         (["--data.max-bad", "1"], "expected --data.max-bad below 1"),
+        (["--recipe.mmd-kernel", "rbf", "--recipe.rbf-bandwidth", "0"], "expected --recipe.rbf-bandwidth above 0"),
         (["--schedule", "1.0:8,0.6:16"], "1000"),
     ],
 )
@@ -295,6 +296,28 @@ def test_a_mended_sample_comes_back_and_no_caption_is_shifted(encoded_of, hundre
         torch.testing.assert_close(value, without[name], rtol=0, atol=1e-4)
     assert not torch.equal(again.cond([1])["prompt_embeds"], again.cond([2])["prompt_embeds"])
     assert not (tmp_path / "runs" / "many" / "cache" / "skipped.jsonl").exists()
+
+
+def test_samples_that_stay_too_small_do_not_let_a_cache_be_made_again(encoded_of, hundred, snapshot, tmp_path):
+    Image.new("RGB", (32, 32)).save(hundred / "b.png")
+    encoded_of(hundred, "--data.batch", "32")
+    before = snapshot(tmp_path / "runs" / "many" / "cache")
+    assert len(encoded_of(hundred, "--data.batch", "32")) == 119
+    after = snapshot(tmp_path / "runs" / "many" / "cache")
+    assert {name: of for name, of in after.items() if name != "skipped.jsonl"} == {
+        name: of for name, of in before.items() if name != "skipped.jsonl"
+    }
+
+
+def test_other_images_under_the_same_names_are_encoded_again(encoded_of, tmp_path):
+    found = []
+    for number, size in enumerate((64, 96)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        scene().resize((size, size)).save(folder / "a.png")
+        describe(folder, "a.png")
+        found.append(encoded_of(folder).latents([0], (16, 16)))
+    assert not torch.equal(*found)
 
 
 def test_a_stricter_share_is_asked_of_a_finished_cache_too(encoded_of, refused, argv, hundred, tmp_path):

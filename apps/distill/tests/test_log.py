@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from swd_distill.training import log
 from swd_distill.training.log import TIMES
 
 
@@ -37,6 +38,28 @@ def test_tensorboard_holds_the_same_numbers_and_the_pictures(finished):
         assert found["mmd", row["step"]] == pytest.approx(row["mmd"])
         assert found[f"stage-{row['stage']:.0f}/norm", row["step"]] == pytest.approx(row["norm"])
     assert pictures == [3]
+
+
+def test_a_resumed_run_hides_no_point_of_before_in_tensorboard_and_is_one_run_in_wandb(
+    configure, tmp_path, monkeypatch
+):
+    made = []
+
+    class Tracker:
+        def __init__(self, *args, **options):
+            made.append(options)
+
+        def start(self):
+            pass
+
+    monkeypatch.setattr(log, "TensorBoardTracker", Tracker)
+    monkeypatch.setattr(log, "WandBTracker", Tracker)
+    config = configure(tmp_path)
+    for step in (0, 500):
+        for name in ("tensorboard", "wandb"):
+            log._start(name, config, step)
+    assert [each["purge_step"] for each in made[::2]] == [1, 501]  # TensorBoard hides that step and all behind it
+    assert made[1]["id"] == made[3]["id"] != ""
 
 
 def _records(file):

@@ -61,6 +61,16 @@ def test_no_path_of_this_machine_is_in_it(published, finished):
     assert "/home" not in text
 
 
+def test_a_user_without_a_home_may_publish(published, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/"))
+    publishing._check_card(published / "README.md", finished)
+    card = tmp_path / "README.md"
+    card.write_text(f"{(published / 'README.md').read_text()}{tmp_path}")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    with pytest.raises(ValueError, match="without paths of this machine"):
+        publishing._check_card(card, finished)
+
+
 @torch.no_grad()
 def test_the_cards_snippet_samples_scalewise_with_diffusers_alone(published, finished):
     text = (published / "README.md").read_text()

@@ -168,6 +168,12 @@ def test_advice_names_the_smallest_accumulate_that_fits():
     )
 
 
+def test_advice_for_a_batch_that_the_processes_cannot_share():
+    config = PRESETS["sd35-medium"]
+    text = advice(Estimate.of(config, share=config.training.batch // 3), 10.0, 3)
+    assert "take a --training.batch that 3 processes can share evenly" in text
+
+
 def test_auto_recomputes_what_the_free_memory_asks_for(monkeypatch, capsys):
     config = PRESETS["sd35-medium"]
     monkeypatch.setattr(memory, "free_bytes", lambda device: 75 * 2**30)

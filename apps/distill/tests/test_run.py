@@ -68,6 +68,10 @@ def test_a_run_of_images_and_a_lora_that_have_changed_since_is_another(copied, t
     (images / "metadata.jsonl").write_text("\n".join(rows[1:]))
     assert "expected a cache in " in (error := refused(made_of))
     assert "made with the given images, got other images" in error
+    (images / "metadata.jsonl").write_text("\n".join(rows))
+    first = json.loads(rows[0])["file_name"]
+    Image.open(images / first).rotate(180).save(images / first, compress_level=0)  # in place
+    assert f"got others among samples 0 to {len(rows) - 1} of {images}: put them back" in refused(made_of)
     assert snapshot(out) == before
 
 

@@ -250,6 +250,23 @@ def test_a_reused_rollout_samples_the_student_once_for_all_fake_updates(build):
         calls.clear()
 
 
+def test_flops_of_a_reused_rollout_are_those_of_the_stage_that_was_drawn_for_it(build):
+    trainer = build(replace(FULL, fake_updates=3), reuse_rollout=True)
+    stages = [Draw(0, step, "fake-0", range(2)).stage(trainer.schedule, trainer.recipe) for step in range(4)]
+    assert len(set(stages)) > 1
+    for step in range(4):
+        trainer.iterate(step)
+    assert {like[1] for like in trainer._flops if like[0] != "student"} == set(stages)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "moments", "rbf"])
+def test_the_mmd_that_is_noted_is_the_whole_batchs_however_it_is_split(build, kernel):
+    recipe = replace(MMD_ONLY, mmd_kernel=kernel)
+    whole, split = (build(recipe, batch=4, accumulate=shares).iterate(0) for shares in (1, 2))
+    assert split["mmd"] == pytest.approx(whole["mmd"], rel=1e-4)
+    assert split["slope_mmd"] == pytest.approx(whole["slope_mmd"], rel=0.3)  # but for how much shares differ
+
+
 def test_the_switch_for_checkpointing_reaches_every_role_and_changes_no_number(build):
     plain, checkpointed = build(FULL), build(FULL, checkpointing="all")
     for role in (checkpointed.roles.student, checkpointed.roles.fake, checkpointed.roles.teacher):

@@ -1,5 +1,6 @@
 """What is checked of a config before any work, each where the knowledge is."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from swd_data import is_hub_id
@@ -13,6 +14,7 @@ def check(config: Config) -> None:
 
     config.check()
     check_backends(config)
+    check_extras(config)
     background_of(config)
     check_levels(config.recipe)
     if config.training.base != "bf16":
@@ -85,6 +87,16 @@ def check_loras(config: Config) -> None:
         if config.init_lora:
             student.expert = expert
             start_from(student, config.init_lora)
+
+
+def check_extras(config: Config) -> None:
+    """Raise ValueError for an optimizer or a tracker whose library is not there."""
+    if config.training.optimizer == "adamw-8bit" and find_spec("torchao") is None:
+        raise ValueError(
+            "expected torchao for --training.optimizer adamw-8bit, got none: pip install 'swd-distill[8bit]'"
+        )
+    if "wandb" in config.training.trackers and find_spec("wandb") is None:
+        raise ValueError("expected wandb for --training.trackers, got none: pip install wandb")
 
 
 def check_backends(config: Config) -> None:

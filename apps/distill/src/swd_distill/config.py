@@ -209,9 +209,8 @@ class Config:
                 flag = f"--{group}.{name.replace('_', '-')}"
                 if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
                     raise ValueError(f"expected {flag} of at least 0, got {value:g}")
-        for name in ("lr", "clip"):
-            if getattr(self.training, name) == 0:
-                raise ValueError(f"expected --training.{name} above 0, got 0: nothing would be learnt")
+                if name in ("lr", "clip", "rbf_bandwidth") and value == 0:
+                    raise ValueError(f"expected {flag} above 0, got 0: nothing would be learnt")
         counts = {
             "training.warmup": self.training.warmup,
             "recipe.fake-updates": self.recipe.fake_updates,

@@ -12,7 +12,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.distributed import all_reduce
 
-from swd_distill.config import Optimizer
 from swd_schedules.devices import check_dtype, default_dtype, find_device, total_bytes, use_device
 
 Result = TypeVar("Result")
@@ -37,27 +36,29 @@ def choose_device(name: str, dtype: str = "auto") -> None:
     _chosen = name
 
 
-def device_and_dtype() -> tuple[torch.device, torch.dtype]:
-    """Return the device, and the dtype of frozen weights there: float32 on the CPU, else bfloat16 where it can."""
+def device_and_dtype(dtype: str = "auto") -> tuple[torch.device, torch.dtype]:
+    """Return the device, and a dtype of frozen weights; "auto": float32 on the CPU, else bfloat16 where it can."""
     device = find_device(_chosen)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # head and autoencoder are float32: TF32 is near enough for them
-    return device, default_dtype(device)
+    return device, default_dtype(device) if dtype == "auto" else getattr(torch, dtype)
 
 
-def optimizer_for(asked: Optimizer) -> Literal["adamw", "adamw-8bit"]:
-    """Return the optimizer that "auto" means in this launch: in 8 bits on CUDA devices of less than 24 GB.
+def optimizer_here() -> Literal["adamw", "adamw-8bit"]:
+    """Return the optimizer that "auto" means on this device: in 8 bits on a CUDA device of less than 24 GB.
 
-    Only where torchao is there, and triton, with which it compiles its step. The main process decides for all.
+    Only where torchao is there, and triton, with which it compiles its step.
     """
-    if asked != "auto":
-        return asked
     device, there = find_device(_chosen), all(map(find_spec, ("torchao", "triton")))
     small = device.type == "cuda" and there and total_bytes(device) < SMALL
-    found = [small]
-    processes()
-    (small,) = broadcast_object_list(found)
     return "adamw-8bit" if small else "adamw"
+
+
+def from_main(value: Result) -> Result:
+    """Return the main process's value in each, all of which call this."""
+    processes()
+    (value,) = broadcast_object_list([value])
+    return value
 
 
 def processes() -> PartialState:

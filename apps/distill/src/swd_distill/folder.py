@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from swd_data import check_claim, checksum, claim, read_object, write_json
 from swd_distill.config import Config, Evaluation, Optimizer
-from swd_distill.devices import optimizer_for, processes
+from swd_distill.devices import from_main, optimizer_here, processes
 from swd_losses import Recipe
 from swd_models.known.facts import EXPERTS
 
@@ -28,11 +28,12 @@ BEFORE: dict[str, Any] = {
 
 def settled(config: Config) -> Config:
     """Return a config with what its device decides, unless its run folder notes it already."""
-    path, asked = config.out / "config.json", config.training.optimizer
-    if asked == "auto" and path.is_file():
-        noted = read_object(path, "the config of a run").get("training", {}).get("optimizer")
-        asked = noted if noted in get_args(Optimizer) else asked
-    return replace(config, training=replace(config.training, optimizer=optimizer_for(asked)))
+    path, chosen = config.out / "config.json", config.training.optimizer
+    if chosen == "auto":
+        before = read_object(path, "the config of a run").get("training", {}) if path.is_file() else {}
+        noted: Optimizer = next((each for each in get_args(Optimizer) if each == before.get("optimizer")), "auto")
+        chosen = from_main(optimizer_here() if noted == "auto" else noted)  # one may see what another has just written
+    return replace(config, training=replace(config.training, optimizer=chosen))
 
 
 def check_folder(config: Config) -> None:

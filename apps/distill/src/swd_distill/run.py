@@ -10,11 +10,11 @@ from PIL import Image
 from swd_data import make_folder, read_object, save_image, typed
 from swd_distill.config import Config
 from swd_distill.data.cache import MANIFEST
-from swd_distill.data.encode import claim_cache, encode
+from swd_distill.data.encode import check_files, claim_cache, encode
 from swd_distill.data.generate import claim_images, generate, teacher_of
 from swd_distill.data.prompts import limited
 from swd_distill.data.sources import open_source
-from swd_distill.devices import processes
+from swd_distill.devices import device_and_dtype, processes
 from swd_distill.folder import claimed, comparison_of, settled
 from swd_distill.train import train
 from swd_distill.training.evaluation import SEED
@@ -52,7 +52,7 @@ def _check_sources(config: Config) -> None:
         if config.images.is_dir():
             claim_images(config)
     elif config.images.is_dir() and config.cache.is_dir():  # of the hub, all would be downloaded to see it
-        claim_cache(config)
+        check_files(config, claim_cache(config))
 
 
 def _make(config: Config, picture: Path) -> None:
@@ -74,7 +74,8 @@ def compare(config: Config) -> Image.Image:
     prompts, schedule = _prompts_to_compare(config), config.scales
     steps, guidance, few = config.data.teacher_steps, config.data.teacher_guidance, len(schedule.sizes)
     rows = {f"teacher, {steps} steps, cfg {guidance:g}": _in_batches(config, _teacher(config), prompts)}
-    student = SwDPipeline.from_run(config.out)
+    device, dtype = device_and_dtype(config.training.dtype)
+    student = SwDPipeline.from_run(config.out, device=str(device), dtype=dtype)
     rows[f"student, {few} scale-wise steps"] = _in_batches(config, partial(_sample, student), prompts)
     del student
     base = SwDPipeline.from_pretrained(
@@ -82,6 +83,8 @@ def compare(config: Config) -> Image.Image:
         base_loras=config.teacher_lora,
         base=config.training.base,
         schedule=schedule,
+        device=str(device),
+        dtype=dtype,
         text_tokens=config.data.text_tokens,
     )
     undistilled = partial(_sample, base, guidance=guidance)

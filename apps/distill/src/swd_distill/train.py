@@ -137,10 +137,8 @@ def iterate(trainer: Trainer, step: int) -> Metrics:
 
 def build_trainer(config: Config, cache: Cache, expert: Expert | None = None) -> Trainer:
     """Load the teacher, or an expert of it, share its weights with student and fake, and draw the head."""
-    device, dtype = device_and_dtype()
     training = config.training
-    if training.dtype != "auto":
-        dtype = getattr(torch, training.dtype)
+    device, dtype = device_and_dtype(training.dtype)
     place = "cpu" if training.shard_base else device  # whose blocks go there one by one
     teacher = load_denoiser(
         config.model, expert=expert, loras=config.teacher_lora, base=training.base, device=place, dtype=dtype

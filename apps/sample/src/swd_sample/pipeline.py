@@ -49,6 +49,7 @@ class SwDPipeline:
         schedule: ScaleSchedule | None = None,
         fallback: ScaleSchedule | None = None,
         device: str | None = None,
+        dtype: torch.dtype | None = None,
         base: Base = "bf16",
         merge: bool = True,
         text_tokens: int | None = None,
@@ -60,12 +61,13 @@ class SwDPipeline:
         The LoRA is added to the weights (in float32, then cast), so that it costs nothing in sampling; with `merge` off
         it stays apart, as it does over a quantised `base` (int8, fp8 or nf4: see `load_denoiser`). `base_loras`, each
         PATH or PATH:WEIGHT, are merged into the base before. `device` is the accelerator that torch finds, unless
-        named. `tiny`, the weights of a tiny autoencoder such as TAESD, decodes instead of the model's own: faster, with
-        less detail. Where text encoders, denoiser and autoencoder do not fit it together, each is there while it works.
+        named, and `dtype` what its weights usually have. `tiny`, the weights of a tiny autoencoder such as TAESD,
+        decodes instead of the model's own: faster, with less detail. Where text encoders, denoiser and autoencoder do
+        not fit the device together, each is there while it works.
         """
         where = find_device(device or "auto")
         use_device(where)
-        options: dict[str, Any] = {"dtype": default_dtype(where)}
+        options: dict[str, Any] = {"dtype": dtype or default_dtype(where)}
         first = first_device(model, base, where)
         denoiser = load_denoiser(model, loras=base_loras, base=base, device=first, **options)
         carried = load_lora(denoiser, lora, merge=merge and base == "bf16") if lora else None
@@ -86,7 +88,13 @@ class SwDPipeline:
 
     @classmethod
     def from_run(
-        cls, run: Path | str, *, base: Base | None = None, device: str | None = None, merge: bool = True
+        cls,
+        run: Path | str,
+        *,
+        base: Base | None = None,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        merge: bool = True,
     ) -> Self:
         """Load the student of a run folder, over the base that it was trained over unless another is given."""
         return cls.from_pretrained(
@@ -95,6 +103,7 @@ class SwDPipeline:
             base_loras=base_loras_of(run),
             base=base or base_of(run),
             device=device,
+            dtype=dtype,
             merge=merge,
         )
 

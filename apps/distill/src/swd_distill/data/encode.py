@@ -106,11 +106,12 @@ def _encode_images(config: Config, source: Source, manifest: dict[str, Any], enc
         samples = source.read(chunk.start, chunk.stop)
         parts, captions = encode_images(samples, schedules, encoder, config.data.batch, bar, skip)
         # In one entry: safetensors writes several in any order, and a shard should be the same whoever makes it.
-        return parts, {NOTES: json.dumps({"captions": captions, "skipped": sorted(bad)})}
+        notes = {"captions": captions, "skipped": sorted(bad), "files": source.files(chunk.start, chunk.stop)}
+        return parts, {NOTES: json.dumps(notes)}
 
     def is_whole(path: Path, chunk: range) -> bool:
         notes = _notes_of(path)
-        if not config.data.streaming and any(_is_mended(source, place) for place, *_ in notes["skipped"]):
+        if not _is_of(notes, source, chunk):
             return False
         for each in notes["skipped"]:
             _add(skipped, each)
@@ -125,14 +126,21 @@ def _add(skipped: Skipped, bad: Bad) -> None:
     skipped.add(name if name not in skipped.reasons else f"{name}, sample {place}", ValueError(reason))
 
 
-def _is_mended(source: Source, place: int) -> bool:
-    """Tell whether a sample that was bad can be read now."""
-    try:
-        for sample in source.read(place, place + 1):
-            sample.frames(1)
-    except ValueError:
-        return False
-    return True
+def _is_of(notes: dict[str, Any], source: Source, chunk: range) -> bool:
+    """Tell whether a shard is of the files as they are now: others under the same names, or mended ones, it is not."""
+    noted = notes.get("files")  # of earlier versions none
+    return noted is None or noted == source.files(chunk.start, chunk.stop)
+
+
+def check_files(config: Config, source: Source) -> None:
+    """Raise ValueError if files have changed since OUT/cache was made of them."""
+    for number, path in enumerate(sorted(config.cache.glob("shard-*.safetensors"))):
+        chunk = range(number * SHARD_SAMPLES, min((number + 1) * SHARD_SAMPLES, len(source)))
+        if not _is_of(_notes_of(path), source, chunk):
+            raise ValueError(
+                f"expected the images that {config.out} was made of, got others among samples {chunk.start} to "
+                f"{chunk.stop - 1} of {config.images}: put them back, or choose another --out"
+            )
 
 
 def _encode_texts(config: Config, captions: Captions, manifest: dict[str, Any], encoder: Encoder) -> None:

@@ -103,7 +103,7 @@ def _sample(config: Config, sizes: list[Size], captions: list[str], files: list[
 
 def teacher_of(config: Config) -> Teacher:
     """Load the teacher of a run, with the LoRAs merged into it, on the device."""
-    device, dtype = device_and_dtype()
+    device, dtype = device_and_dtype(config.training.dtype)
     tokens = config.data.text_tokens
     teacher = load_teacher(
         config.model,

@@ -97,6 +97,9 @@ class _Table:
         """Return the checksum of name and texts."""
         return _digest(self._columns.path.name, self._texts)
 
+    def files(self, start: int, stop: int) -> None:
+        """Return nothing: rows of a data set do not change."""
+
     def __len__(self) -> int:
         return len(self._texts)
 
@@ -120,6 +123,9 @@ class _Stream:
     def digest(self) -> str:
         """Return the checksum of name and limit."""
         return _digest(self._columns.path.name, self._limit)
+
+    def files(self, start: int, stop: int) -> None:
+        """Return nothing: rows of a data set do not change."""
 
     def __len__(self) -> int:
         return self._limit

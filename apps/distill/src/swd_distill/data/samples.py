@@ -39,6 +39,10 @@ class Source(Protocol):
         """Return a checksum of what can be told of them without reading images."""
         ...
 
+    def files(self, start: int, stop: int) -> str | None:
+        """Return a checksum of the sizes of samples' files; None where they have none that may change."""
+        ...
+
     def __len__(self) -> int:
         """Count them; of a stream, the most that there may be."""
         ...

@@ -218,7 +218,9 @@ def advice(found: Estimate, gib: float, processes: int) -> str:
             "--training.shard-base"
         )
     counts = (count for count in range(1, training.batch + 1) if training.batch % (processes * count) == 0)
-    count = next(count for count in counts if training.batch // (processes * count) <= most)
+    count = next((count for count in counts if training.batch // (processes * count) <= most), None)
+    if count is None:
+        return f"{most} samples at a time fit: take a --training.batch that {processes} processes can share evenly"
     return f"{most} samples at a time fit: --training.accumulate {count}"
 
 

@@ -120,7 +120,8 @@ def _load(folder: Path, trainer: Trainer) -> int:
     for name, network in trainer.networks.items():
         network.optimizer.load_state_dict(optimizers[name])
         network.skips_in_a_row, network.skips = state["skips"][name]
-        network.scaler.load_state_dict(state["scalers"][name])
+        if state["scalers"][name]:  # of a device without float16 there is none
+            network.scaler.load_state_dict(state["scalers"][name])
     load_adapter_state(trainer.roles.student, load_file(folder / "student.safetensors"))
     if trainer.student.average:
         with trainer.student.averaged():

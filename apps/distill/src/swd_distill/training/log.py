@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import secrets
 from typing import Self
 
 import numpy as np
@@ -20,7 +21,10 @@ from swd_models.known.facts import EXPERTS
 from swd_schedules.devices import peak_bytes
 
 TIMES = ("seconds", "wait", "gib")
-"""Metrics of the machine; all others are those of an unbroken run, bit for bit, however often a run is resumed."""
+"""Metrics of the machine; all others are those of an unbroken run, bit for bit, however often a run is resumed.
+
+But for `tflop` where captions differ in length: there the first batch of a stage since the start counts for all.
+"""
 
 
 class Log:
@@ -100,8 +104,8 @@ def peak_gib(device: torch.device) -> float:
 def _start(name: str, config: Config, step: int) -> GeneralTracker:
     run = "/".join(config.out.parts[-2:]) if config.out.name in EXPERTS else config.out.name
     kinds = {
-        "tensorboard": lambda: TensorBoardTracker("tensorboard", config.out, purge_step=step),
-        "wandb": lambda: WandBTracker("swd", name=run, config=config.to_json(), resume="allow"),
+        "tensorboard": lambda: TensorBoardTracker("tensorboard", config.out, purge_step=step + 1),
+        "wandb": lambda: WandBTracker("swd", name=run, config=config.to_json(), id=_wandb_id(config), resume="allow"),
     }
     tracker = kinds[name]()
     try:
@@ -109,3 +113,11 @@ def _start(name: str, config: Config, step: int) -> GeneralTracker:
     except ImportError as error:
         raise ValueError(f"expected {name} for --training.trackers, got none: pip install {name}") from error
     return tracker
+
+
+def _wandb_id(config: Config) -> str:
+    """Return what W&B knows a run by: with another, a resumed one would be a new one there."""
+    path = config.out / ".wandb"
+    if not path.is_file():
+        write_text(path, secrets.token_hex(4))
+    return path.read_text(encoding="utf-8")

@@ -58,8 +58,9 @@ class Trainer:
         schedule = self.schedule  # the loader knows no trainer: it would keep its memory
         self.loader = Loader(lambda draw: draw.batch(cache, schedule, recipe), self.device)
         # Eq. 2 is a sum over the batch, other losses are means: its shares add up.
-        mmd_scale = training.batch / len(self.places[0]) if recipe.mmd_sums else 1.0
-        self.weights = {"mmd": recipe.mmd_weight * mmd_scale, "dmd": 1.0, "gan": 1.0}
+        self._shares = training.batch // len(self.places[0])
+        self._mmd_scale = float(self._shares) if recipe.mmd_sums else 1.0
+        self.weights = {"mmd": recipe.mmd_weight * self._mmd_scale, "dmd": 1.0, "gan": 1.0}
         over_run = roles.fake is not None and recipe.balance and recipe.balance_over == "run"
         self.balance = RunningBalance() if over_run else balance
         if not recipe.balance:
@@ -135,9 +136,10 @@ class Trainer:
 
         Where captions differ in length, those of the first batch stand for its stage.
         """
-        draws = self._draws(step, update)
+        draws, reuse = self._draws(step, update), self.config.training.reuse_rollout and update != STUDENT
         shares = [partial(terms, draw) for draw in draws]
-        like = update, draws[0].stage(self.schedule, self.recipe), draws[0].bucket(self.cache)
+        taken = self._draws(step, FIRST_FAKE) if reuse else draws
+        like = update, taken[0].stage(self.schedule, self.recipe), taken[0].bucket(self.cache)
         if like in self._flops or self.config.training.compile:
             found = network.descend(shares, step)
         else:
@@ -187,7 +189,10 @@ class Trainer:
         slopes, parts = dict[str, Tensor](), drift(x0.detach(), batch.real)
         for name in batch.sigma:
             slopes[name], found = self.slope(name, x0, batch)
-            parts |= found | {f"slope_{name}": slopes[name].norm()}
+            # Means over shares of these are the whole batch's: of the slopes, but for how much shares differ.
+            scales = {"mmd": self._mmd_scale}
+            parts |= {part: scales.get(part, 1.0) * value for part, value in found.items()}
+            parts[f"slope_{name}"] = slopes[name].norm() / self._shares**0.5
         balanced = self._balanced(slopes, step)
         norms = {name: sample_norms(slope) for name, slope in balanced.items()}
         if "mmd" in norms:
