@@ -60,9 +60,6 @@ SCENES = Study(
         "tiny-long": LONG,
         "tiny-long-mmd": losses(LONG, dmd_weight=0.0, gan_weight=0.0),
     },
-    advice="""The records of tiny-long are of weights tuned by hand (30 and 1). It has shares by now:
-balance.md compares them.
-""",
 )
 CLIPS = Study("video-students", "Students of the embedded video teacher", {"tiny-video": PRESETS["tiny-video"]})
 
