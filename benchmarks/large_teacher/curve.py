@@ -97,7 +97,8 @@ def page(record: Mapping[str, Any]) -> str:
 `uv run --group benchmarks python -m benchmarks.large_teacher.curve`
 
 {record["hours"]:.1f} hours on {record["machine"]} for autoencoder, transformer and looks; encoding comes on top. The
-best all right of {LOOKED_AT} held-out captions is **{max(row["all_right"] for row in rows):.2f}** (28 steps, guidance 3).
+best all right of {LOOKED_AT} held-out captions is **{max(row["all_right"] for row in rows):.2f}** (28 steps, guidance
+3).
 
 | step | samples | minutes | {" | ".join(name.replace("_", " ") for name in names)} |
 |---|---|---|{"---|" * len(names)}
