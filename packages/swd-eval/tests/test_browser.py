@@ -169,6 +169,24 @@ def test_answers_that_the_disk_does_not_take_are_said_to_be_kept_and_sent_again(
     assert [vote.answer for vote in votes_of(folder)] == [2]
 
 
+def test_a_vote_that_a_proxy_refuses_is_kept_and_sent_again(make_study, serving, open_page):
+    folder = make_study(2)
+    with serving(folder) as server:
+        page = open_page(f"{server.url}?rater={server.raters[0]}")
+        begin(page)
+        page.route("**/api/vote", lambda route: route.fulfill(status=403, body="who are you?"))
+        page.keyboard.press("2")
+        page.wait_for_selector("#notice:not([hidden])")
+        assert "takes no answers just now. Your answers are kept" in page.text_content("#notice")
+        page.keyboard.press("1")
+        assert votes_of(folder) == []
+        page.unroute("**/api/vote")
+        page.wait_for_selector("#notice", state="hidden")
+        page.reload()
+        ready(page)
+    assert [vote.answer for vote in votes_of(folder)] == [2, 1]
+
+
 def test_an_image_is_enlarged_switched_and_closed(make_study, serving, open_page):
     folder = make_study(1)
     with serving(folder) as server:

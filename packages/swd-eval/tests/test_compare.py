@@ -6,7 +6,7 @@ import torch
 from scipy.stats import permutation_test
 
 from swd_eval.cli import main
-from swd_eval.runs.compare import compare, sign_flip_p_value
+from swd_eval.runs.compare import _notes_of, compare, sign_flip_p_value
 
 
 @pytest.fixture
@@ -48,6 +48,34 @@ def test_scores_are_compared_pair_by_pair_and_distances_stand_beside_each_other(
     out = capsys.readouterr().out
     assert "| pickscore | 4.5 | 5 | +0.5 | [0.448, 0.552] | 0.0078 | 8 |" in out
     assert "| fid-swd | 20 | 18 | -2 | | | 8 |" in out
+
+
+def test_scores_of_other_weights_or_detectors_are_not_compared(write_result):
+    folders = [write_result(name, [1.0, 2, 3]) for name in "ab"]
+
+    def noted(**notes):
+        for folder, note in zip(folders, zip(*notes.values(), strict=True), strict=True):
+            results = json.loads((folder / "results.json").read_text())
+            results["numbers"][0]["notes"] = dict(zip(notes, note, strict=True))
+            (folder / "results.json").write_text(json.dumps(results))
+        return compare(*folders)
+
+    moved = ({"sha256": "1", "path": "here"}, {"sha256": "1", "path": "there"})
+    other = ({"sha256": "1"}, {"sha256": "2"})
+    assert "| pickscore | 2 | 2 | +0 |" in noted(weights=moved, dtype=("float32", "float32"))
+    assert "| pickscore | 2 | 2 | not comparable: weights | | | |" in noted(weights=other)
+    assert "| pickscore | 2 | 2 | not comparable: detector, dtype | | | |" in noted(
+        detector=other, dtype=("float32", "bfloat16")
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "metric"),
+    [("videoreward-vq", "videoreward-vq"), ("visionreward-07", "visionreward"), ("correct", "geneval"), ("mine", None)],
+)
+def test_a_score_of_samples_has_the_notes_of_its_number(score, metric):
+    numbers = {name: {"notes": {"of": name}} for name in ("videoreward", "videoreward-vq", "visionreward", "geneval")}
+    assert _notes_of(score, numbers) == ({"of": metric} if metric else {})
 
 
 def test_images_of_one_prompt_count_once(write_result):

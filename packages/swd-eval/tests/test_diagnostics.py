@@ -13,6 +13,7 @@ from swd_eval.diagnostics import (
     video_spectrum,
     video_tone_of,
 )
+from swd_eval.runs.metrics import _drift
 
 
 def test_tones_of_flat_and_striped_images_are_known():
@@ -59,3 +60,13 @@ def test_diversity_is_the_mean_cosine_distance_of_a_prompts_pairs():
     features = torch.tensor([[1.0, 0], [0, 2], [-1, 0], [3, 3], [1, 1], [5, 0]])
     prompts = ["a", "a", "a", "b", "b", "alone"]
     assert diversity(features, prompts).tolist() == pytest.approx([(1 + 2 + 1) / 3, 0], abs=1e-9)
+
+
+def test_an_interval_of_drift_is_over_prompts():
+    """Four equal images of each prompt say no more than one."""
+    values, others = torch.randn(8, generator=torch.Generator().manual_seed(0)), torch.linspace(-1, 1, 50)
+    prompts = [f"p{i}" for i in range(8)]
+    once = _drift("d", values, others, prompts, {})
+    repeated = _drift("d", values.repeat(4), others, prompts * 4, {})
+    assert repeated.interval == pytest.approx(once.interval)
+    assert (once.num, repeated.num) == (8, 32)

@@ -130,6 +130,17 @@ def test_another_reference_is_not_taken_for_the_first(folders, write_run):
     assert distances["real"] != distances["other"]
 
 
+def test_numbers_against_another_reference_do_not_stay_beside_new_ones(folders, write_run):
+    fake, out = folders / "fake", folders / "out"
+    write_run(folders / "other", ["a", "b", "c"], ["a", "b", "c"], seed=3)
+    run(fake, "--out", out, "--metrics", "kid-lite0", "diagnostics", "--ref", folders / "real")
+    run(fake, "--out", out, "--metrics", "fd-lite0", "--ref", folders / "other")
+    found = {number["metric"] for number in results(out)["numbers"]}
+    assert {"fd-lite0", "brightness"} <= found
+    assert not found & {"kid-lite0", "brightness-drift", "spectrum-distance"}
+    assert "no longer here, as they were against another reference: kid-lite0, " in (out / "table.md").read_text()
+
+
 def test_results_of_a_run_that_broke_off_are_no_reference(folders, capsys):
     real, first = folders / "real", folders / "first"
     run(real, "--ref", real, "--out", first, "--metrics", "fd-lite0")

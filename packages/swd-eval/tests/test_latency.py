@@ -28,6 +28,31 @@ def test_the_papers_protocol_is_the_default():
     assert (latency.runs, latency.batch) == (100, 8)
 
 
+def test_a_gpu_that_is_not_the_current_one_is_timed_on_its_own_stream(monkeypatch):
+    seen = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            seen.append(stream)
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return 2000.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: seen.append(f"waits for {device}"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr("swd_eval.latency.device_name", str)
+    found = measure(lambda: seen.append("step"), warmup=0, runs=1, batch=1, device="cuda:1")
+    assert seen == ["waits for cuda:1", "stream of cuda:1", "step", "stream of cuda:1"]
+    assert found.mean == 2.0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_time_is_that_of_the_work_not_of_its_launch():
     x = torch.randn(4096, 4096, device="cuda")

@@ -26,7 +26,7 @@ class Samples:
     offline: bool = False
     """Load nothing: list the weights that are missing, with id and size."""
     device: str | None = None
-    """Default: cuda if there is a GPU, else cpu."""
+    """Default: the accelerator that torch finds, else the CPU."""
     max_bad: float = 0.01
     """Share of the files that may be broken: they are left out, and listed in skipped.jsonl. 0: all, or an error."""
 
@@ -73,7 +73,7 @@ class ScoreGenEval:
     offline: bool = False
     """Load nothing: list the weights that are missing, with id and size."""
     device: str | None = None
-    """Default: cuda if there is a GPU, else cpu."""
+    """Default: the accelerator that torch finds, else the CPU."""
 
 
 @dataclass(frozen=True)

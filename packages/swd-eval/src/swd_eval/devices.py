@@ -20,6 +20,15 @@ def find_device(name: str | None = None) -> str:
     return name
 
 
+def float64_device(device: str) -> str:
+    """Return a device where float64 is computed: the CPU in the place of one that does not know it, as Apple's GPUs."""
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return "cpu"
+    return device
+
+
 def device_name(device: str) -> str:
     """Return the model of a device, where its backend tells it, else its name."""
     properties = getattr(getattr(torch, torch.device(device).type, None), "get_device_name", None)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -33,7 +34,8 @@ def measure(
         raise ValueError(f"expected runs and batch of 1 or more, got {runs} and {batch} (warm-up {warmup})")
     for _ in range(warmup):
         step()
-    time_run = _time_on_device if torch.device(device).type == "cuda" else _time_by_clock
+    where = torch.device(device)
+    time_run = partial(_time_on_device, where) if where.type == "cuda" else _time_by_clock
     seconds = torch.tensor([time_run(step) for _ in range(runs)], dtype=torch.float64) / batch
     std = float(seconds.std()) if runs > 1 else 0.0
     return Latency(float(seconds.mean()), float(seconds.quantile(0.5)), std, runs, batch, device_name(device))
@@ -53,11 +55,11 @@ def _wait() -> None:
         torch.accelerator.synchronize()
 
 
-def _time_on_device(step: Callable[[], object]) -> float:
+def _time_on_device(device: torch.device, step: Callable[[], object]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    start.record()
+    torch.cuda.synchronize(device)
+    start.record(torch.cuda.current_stream(device))  # else that of the current device, which may be another
     step()
-    end.record()
+    end.record(torch.cuda.current_stream(device))
     end.synchronize()
     return float(start.elapsed_time(end)) / 1000

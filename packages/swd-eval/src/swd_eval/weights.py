@@ -89,9 +89,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 @cache
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and checksums of a folder's files."""
+    """Return the SHA-256 of a file, or of the names and checksums of a folder's files, but for hidden ones.
+
+    In `.cache` the hub's client keeps when it loaded each.
+    """
     if path.is_file():
         return checksum(path)
-    files = sorted(each for each in path.rglob("*") if each.is_file())
-    lines = "".join(f"{each.relative_to(path).as_posix()} {_digest(each)}\n" for each in files)
+    names = sorted(each.relative_to(path) for each in path.rglob("*") if each.is_file())
+    seen = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    lines = "".join(f"{name.as_posix()} {_digest(path / name)}\n" for name in seen)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from swd_data import Kind
 from swd_eval import diagnostics
+from swd_eval.devices import float64_device
 from swd_eval.distances.features import SPACES, open_space
 from swd_eval.distances.fid import Statistics, bootstrap_interval, frechet_distance
 from swd_eval.distances.kid import kernel_distance
 from swd_eval.measure import Measure
 from swd_eval.runs.reference import Reference, read_statistics, stated_mode
-from swd_eval.runs.results import Number, mean_of
+from swd_eval.runs.results import Number, group_means, mean_of
 from swd_eval.weights import (
     BERT,
     CLIP_H,
@@ -112,7 +113,7 @@ def check_reference(metric: str, space: Measure, reference: Reference) -> None:
 
 def distance_number(metric: str, rows: Tensor, space: Measure, reference: Reference, device: str) -> Number:
     """Return a Frechet or kernel distance of features to the reference."""
-    compute = _kernel if metric.startswith("kid") else _frechet
+    compute, device = _kernel if metric.startswith("kid") else _frechet, float64_device(device)
     rows = rows.to(device)
     value, again, notes = compute(rows, space, reference, device)
     about = {"reference": reference.note(), "reference mode": stated_mode(reference.path), **space.about}
@@ -137,7 +138,7 @@ def diagnostic_numbers(
         return numbers
     about = {"reference": reference.note(), "reference n": len(others)}
     for place, name in enumerate(tone.fields):
-        numbers.append(_drift(f"{name}-drift", tones[:, place], others[:, place], about))
+        numbers.append(_drift(f"{name}-drift", tones[:, place], others[:, place], prompts, about))
     real = reference.rows(spectrum)
     assert real is not None
     distance = diagnostics.spectrum_distance(power, real)
@@ -186,12 +187,12 @@ def _kernel(
     return value, distance, {"reference n": len(other), "deviation of a subset": std}
 
 
-def _drift(name: str, values: Tensor, others: Tensor, about: dict[str, Any]) -> Number:
-    """Return the difference of two means, with Welch's standard error."""
-    drift = float(values.double().mean() - others.double().mean())
-    if min(len(values), len(others)) < 2:
+def _drift(name: str, values: Tensor, others: Tensor, prompts: Sequence[str], about: dict[str, Any]) -> Number:
+    """Return the difference of two means, with Welch's standard error: of the samples' over prompts."""
+    drift, groups = float(values.double().mean() - others.double().mean()), group_means(values, prompts)
+    if min(len(groups), len(others)) < 2:
         return Number(name, drift, None, len(values), notes=about)
-    error = float((values.double().var() / len(values) + others.double().var() / len(others)).sqrt())
+    error = float((groups.var() / len(groups) + others.double().var() / len(others)).sqrt())
     return Number(name, drift, (drift - 1.96 * error, drift + 1.96 * error), len(values), notes=about)
 
 

@@ -60,7 +60,8 @@ def write_results(
 ) -> str:
     """Write results.json and table.md, with the numbers of earlier runs into the same folder; return the table.
 
-    Earlier numbers go where they are over other samples: more of them turned out to be bad.
+    Earlier numbers go where they are over other samples, for more of them turned out to be bad, or against another
+    reference.
     """
     path, new = out / "results.json", {each.metric for each in numbers}
     before = read_results(out) if path.is_file() else {"numbers": []}
@@ -69,6 +70,12 @@ def write_results(
         names = ", ".join(each["metric"] for each in earlier)
         notes = [*notes, f"no longer here, as they were over other samples: {names}; ask for them again"]
         earlier = []
+    against = {_reference(each.notes) for each in numbers} - {None}
+    others = [each for each in earlier if against and _reference(each["notes"]) not in {None, *against}]
+    if others:
+        names = ", ".join(each["metric"] for each in others)
+        notes = [*notes, f"no longer here, as they were against another reference: {names}; ask for them again"]
+        earlier = [each for each in earlier if each not in others]
     made = {each["metric"]: each.pop("versions", {}) for each in earlier} | dict.fromkeys(new, versions())
     ordered = sorted([*map(_number, earlier), *numbers], key=_place)
     table = render_table(name, ordered) + "".join(f"- {note}\n" for note in notes)
@@ -126,6 +133,12 @@ def _number(row: dict[str, Any]) -> Number:
 
 def _skipped(results: dict[str, Any]) -> set[str]:
     return {row["file_name"] for row in results.get("skipped", [])}
+
+
+def _reference(notes: dict[str, Any]) -> str | None:
+    """Return the checksum of what a number is measured against; None of one that is measured against nothing."""
+    reference = notes.get("reference")
+    return reference.get("sha256") if isinstance(reference, dict) else None
 
 
 def _short(value: Any) -> str:

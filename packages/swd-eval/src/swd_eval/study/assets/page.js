@@ -18,7 +18,12 @@ const kept = {
 /* Votes that go to a server: kept in the browser until acknowledged, sent one by one in order. */
 class Remote {
   constructor(rater) { this.rater = rater; this.waiting = kept.read(`${rater}/waiting`) || []; this.sending = null; }
-  async load() { await this.settled(); return (this.status = await this.request(`api/state?rater=${encodeURIComponent(this.rater)}`)); }
+  async load() {
+    const ask = () => this.request(`api/state?rater=${encodeURIComponent(this.rater)}`);
+    this.status = await ask();
+    if (!this.status.refused && this.waiting.length) { await this.settled(); this.status = await ask(); }
+    return this.status;
+  }
   add(vote) { this.waiting.push(vote); this.keep(); this.settled(); }
   async settled() {
     do {
@@ -30,6 +35,11 @@ class Remote {
   async send() {
     while (this.waiting.length) {
       const status = await this.request("api/vote", { method: "POST", body: JSON.stringify(this.waiting[0]), headers: { "Content-Type": "application/json" } });
+      if (status.refused && ![400, 409].includes(status.refused)) { // of a proxy, or of another study's server: not of this vote
+        notice("The server takes no answers just now. Your answers are kept and will be sent.");
+        await wait(2000);
+        continue;
+      }
       this.waiting.shift(); this.keep();
       if (status.refused) { location.reload(); await new Promise(() => {}); } // the pair went to others: start from what the server knows
       this.status = status;
