@@ -180,6 +180,24 @@ def test_an_unknown_codec_gets_a_line(tmp_path, refused):
         assert "a codec that PyAV does not know" in refused(path, read, path)
 
 
+def test_frames_that_a_trim_leaves_out_do_not_count(tmp_path):
+    """As phones and `ffmpeg -ss ... -c copy` trim: packets before the start are there, and an edit list skips them."""
+    whole, trimmed = tmp_path / "whole.mp4", tmp_path / "trimmed.mp4"
+    encode(whole, [counter(i) for i in range(20)], 24, options={"bf": "0"})
+    with av.open(str(whole)) as source, av.open(str(trimmed), "w") as target:
+        stream = source.streams.video[0]
+        out = target.add_stream_from_template(stream)
+        before = int(6 / 24 / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.dts is None:
+                continue
+            packet.pts, packet.dts, packet.stream = packet.pts - before, packet.dts - before, out
+            target.mux(packet)
+    clip = Clip.open(trimmed)
+    assert clip.num_frames == 14
+    assert number_of(Image.fromarray(clip.frames([0, 13])[1])) == 19
+
+
 def test_frames_are_decoded_by_index(tmp_path, refused):
     clip = Clip.open(encode(tmp_path / "a.mp4", [counter(i) for i in range(20)], 24))
     assert (clip.fps, clip.num_frames) == (24.0, 20)

@@ -193,3 +193,12 @@ def test_names_that_meet_lead_out_or_are_hidden_are_refused(put, refused, names)
     rows = [{"file_name": name, "text": "a"} if name is not None else {"text": "a"} for name in names]
     path = put("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     assert f"line 2 of {path}" in refused(path, output_names, path)
+
+
+def test_a_column_of_images_is_not_read_for_its_names(tmp_path):
+    """As data sets of the hub have them: bytes and a path, by the name that elsewhere is a file's."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    images = pa.array([{"bytes": b"\x89PNG", "path": "0.png"}, {"bytes": b"\x89PNG", "path": "1.png"}])
+    parquet.write_table(pa.table({"image": images, "text": ["a", "b"]}), tmp_path / "a.parquet")
+    assert read_rows(tmp_path / "a.parquet") == [(1, {"text": "a"}), (2, {"text": "b"})]

@@ -56,3 +56,6 @@ def test_refusals(refuses):
         denoising_loss(x0_pred, x0, 0 * sigma, weighting="velocity")
     with refuses('expected weighting "x0" or "velocity", got \'snr\''):
         denoising_loss(x0_pred, x0, sigma, weighting="snr")
+    for shaped in (sigma[:, None], sigma[:1]):  # would be averaged over one another
+        with refuses("expected a level for each of 2 samples, as (B,), got shape"):
+            denoising_loss(x0_pred, x0, shaped, weighting="velocity")

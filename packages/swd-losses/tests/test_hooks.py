@@ -54,6 +54,12 @@ def test_a_block_that_does_not_run_shows_nothing(model):
     assert (seen.features, seen.ended) == (None, False)
 
 
+def test_a_pass_that_should_end_behind_a_block_and_does_not_run_it_is_one_line(model):
+    with pytest.raises(ValueError, match="expected a pass that runs the block, got none"), tapped(model[2], stop=True):
+        model[0](_inputs())
+    assert not model[2]._forward_hooks
+
+
 def test_errors_inside_stay_errors_and_the_hook_is_gone(model):
     with pytest.raises(ZeroDivisionError), tapped(model[0]):
         1 / 0  # noqa: B018

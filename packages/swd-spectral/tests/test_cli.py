@@ -59,6 +59,28 @@ def test_design_keeps_to_the_sizes_that_it_is_given(latents, tmp_path):
     assert ["x".join(map(str, size)) for size in lowest.sizes] == sizes
 
 
+def test_sizes_whose_frames_stay_need_no_temporal_law(tmp_path):
+    main(["design", "wan", "--full", "9x60x104", "--sizes", "9x30x52", "9x60x104", "--out", str(tmp_path)])
+    lowest = ScaleSchedule.from_json((tmp_path / "lowest-timesteps.json").read_text())
+    assert lowest.sizes == ((9, 30, 52), (9, 60, 104))
+
+
+def test_a_spectrum_of_another_size_says_nothing_of_this_one(latents, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["analyze", latents, "--out", str(out), "--timesteps", "900"])
+    measured = str(out / "spectrum.json")
+    for command in (
+        ["check", "1000:9x16x16,400:9x32x32", measured],
+        ["check", "1000:5x8x8,400:5x16x16", measured],
+        ["design", measured, "--full", "9x32x32"],
+    ):
+        with pytest.raises(SystemExit) as refused:
+            main(command)
+        assert refused.value.code == 2
+        assert ", got one of 9x16x16: analyze data of that size" in capsys.readouterr().err
+    main(["check", "1000:5x8x8,900:5x16x16", measured, "--temporal", "0.5", "2", "--tau", "1e9"])  # its law has no size
+
+
 def test_what_is_made_of_two_sources_lies_in_two_folders(latents, tmp_path, capsys):
     main(["analyze", "latents.safetensors"])
     main(["design", "runs/spectrum/latents.safetensors/spectrum.json", "--steps", "2"])
@@ -101,6 +123,8 @@ BAD = [
     (["design", "flux", "--full", "128x128", "--smallest", "8x8x8"], "expected a smallest size within 128x128"),
     (["design", "flux", "--full", "128x128", "--sizes", "64x64", "96x96"], "expected --sizes that end in 128x128"),
     (["design", "flux", "--full", "128x128", "--sizes", "8x8x8", "128x128"], "expected sizes of one rank"),
+    (["design", "flux", "--full", "128x128", "--sizes", "128x128"], "expected two --sizes or more, got 128x128 alone"),
+    (["design", "wan", "--full", "9x60x104", "--sizes", "5x30x52", "9x60x104"], "expected --temporal with --sizes"),
     (["design", "nowhere", "--steps", "0"], "expected --steps in 1..64, got 0"),
     (["design", "nowhere", "--steps", "40"], "expected at most 19 steps"),
     (["design", "nowhere", "--steps", "99", "--process", "vp"], "expected --steps in 1..64, got 99"),

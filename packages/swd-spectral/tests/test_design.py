@@ -111,6 +111,28 @@ def test_timesteps_for_sizes_are_the_lowest_safe_ones():
         propose_timesteps(FLUX_LAW, [(32, 32), (32, 32)], COSTS["flux"])
 
 
+@pytest.mark.parametrize("smallest", [(16, 16), (40, 12), (20, 36)])
+def test_no_side_is_below_the_smallest_whatever_its_proportions(smallest):
+    for steps in (3, 4, 6, 9):
+        schedule = propose_schedule(
+            FLUX_LAW, (60, 104), default_timesteps(steps), COSTS["flux"], smallest=smallest
+        ).schedule
+        assert all(side >= least for size in schedule.sizes for side, least in zip(size, smallest, strict=True))
+
+
+@pytest.mark.parametrize("sizes", [[(11, 60, 104), (21, 60, 104)], [(21, 30, 52), (21, 60, 104)]])
+def test_timesteps_are_the_lowest_safe_ones_where_one_kind_of_axis_grows(sizes):
+    proposal = propose_timesteps(WAN_LAW, sizes, COSTS["wan"], temporal=PowerLaw(0.5, 2.0))
+    assert all(step.safe for step in proposal.steps)
+    lower = ScaleSchedule((1000.0, proposal.schedule.timesteps[1] - 2), tuple(sizes))
+    assert not check_schedule(lower, WAN_LAW, temporal=PowerLaw(0.5, 2.0))[1].safe
+
+
+def test_frames_that_grow_need_a_temporal_spectrum_for_their_timesteps():
+    with pytest.raises(ValueError, match="expected a temporal spectrum for frames that grow, got none"):
+        propose_timesteps(WAN_LAW, [(11, 60, 104), (21, 60, 104)], COSTS["wan"])
+
+
 def test_sizes_are_those_that_a_model_takes():
     for full, multiple, smallest, message in (
         (

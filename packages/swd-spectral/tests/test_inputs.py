@@ -87,6 +87,14 @@ def test_videos_are_encoded_frame_by_frame(tmp_path, read):
         read(tmp_path, num_frames=9)
 
 
+def test_pictures_beside_somebodys_manifest_are_read(tmp_path, read):
+    for name in ("a.png", "uncond.png", "deeper/b.png"):
+        write_image(tmp_path / "photos" / name, 64, 64)
+    for folder in ("photos", "photos/deeper"):
+        (tmp_path / folder / "manifest.json").write_text('{"name": "my gallery"}')
+    assert sum(map(len, read(tmp_path / "photos", model="embedded"))) == 3
+
+
 def test_of_latent_files_the_largest_size_is_read(tmp_path, read):
     top = torch.randn(70, 4, 8, 8)
     tensors = {"latents.4x4": torch.randn(70, 4, 4, 4), "latents.8x8": top, "cond.a": torch.randn(70, 99, 99)}

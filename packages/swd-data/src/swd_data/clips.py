@@ -66,7 +66,8 @@ class Clip:
         """
         with opened(path) as container:
             stream = container.streams.video[0]
-            packets = sum(packet.size > 0 for packet in container.demux(stream))
+            # Those that an edit list leaves out, as a phone's trim does, are there and are not shown.
+            packets = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
             rate: Any = stream.average_rate
         if not (packets and rate):
             found = "frames without a rate" if packets else "no frames"

@@ -145,14 +145,18 @@ def _object(value: Any) -> Row | None:
 
 def _read_parquet(path: Path) -> list[tuple[int, Row]]:
     try:
-        from pyarrow import ArrowException
+        from pyarrow import ArrowException, types
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ValueError(f"expected pyarrow to read {path}, got none: pip install 'swd-data[parquet]'") from error
     require_file(path)
     with reading(path, "a parquet file", ArrowException):
         file = ParquetFile(path)
-        columns = [name for name in file.schema_arrow.names if name.strip().casefold() in (*TEXTS, *NAMES)]
+        columns = [
+            field.name
+            for field in file.schema_arrow
+            if field.name.strip().casefold() in (*TEXTS, *NAMES) and not types.is_struct(field.type)  # which are images
+        ]
         rows: list[Row] = file.read(columns).to_pylist()
     return [(number, _named(row)) for number, row in enumerate(rows, start=1)]
 

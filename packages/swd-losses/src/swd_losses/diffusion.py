@@ -26,6 +26,8 @@ def denoising_loss(
         ValueError: shapes that differ, another weighting, or a level of 0 that the error would be divided by.
     """
     same_shape(x0_pred=x0_pred, x0=x0)
+    if sigma.shape != x0.shape[:1]:
+        raise ValueError(f"expected a level for each of {len(x0)} samples, as (B,), got shape {tuple(sigma.shape)}")
     squared = (full_precision(x0_pred) - full_precision(x0)).square().flatten(1).mean(1)
     if weighting == "x0":
         return squared.mean()

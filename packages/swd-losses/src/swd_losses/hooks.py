@@ -28,7 +28,10 @@ class _End(Exception):  # noqa: N818 (it is no error)
 
 
 def image_tokens(output: Any) -> Tensor:
-    """Return a block's tensor; of several the last, which in diffusers' joint blocks are the image's tokens.
+    """Return a block's tensor; of several the last, which is the image's in joint blocks of SD3, FLUX and Qwen-Image.
+
+    In those of HunyuanVideo, CogVideoX, Mochi, CogView4 and HiDream it is the first: `take=lambda output: output[0]`.
+    Both are tokens (N, L, C), so that nothing else would tell.
 
     Raises:
         ValueError: it returns none.
@@ -45,7 +48,14 @@ def image_tokens(output: Any) -> Tensor:
 def tapped(block: nn.Module, *, stop: bool = False, take: Callable[[Any], Tensor] = image_tokens) -> Iterator[Tapped]:
     """Watch a block in the passes inside; with `stop` a pass ends behind it, and with it what stands inside.
 
-    `take` finds the features (N, L, C) in what the block returns.
+    `take` finds the features (N, L, C) in what the block returns: look into the block's `forward` for their place.
+
+    Compiled models do not see hooks that come later, unless `torch._dynamo.config.skip_nnmodule_hook_guards` is False
+    when they are compiled. Of a model within DDP tap and call `ddp.module`, and average gradients yourself: a pass that
+    ends early leaves DDP's own averaging out.
+
+    Raises:
+        ValueError: with `stop` the block was not run.
 
     Examples:
         >>> with tapped(model.transformer_blocks[11], stop=True) as seen:
@@ -62,6 +72,11 @@ def tapped(block: nn.Module, *, stop: bool = False, take: Callable[[Any], Tensor
     handle = block.register_forward_hook(note)
     try:
         yield seen
+        if stop:
+            raise ValueError(
+                "expected a pass that runs the block, got none that ends behind it: a compiled model sees no hook that "
+                "comes later, unless torch._dynamo.config.skip_nnmodule_hook_guards is False before it is compiled"
+            )
     except _End:
         seen.ended = True
     finally:

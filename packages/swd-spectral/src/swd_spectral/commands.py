@@ -62,6 +62,8 @@ def design(options: Design) -> str:
     if full:
         check_sizes(full, options.multiple, smallest)
     space, time, measured = _spectra(options.spectrum, options.temporal, options.source, options.folder)
+    if full and measured:
+        _check_measured(measured, full, options.temporal is not None)
     full = full or measured
     if full is None:
         raise ValueError(f"expected --full with the law {options.spectrum}, got none: for example --full 128x128")
@@ -71,10 +73,10 @@ def design(options: Design) -> str:
         temporal=time, tau=options.tau, multiple=options.multiple, smallest=smallest,
     )  # fmt: skip
     proposals = {"smallest-sizes": given}
+    if sizes:
+        _check_given(sizes, full, time is not None)
     sizes = sizes or _growing(full, options.steps, options.multiple)
-    if len(sizes) > 1 and (len(full) == 2 or time is not None):
-        if sizes[-1] != full:
-            raise ValueError(f"expected --sizes that end in {size_text(full)}, got {size_text(sizes[-1])} last")
+    if len(sizes) > 1 and (time is not None or not _frames_grow(sizes)):
         proposals["lowest-timesteps"] = propose_timesteps(space, sizes, cost, process, temporal=time, tau=options.tau)
     return _write(options.folder, proposals)
 
@@ -83,7 +85,9 @@ def check(options: Check) -> tuple[str, bool]:
     """Return what each step loses, and whether noise hides it all."""
     options.check()
     schedule, process = presets.resolve(options.schedule), _process(options.process)
-    space, time, _ = _spectra(options.spectrum, options.temporal, options.source, options.folder)
+    space, time, measured = _spectra(options.spectrum, options.temporal, options.source, options.folder)
+    if measured:
+        _check_measured(measured, schedule.sizes[-1], options.temporal is not None)
     steps = check_schedule(schedule, space, process, temporal=time, tau=options.tau, matched=options.matched)
     return "\n".join(map(str, steps)), all(step.safe for step in steps)
 
@@ -96,6 +100,31 @@ def _safe(measurement: Measurement, timestep: float, process: Process, tau: floa
         return line
     frames = smallest_safe_size(time, sigma, time.extent, process, tau=tau, multiple=1)
     return f"{line}, {frames} of {time.extent} frames"
+
+
+def _check_measured(measured: Size, full: Size, has_temporal: bool) -> None:
+    """Raise ValueError for a spectrum of latents of another size: it knows nothing of what that one adds."""
+    space = measured[-2:] == full[-2:]
+    frames = has_temporal or len(measured) == 2 or len(full) == 2 or measured[0] == full[0]
+    if not (space and frames):
+        raise ValueError(
+            f"expected a spectrum of latents of {size_text(full)}, got one of {size_text(measured)}: analyze data of "
+            "that size, or ask for this one"
+        )
+
+
+def _check_given(sizes: Sequence[Size], full: Size, has_temporal: bool) -> None:
+    """Raise ValueError for --sizes that no timesteps can be found for."""
+    if len(sizes) < 2:
+        raise ValueError(f"expected two --sizes or more, got {size_text(sizes[0])} alone: one has no step to hide")
+    if sizes[-1] != full:
+        raise ValueError(f"expected --sizes that end in {size_text(full)}, got {size_text(sizes[-1])} last")
+    if _frames_grow(sizes) and not has_temporal:
+        raise ValueError("expected --temporal with --sizes whose frames grow, got none: a law such as --temporal 0.5 2")
+
+
+def _frames_grow(sizes: Sequence[Size]) -> bool:
+    return len({size[0] for size in sizes if len(size) == 3}) > 1
 
 
 def _growing(full: Size, num_steps: int, multiple: int) -> list[Size]:

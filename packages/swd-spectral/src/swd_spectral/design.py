@@ -63,7 +63,7 @@ def propose_schedule(
     sizes: list[Size] = []
     for t in timesteps[1:]:
         safe = _safe_size(spectrum, temporal, t / 1000, full, process, tau, multiple)
-        sizes.append(_at_least(safe, least, full))
+        sizes.append(tuple(max(pair) for pair in zip(safe, least, strict=True)))
     schedule = ScaleSchedule(tuple(timesteps), (*sizes, full))
     low = size_text(least)
     why = f"Timesteps given; sizes the smallest whose loss the next step hides (tau {tau:.3g}, from {low} up)."
@@ -91,9 +91,12 @@ def propose_timesteps(
     for source, target in pairwise(sizes):
         if source == target:
             raise ValueError(f"expected growing sizes, got {size_text(source)} twice: leave one out")
-        bounds = [smallest_safe_timestep(spectrum, coarser_side(source, full), process, tau=tau)]
-        if len(full) == 3 and source[0] < full[0]:
-            assert temporal is not None
+        bounds = [0.0]
+        if source[-2:] != target[-2:]:
+            bounds.append(smallest_safe_timestep(spectrum, coarser_side(source, full), process, tau=tau))
+        if source[:-2] != target[:-2]:
+            if temporal is None:
+                raise ValueError("expected a temporal spectrum for frames that grow, got none: give temporal=")
             bounds.append(smallest_safe_timestep(temporal, source[0], process, tau=tau))
         to_come = len(sizes) - len(timesteps)  # each needs a timestep of its own above 0
         timesteps.append(float(max(to_come, min(ceil(max(bounds)), timesteps[-1] - 1))))
@@ -187,12 +190,6 @@ def _smaller(full: Size, multiple: int) -> Iterator[Size]:
 def _scaled(full: Size, share: float, multiple: int) -> Size:
     space = (max(multiple, multiple * round(share * side / multiple)) for side in full[-2:])
     return *(max(1, round(share * frames)) for frames in full[:-2]), *space
-
-
-def _at_least(size: Size, least: Size, full: Size) -> Size:
-    frames = tuple(max(pair) for pair in zip(size[:-2], least[:-2], strict=True))
-    space = size[-2:] if coarser_side(size, full) >= coarser_side(least, full) else least[-2:]
-    return *frames, *space
 
 
 def _up(value: float, multiple: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from swd_data import IMAGES, VIDEOS, Skipped, list_files
-from swd_data.layout import latents_of
+from swd_data.layout import is_cache, latents_of
 from swd_data.skipped import FILE
 from swd_spectral.encode import encode
 from swd_spectral.options import Source
@@ -50,12 +50,12 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ValueError(f"expected a file or folder, got {path}, which does not exist")
     found = list_files(path, IMAGES | VIDEOS | LATENTS).values()
-    return [file for file in found if file.stem != "uncond" and _is_latents(file)]
+    return [file for file in found if file.suffix.lower() not in LATENTS or _is_latents(file)]
 
 
 def _is_latents(path: Path) -> bool:
-    """Tell what a training cache, which has a manifest, holds beside its latents: text, and an index."""
-    return path.stem.startswith("shard-") or not (path.parent / "manifest.json").is_file()
+    """Tell latents from what a training cache holds beside them: text, and an index."""
+    return path.stem.startswith("shard-") or not (path.stem == "uncond" or is_cache(path.parent))
 
 
 def _kind(path: Path) -> str:
