@@ -248,6 +248,20 @@ def test_what_was_joined_is_cut_into_what_it_was(tmp_path, family):
     assert any(len(value) == 3 * RANK for key, value in written.items() if key.endswith("lora_down.weight"))
 
 
+@pytest.mark.parametrize("form", ["diffusers", "peft", "comfyui", "kohya"])
+@pytest.mark.parametrize(
+    "family", [family for family, names in NAMES.items() if any(len(n) > 1 for n in names.values())]
+)
+def test_what_another_tool_has_joined_is_written_in_each_form(tmp_path, family, form):
+    """One down for q, k and v: cut apart, each has its own, for a file names no memory twice."""
+    empty = empty_denoiser(f"random-{family}")
+    save_file(foreign(family, NAMES[family]), tmp_path / "other.safetensors")
+    before = read_lora(tmp_path / "other.safetensors", empty)
+    after = read_lora(write_lora(before, empty, tmp_path / "out", form), empty)
+    assert after.state.keys() == before.state.keys()
+    assert all(torch.equal(after.state[key], before.state[key]) for key in before.state)
+
+
 @pytest.mark.parametrize("prefix", ["lora_unet_", "lora_transformer_", "lycoris_"])
 @pytest.mark.parametrize("family", list(TINY))
 def test_diffusers_names_with_underscores_are_read(tmp_path, family, prefix):

@@ -162,7 +162,8 @@ def load_denoiser(
 ) -> "Denoiser":
     """Load the denoiser alone onto a device; `options` go to `from_pretrained` (dtype, revision, ...).
 
-    Of a model of two experts (`experts_of`) it is both as one, or the `expert` that is named.
+    Of a model of two experts (`experts_of`) it is both as one, or the `expert` that is named. Two quantised ones may
+    not fit the device together: the first waits on the host, and `placing.place(denoiser.experts, device)` brings it.
 
     `loras`, each PATH or PATH:WEIGHT, are merged into it: a fine-tune of the model. `base` int8, fp8 or nf4 holds the
     blocks' linear layers in fewer bits, quantised one by one as they are loaded; with LoRAs, which are merged before,

@@ -24,7 +24,7 @@ def cut(whole: Factors, widths: Sequence[int]) -> list[Factors | None]:
     rank, rest = divmod(len(down), count)
     columns = [slice(rank * i, rank * (i + 1)) for i in range(count)]
     if rest or not _is_joined(rows, columns):
-        return [Factors(down, row) for row in rows]
+        return [Factors(down.clone(), row) for row in rows]  # safetensors writes no tensor under two names
     return [_without_zeros(Factors(down[own], row[:, own])) for row, own in zip(rows, columns, strict=True)]
 
 
