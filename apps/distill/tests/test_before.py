@@ -51,6 +51,40 @@ def test_the_lines_say_where_the_time_goes(flux):
     assert found.hours > 24
 
 
+def test_the_cache_is_that_of_ones_own_images_and_of_so_many_prompts(flux, tmp_path):
+    def gib(config):
+        (line,) = (line for line in ahead(config).lines if line.endswith("GiB of cache"))
+        return float(line.split()[0].replace(",", ""))
+
+    images = tmp_path / "own"
+    images.mkdir()
+    rows = (json.dumps({"file_name": f"{i}.png", "text": f"text {i}"}) for i in range(7_200))
+    (images / "metadata.jsonl").write_text("\n".join(rows))
+    own = replace(flux, data=replace(flux.data, images=images))
+    every = replace(flux, data=replace(flux.data, images=tmp_path / "tables"))
+    assert gib(own) == pytest.approx(gib(every) / 10, rel=0.02)
+    assert "how many" in "\n".join(ahead(every).lines)
+    assert "how many" not in "\n".join(ahead(own).lines)
+    narrow = replace(own, data=replace(own.data, text_dtype="float8_e4m3fn"))
+    assert gib(flux) < gib(narrow) * 10 < gib(own) * 10  # of 20 prompts text is next to nothing
+
+
+def test_a_run_without_a_cache_has_no_hours_for_one(flux):
+    text = "\n".join(ahead(replace(flux, data=replace(flux.data, on_the_fly=True))).lines)
+    assert "encode" not in text
+    assert "GiB of cache" not in text
+
+
+def test_a_card_of_less_memory_than_its_sheet_is_told_what_fits(flux, monkeypatch):
+    monkeypatch.setattr(module, "optimizer_here", lambda: "adamw")
+    config, told = replace(flux, training=replace(flux.training, accumulate=24)), []
+    for gib in (79.0, 24.0):
+        monkeypatch.setattr(module, "_device", lambda gib=gib: ("a100", gib))
+        told.append("\n".join(ahead(config, "train").lines))
+    assert "no batch fits" not in told[0]
+    assert "no batch fits 22." in told[1]
+
+
 def test_few_prompts_make_few_images_unless_more_are_asked_for(prompts, tmp_path, cli):
     argv = ["generate", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run"), "--dry-run"]
     printed = cli(*argv)

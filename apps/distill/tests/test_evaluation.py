@@ -91,6 +91,10 @@ def test_what_cannot_be_measured_is_refused_before_any_work(refused, argv, tmp_p
     assert "expected --metrics of images, got fvd" in refused(argv("train", out, "--evaluation.metrics", "fvd"))
     error = refused(argv("train", out, *METRICS, "--evaluation.ref", tmp_path / "none"))
     assert f"expected a file or folder as --evaluation.ref, got {tmp_path}/none" in error
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "train.parquet").write_bytes(b"")
+    error = refused(argv("train", out, *METRICS, "--data.images", tmp_path / "tables"))
+    assert f"expected --evaluation.ref, as {tmp_path}/tables is no folder of images: give one" in error
     monkeypatch.setattr("swd_distill.training.evaluation.find_spec", lambda name: None)
     assert "install swd-eval[lite0,video] beside swd-distill" in refused(argv("train", out, *METRICS))
     assert not out.exists()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
@@ -86,7 +87,7 @@ def test_clips_are_encoded_on_the_fly_too(cli, tmp_path):
         torch.testing.assert_close(live.latents([1, 0], size), cache.latents([1, 0], size), **CLOSE)
 
 
-def test_a_run_on_the_fly_trains_the_student_of_the_cache(cli, argv, finished, tmp_path):
+def test_a_run_on_the_fly_trains_the_student_of_the_cache_and_knows_its_images(cli, refused, argv, finished, tmp_path):
     shutil.copytree(finished / "images", tmp_path / "images")
     cli(*argv("run", tmp_path, "--data.on-the-fly"))
     assert not (tmp_path / "cache").exists()
@@ -97,6 +98,12 @@ def test_a_run_on_the_fly_trains_the_student_of_the_cache(cli, argv, finished, t
     for found, expected in zip(*rows, strict=True):
         assert found["stage"] == expected["stage"]
         assert found["mmd"] == pytest.approx(expected["mmd"], rel=1e-3)
+    assert cli(*argv("run", tmp_path, "--data.on-the-fly")).startswith("already done")
+    first = next((tmp_path / "images").glob("*.png"))
+    Image.open(first).rotate(180).save(first, compress_level=0)
+    for command in ("run", "train"):
+        line = refused(argv(command, tmp_path, "--data.on-the-fly"))
+        assert f"expected a run in {tmp_path} made with the given files, got other files" in line
 
 
 def test_a_stream_cannot_be_read_on_the_fly(refused, argv, tmp_path):

@@ -116,6 +116,8 @@ def test_metrics_and_loras_of_the_run_are_told(finished, tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     metrics = publishing.metrics_of(run)
     assert metrics == {"kid-lite0": 1.25}
+    (run / "evaluation" / "step-000003").rename(run / "evaluation" / "step-000001")
+    assert publishing.metrics_of(run) == {}  # what was measured before it was trained on is not the LoRA's
     scales = PRESETS["tiny"].scales
     facts = Facts("n", None, "embedded", "P", ("mit", ""), scales, [], (64, 64), {}, [], [], metrics, config)
     text = card(facts)

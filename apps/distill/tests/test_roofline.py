@@ -11,7 +11,7 @@ from swd_distill.planning.counts import Counts, key_of
 from swd_distill.planning.estimate import Estimate, advice, fewest, largest_share
 from swd_distill.planning.fused import fused_norms
 from swd_distill.planning.memory import recompute_blocks
-from swd_distill.planning.roofline import GPUS, HOST_SECONDS, KERNEL_SECONDS, Gpu, Ops, Recorder, join, repeat
+from swd_distill.planning.roofline import GPUS, HOST_SECONDS, KERNEL_SECONDS, Gpu, Ops, Recorder, join, repeat, sheet_of
 from swd_distill.presets import PRESETS
 from swd_losses import PAPER
 from swd_models import share_base
@@ -166,6 +166,19 @@ def test_advice_names_the_smallest_accumulate_that_fits():
     assert advice(estimate, 5.0, 8).startswith(
         "no batch fits 5.0 GiB: 5.9 are held whatever the batch, 4.2 of them the base"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA GH200 480GB", None),
+        ("NVIDIA H100 PCIe", None),
+    ],
+)
+def test_a_part_of_a_card_and_a_relative_have_no_sheet(device, name):
+    assert sheet_of(device) == name
 
 
 def test_advice_for_a_batch_that_the_processes_cannot_share():

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -104,6 +105,16 @@ def test_a_run_without_its_picture_makes_only_that(copied, cli, argv, snapshot):
     assert picture.is_file()
     for name, (content, _) in before.items():  # the metadata of a LoRA have no order
         assert after[name][0] == content or name == f"lora/{FILES['diffusers']}", name
+
+
+def test_a_whole_cache_needs_no_images_of_the_teacher(copied, cli, argv, snapshot):
+    """Removed to save room: to draw them again would take days."""
+    (copied / "samples" / "comparison.png").unlink()
+    shutil.rmtree(copied / "images")
+    cache = snapshot(copied / "cache")
+    assert cli(*argv("run", copied)).startswith("done: see ")
+    assert not (copied / "images").exists()
+    assert snapshot(copied / "cache") == cache
 
 
 def test_the_lora_carries_schedule_and_family_and_the_last_weights(finished):

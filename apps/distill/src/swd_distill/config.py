@@ -197,6 +197,12 @@ class Config:
         recipe = self.recipe
         return bool(recipe.dmd_weight or recipe.gan_weight)
 
+    @property
+    def chooses_blocks(self) -> bool:
+        """Tell whether the fewest blocks that fit are recomputed: of a split base, or with encoders beside it, all."""
+        training = self.training
+        return training.checkpointing == "auto" and not (training.shard_base or self.data.on_the_fly)
+
     def to_json(self) -> dict[str, Any]:
         """Return the config as JSON data, the schedule resolved."""
         data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))

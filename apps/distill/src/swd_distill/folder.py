@@ -14,7 +14,8 @@ from swd_distill.devices import from_main, optimizer_here, processes
 from swd_losses import Recipe
 from swd_models.known.facts import EXPERTS
 
-WRITES = ("checkpoints", "evaluation", "lora", "metrics.jsonl", "samples", *EXPERTS)
+SOURCE = "trained-on.json"
+WRITES = (SOURCE, "checkpoints", "evaluation", "lora", "metrics.jsonl", "samples", *EXPERTS)
 
 # What runs of earlier versions were made with where their config.json does not say.
 BEFORE: dict[str, Any] = {

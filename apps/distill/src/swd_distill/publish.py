@@ -189,8 +189,11 @@ def _prompts(options: Publish, config: Mapping[str, Any]) -> list[str]:
 
 
 def metrics_of(run: Path) -> dict[str, float]:
-    """Return the numbers of the run's last evaluation; none if it had none."""
-    results = sorted((run / "evaluation").glob("step-*/results.json"))
+    """Return the numbers of the run's LoRA by its last evaluation; none if it had none at the LoRA's iteration."""
+    from swd_distill.folder import iterations_of
+
+    steps = iterations_of(run / "lora")  # of an older version it tells none
+    results = sorted((run / "evaluation").glob(f"step-{steps:06d}/results.json" if steps else "step-*/results.json"))
     if not results:
         return {}
     return {number["metric"]: float(number["value"]) for number in read_object(results[-1])["numbers"]}

@@ -13,8 +13,8 @@ from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import check_files, claim_cache, encode
 from swd_distill.data.generate import claim_images, generate, teacher_of
 from swd_distill.data.prompts import limited
-from swd_distill.data.sources import open_source
-from swd_distill.devices import device_and_dtype, processes
+from swd_distill.data.sources import claim_source, open_source
+from swd_distill.devices import device_and_dtype, in_all, processes
 from swd_distill.folder import claimed, comparison_of, settled
 from swd_distill.train import train
 from swd_distill.training.evaluation import SEED
@@ -48,6 +48,8 @@ def run(config: Config) -> str:
 
 def _check_sources(config: Config) -> None:
     """Refuse prompts or images that have changed since a run was made of them: with those it is another run."""
+    if config.data.on_the_fly and config.images.is_dir():
+        claim_source(config, open_source(config))
     if config.data.images is None:
         if config.images.is_dir():
             claim_images(config)
@@ -56,11 +58,14 @@ def _check_sources(config: Config) -> None:
 
 
 def _make(config: Config, picture: Path) -> None:
-    if config.data.images is None:
+    # Of a whole cache the teacher's images may be gone, to save room: they would take days, and be of no use.
+    cached = not config.data.on_the_fly and not config.images.is_dir() and (config.cache / MANIFEST).is_file()
+    cached = in_all(lambda: cached and config.data.images is None)
+    if config.data.images is None and not cached:
         generate(config)
-    if not config.data.on_the_fly:
+    if not (config.data.on_the_fly or cached):
         encode(config)
-    train(config, verify=False)  # encoding has compared the cache with its checksums
+    train(config, verify=cached)  # else encoding has compared the cache with its checksums
     if processes().is_main_process:
         make_folder(picture.parent)
         save_image(compare(config), picture)

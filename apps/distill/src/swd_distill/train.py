@@ -17,6 +17,7 @@ from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.live import Live
 from swd_distill.data.prompts import as_made
+from swd_distill.data.sources import claim_source
 from swd_distill.data.streams import stream
 from swd_distill.devices import device_and_dtype, in_all, processes
 from swd_distill.folder import claimed, iterations_of, settled
@@ -54,6 +55,8 @@ def train(config: Config, *, verify: bool = True) -> Path:
     share_places(config)
     cache = Live(config) if config.data.on_the_fly else _open_cache(config, verify=verify)
     with claimed(config):
+        if isinstance(cache, Live):
+            claim_source(config, cache.source)
         experts = experts_of(config.model)
         for expert in experts:
             lora = config.out / "lora" / expert.name

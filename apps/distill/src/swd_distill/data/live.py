@@ -24,7 +24,7 @@ class Live(Cache):
     """
 
     def __init__(self, config: Config) -> None:
-        source = open_source(config)
+        source = self.source = open_source(config)
         self._encoder, self._lock = Encoder(config), Lock()
         self._read: tuple[tuple[int, ...], Tensor] = (), torch.empty(0)
         schedules = schedules_of(config)

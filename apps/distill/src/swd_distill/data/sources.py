@@ -4,13 +4,14 @@ from pathlib import Path
 
 from PIL import ImageColor
 
-from swd_data import Skipped, has_captions
+from swd_data import Skipped, claim, has_captions
 from swd_data.images import Colour
 from swd_data.skipped import FILE
 from swd_distill.config import Config
 from swd_distill.data.imagefolder import ImageFolder
 from swd_distill.data.samples import Source
 from swd_distill.devices import processes
+from swd_distill.folder import SOURCE
 
 
 def open_source(config: Config) -> Source:
@@ -59,3 +60,14 @@ def background_of(config: Config) -> Colour:
             f"expected --data.background as white, #808080 or the like, got {config.data.background!r}"
         ) from error
     return red, green, blue
+
+
+def claim_source(config: Config, source: Source) -> None:
+    """Note what a run without a cache is made of, or check that it is that still.
+
+    Raises:
+        ValueError: images or captions have changed: the places of its samples would be others'.
+    """
+    with processes().main_process_first():
+        made_of = {"images": source.digest, "files": source.files(0, len(source))}
+        claim(config.out / SOURCE, made_of, "a run", writes=())

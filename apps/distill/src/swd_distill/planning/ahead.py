@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swd_data import is_hub_id
+from swd_data import Kind, is_hub_id, read_pairs
 from swd_distill.config import Config, Data
+from swd_distill.devices import optimizer_here
 from swd_distill.folder import iterations_of
+from swd_schedules.devices import total_bytes
 
 if TYPE_CHECKING:
     from swd_distill.planning.counts import Counts
@@ -39,16 +41,20 @@ def ahead(config: Config, command: str = "run") -> Ahead:
     if counts is None:
         return Ahead(lines)
     lines += _download(config, counts)
+    config, images = _counted(config)
+    lines += images
     from swd_distill.planning.estimate import HEADROOM, Estimate, advice, cache_gib, fewest, mmd_alone
     from swd_distill.planning.hours import stage_hours
     from swd_distill.planning.roofline import GPUS
 
     here, gpus = _device(), int(os.environ.get("WORLD_SIZE", "1"))
-    name = here or STAND_IN
+    name, memory = here or (STAND_IN, GPUS[STAND_IN].memory)
+    if here and config.training.optimizer == "auto":
+        config = replace(config, training=replace(config.training, optimizer=optimizer_here()))
     gpu, share = GPUS[name], max(1, config.training.batch // (gpus * config.training.accumulate))
-    gib, found = HEADROOM * gpu.memory, replace(Estimate.of(config, share), processes=gpus)
+    gib, found = HEADROOM * min(memory, gpu.memory), replace(Estimate.of(config, share), processes=gpus)
     if config.training.checkpointing == "auto":
-        fitting = fewest(found, gib)
+        fitting = fewest(found, gib) if config.chooses_blocks else found if found.total() <= gib else None
         lines += [] if fitting or command not in {"run", "train"} else [advice(found, gib, gpus)]
         found = fitting or found
     hours = {stage: each * _missing(config, stage) for stage, each in stage_hours(found, gpu, gpus).items()}
@@ -65,7 +71,7 @@ def ahead(config: Config, command: str = "run") -> Ahead:
         alone = "--recipe.dmd-weight 0 --recipe.gan-weight 0"
         lines.append(f"the full loss takes {times:.1f} times as long as MMD alone, which is {alone}")
     if "encode" in hours:
-        lines.append(f"{sum(cache_gib(config, counts.facts).values()):,.0f} GiB of cache")
+        lines.append(f"{sum(cache_gib(config, counts.facts, _num_prompts(config)).values()):,.0f} GiB of cache")
     return Ahead(lines, total)
 
 
@@ -123,6 +129,28 @@ def _images(config: Config) -> list[str]:
     elif most and images == most * count:
         line += f", {most} of each (--data.images-per-prompt)"
     return [line]
+
+
+def _num_prompts(config: Config) -> int | None:
+    """Return how many prompts the teacher's images are of, each of which is encoded once; None of own images."""
+    from swd_distill.data.prompts import prompts_of
+
+    return None if config.data.images is not None else len(prompts_of(config))
+
+
+def _counted(config: Config) -> tuple[Config, list[str]]:
+    """Return a config whose number of images is that of its own, and a word where that cannot be told before."""
+    own = config.data.images
+    kind: Kind = "videos" if len(config.scales.sizes[-1]) == 3 else "images"
+    if own is None:
+        return config, []
+    try:
+        count = len(read_pairs(own, kind)) if own.is_dir() else 0
+    except ValueError:  # tables or archives: to count them is to read them
+        count = 0
+    if not count:
+        return config, [f"how many {own} has is not known yet: hours and cache are for {config.data.num_images:,}"]
+    return replace(config, data=replace(config.data, num_images=count)), []
 
 
 def _repeated(config: Config, command: str) -> list[str]:
@@ -195,10 +223,11 @@ def _files(folder: Path) -> int:
     return sum(path.suffix in {".png", ".mp4"} for path in folder.iterdir()) if folder.is_dir() else 0
 
 
-def _device() -> str | None:
-    """Return the data sheet of the device that torch finds, if it is known."""
+def _device() -> tuple[str, float] | None:
+    """Return the data sheet of the device that torch finds, if it is known, and the GiB that the device has."""
     import torch
 
-    from swd_distill.planning.roofline import sheet_of
+    from swd_distill.planning.roofline import GIB, sheet_of
 
-    return sheet_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    name = sheet_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return (name, total_bytes(torch.device("cuda")) / GIB) if name else None

@@ -42,7 +42,8 @@ def before(found: Estimate, gpu: "Gpu", gib: float, gpus: int) -> list[str]:
 
 def fitting_batch(found: Estimate, gib: float) -> int:
     """Return the most samples at a time, up to --data.batch, with which every stage before training fits; 0: none."""
-    stages = ("encode",) if found.config.data.images else ("generate", "encode")
+    data = found.config.data
+    stages = ("generate",) * (data.images is None) + ("encode",) * (not data.on_the_fly)
     return min((_largest(found, stage, gib) for stage in stages if found.counts.around), default=0)
 
 

@@ -229,8 +229,12 @@ def mmd_alone(config: Config) -> Config:
     return replace(config, recipe=replace(config.recipe, dmd_weight=0.0, gan_weight=0.0))
 
 
-def cache_gib(config: Config, facts: Mapping[str, int]) -> dict[str, float]:
-    """Return the GiB of the cache by what is in it, on a GPU: bfloat16, every image with a text of its own."""
+def cache_gib(config: Config, facts: Mapping[str, int], prompts: int | None = None) -> dict[str, float]:
+    """Return the GiB of the cache by what is in it, on a GPU: bfloat16, every image with a text of its own.
+
+    Of so many `prompts` each is there once; text in float8 takes half.
+    """
+    images, width = config.data.num_images, 2 if config.data.text_dtype == "model" else 1
     latents = facts["channels"] * sum(math.prod(size) for size in set(config.scales.sizes))
-    numbers = {"latents": latents, "text": facts["text"]}
-    return {name: 2 * config.data.num_images * count / GIB for name, count in numbers.items()}
+    texts = images if prompts is None else min(images, prompts)
+    return {"latents": 2 * images * latents / GIB, "text": width * texts * facts["text"] / GIB}

@@ -17,7 +17,7 @@ def stage_hours(found: "Estimate", gpu: "Gpu", gpus: int) -> dict[str, float]:
         step = gpu.seconds(forward, data.batch * found.counts.facts["passes"]).total() / data.batch
         image = data.teacher_steps * step + sum(_each(around.get(name), gpu, data.batch) for name in ("text", "decode"))
         hours["generate"] = data.num_images * image / gpus / 3600
-    if around:
+    if around and not data.on_the_fly:
         cached = sum(_each(around.get(name), gpu, data.batch) for name in ("encode", "text"))
         hours["encode"] = data.num_images * cached / gpus / 3600
     hours["train"] = found.training_seconds(gpu) * config.training.accumulate / 3600

@@ -23,8 +23,8 @@ def recompute_blocks(config: Config, roles: Roles, share: int, cond: Shapes | No
     """
     asked, blocks = config.training.checkpointing, len(roles.teacher.layers)
     device = next(roles.student.parameters()).device
-    if asked == "auto" and (config.training.shard_base or config.data.on_the_fly):
-        count = blocks  # no count knows the parts of a base that is split, nor encoders at work beside it
+    if asked == "auto" and not config.chooses_blocks:
+        count = blocks
     elif asked == "auto":
         count = 0 if device.type == "cpu" else _of_main(config, share, device, cond)
     else:

@@ -74,7 +74,7 @@ def plan(options: Plan) -> str:
         options = replace(options, training=replace(options.training, optimizer=optimizer))
     training, gib = options.training, HEADROOM * memory
     found = replace(Estimate.of(options, share), processes=gpus)
-    if training.checkpointing == "auto":
+    if options.chooses_blocks:
         found = fewest(found, gib) or found
     lines = [
         f"{options.name}: {options.scales}",

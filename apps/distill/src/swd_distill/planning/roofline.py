@@ -61,8 +61,8 @@ GPUS = {
 }
 
 
-_OTHERS = ("pcie", "nvl", "max-q", "laptop")
-"""In the name of a device: a slower card of the same name."""
+_OTHERS = ("pcie", "nvl", "max-q", "laptop", "mig", "gh200", "gb200")
+"""In the name of a device: a slower card of the same name, a part of one, or another."""
 
 
 def sheet_of(device: str) -> str | None:

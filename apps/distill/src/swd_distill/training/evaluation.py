@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from swd_data import make_folder, read_object, read_prompts, write_text
+from swd_data import list_files, make_folder, read_object, read_prompts, write_text
+from swd_data.folders import files_of
 from swd_distill.config import Config
 from swd_distill.data.encoder import Encoder
 from swd_distill.data.sources import open_source
@@ -43,8 +44,9 @@ def check_evaluation(config: Config) -> None:
             raise ValueError(f"expected a file or folder as --evaluation.{name}, got {path}, which does not exist")
     if config.evaluation.prompts is not None:
         read_prompts(config.evaluation.prompts)
-    if config.evaluation.ref is None and config.data.images is not None and not config.data.images.is_dir():
-        raise ValueError(f"expected --evaluation.ref, as {config.data.images} is no folder of images: give one")
+    own = config.data.images if config.evaluation.ref is None else None
+    if own is not None and not (own.is_dir() and list_files(own, files_of(kind_of(config)))):
+        raise ValueError(f"expected --evaluation.ref, as {own} is no folder of {kind_of(config)}: give one")
 
 
 def kind_of(config: Config) -> Literal["images", "videos"]:
