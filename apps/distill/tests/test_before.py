@@ -85,6 +85,32 @@ def test_a_card_of_less_memory_than_its_sheet_is_told_what_fits(flux, monkeypatc
     assert "no batch fits 22." in told[1]
 
 
+def test_a_teacher_in_float32_holds_twice_as_much(flux):
+    from swd_distill.planning.before import held
+    from swd_distill.planning.estimate import Estimate
+
+    half, single = (
+        held(Estimate.of(replace(flux, training=replace(flux.training, dtype=dtype)), 1), "generate", 1e9).gib
+        for dtype in ("auto", "float32")
+    )
+    assert single == pytest.approx(2 * half)
+
+
+def test_the_planned_cache_is_of_ones_own_images(cli, tmp_path):
+    rows = (json.dumps({"file_name": f"{i}.png", "text": "a"}) for i in range(40))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    printed = cli("plan", "flux", "--gpus", "1", "--data.images", str(tmp_path))
+    assert "GiB of cache for 40 images" in printed
+    assert "GiB of cache" not in cli("plan", "flux", "--gpus", "1", "--data.images", str(tmp_path), "--data.on-the-fly")
+
+
+def test_a_plan_needs_no_library_of_the_run(cli, monkeypatch):
+    monkeypatch.setattr("swd_distill.checks.find_spec", lambda name: None)
+    assert "GiB a GPU" in cli("plan", "flux", "--gpus", "1", "--training.optimizer", "adamw-8bit")
+    with pytest.raises(SystemExit):
+        main(["train", "flux", "--training.optimizer", "adamw-8bit"])
+
+
 def test_few_prompts_make_few_images_unless_more_are_asked_for(prompts, tmp_path, cli):
     argv = ["generate", "flux", "--data.prompts", str(prompts), "--out", str(tmp_path / "run"), "--dry-run"]
     printed = cli(*argv)

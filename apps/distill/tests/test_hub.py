@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from swd_distill.data import encode as encode_module
+from swd_distill.data import encode as encode_module, hub
 from swd_distill.data.cache import Cache
 from swd_distill.data.encode import fitting
 from swd_distill.data.hub import _is_own
@@ -113,9 +113,10 @@ def test_a_stream_is_read_up_to_the_number_asked_for(cli, argv, configure, tmp_p
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_restart_decodes_no_image_of_a_finished_shard(
-    cli, argv, configure, tmp_path, contents, expected, snapshot, streaming
+    cli, argv, configure, tmp_path, contents, expected, snapshot, streaming, monkeypatch
 ):
     data, cache = tmp_path / "data", tmp_path / "run" / "cache"
+    opened, open_image = [], hub.open_image
     _write(data, "bytes", contents)
     flags = ["--data.streaming", "--data.num-images", "100"] if streaming else []
     args = argv("encode", tmp_path / "run", "--data.images", data, *flags)
@@ -123,11 +124,23 @@ def test_a_restart_decodes_no_image_of_a_finished_shard(
     (cache / "shard-00002.safetensors").unlink()
     (cache / "manifest.json").unlink()
     before = snapshot(cache)
-    _write(data, "bytes", [content if index in (4, 5) else b"no image" for index, content in enumerate(contents)])
+    monkeypatch.setattr(hub, "open_image", lambda *given, **how: (opened.append(1), open_image(*given, **how))[1])
     cli(*args)
+    assert len(opened) == 2
     after = snapshot(cache)
     assert all(after[name] == item for name, item in before.items() if name.startswith("shard"))
     _assert_equal(Cache.open(cache, fitting(configure(tmp_path))), expected)
+
+
+def test_a_table_whose_images_were_mended_is_encoded_again(cli, argv, tmp_path, contents):
+    data, skipped = tmp_path / "data", tmp_path / "run" / "cache" / "skipped.jsonl"
+    _write(data, "bytes", [b"no image", *contents[1:]])
+    args = argv("encode", tmp_path / "run", "--data.images", data, "--data.max-bad", "0.5")
+    cli(*args)
+    assert skipped.is_file()
+    _write(data, "bytes", contents)
+    cli(*args)
+    assert not skipped.exists()
 
 
 def test_images_of_a_data_set_go_to_their_buckets(cli, argv, configure, tmp_path):

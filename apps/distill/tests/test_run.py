@@ -117,6 +117,17 @@ def test_a_whole_cache_needs_no_images_of_the_teacher(copied, cli, argv, snapsho
     assert snapshot(copied / "cache") == cache
 
 
+def test_images_of_two_dtypes_are_not_mixed(copied, refused, cli, argv):
+    notes = copied / "images" / "generation.json"
+    line = refused(argv("generate", copied, "--training.dtype", "float32"))
+    assert "expected images in" in line
+    assert "made with dtype float32, got dtype auto" in line
+    noted = json.loads(notes.read_text())
+    del noted["dtype"]  # as earlier versions
+    notes.write_text(json.dumps(noted))
+    cli(*argv("generate", copied, "--training.dtype", "float32"))
+
+
 def test_the_lora_carries_schedule_and_family_and_the_last_weights(finished):
     path = finished / "lora" / FILES["diffusers"]
     weights = load_file(finished / "checkpoints" / "step-000003" / "student.safetensors")

@@ -449,6 +449,10 @@ def test_a_folder_mixes_no_samples_of_two_base_loras_under_one_name(cli, refused
     line = refused(*given)
     assert "the given base_lora_files" in line
     assert "got other base_lora_files" in line
+    noted = json.loads((out / "sampling.json").read_text())
+    del noted["base_lora_files"]  # as earlier versions
+    (out / "sampling.json").write_text(json.dumps(noted))
+    assert "0 of them new" in cli(*given)
 
 
 @pytest.mark.parametrize(

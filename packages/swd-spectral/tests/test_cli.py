@@ -59,6 +59,13 @@ def test_design_keeps_to_the_sizes_that_it_is_given(latents, tmp_path):
     assert ["x".join(map(str, size)) for size in lowest.sizes] == sizes
 
 
+def test_no_proposal_begins_below_the_smallest_size(tmp_path):
+    main(["design", "flux", "--full", "128x128", "--smallest", "64x64", "--steps", "4", "--out", str(tmp_path)])
+    for name in ("smallest-sizes", "lowest-timesteps"):
+        sizes = ScaleSchedule.from_json((tmp_path / f"{name}.json").read_text()).sizes
+        assert min(min(size) for size in sizes) >= 64
+
+
 def test_sizes_whose_frames_stay_need_no_temporal_law(tmp_path):
     main(["design", "wan", "--full", "9x60x104", "--sizes", "9x30x52", "9x60x104", "--out", str(tmp_path)])
     lowest = ScaleSchedule.from_json((tmp_path / "lowest-timesteps.json").read_text())

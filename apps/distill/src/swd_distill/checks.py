@@ -14,7 +14,6 @@ def check(config: Config) -> None:
 
     config.check()
     check_backends(config)
-    check_extras(config)
     background_of(config)
     check_levels(config.recipe)
     if config.training.base != "bf16":

@@ -161,12 +161,14 @@ def _parse(command: str, args: list[str]) -> "Config":
             f"{_usage()}\n\nThe defaults below are those of {preset.name}; {command} PRESET --help shows a preset's.\n"
         )
     config = tyro.cli(type(default), default=default, args=args if asks else args[1:], prog=prog)
-    from swd_distill.checks import check, check_model
+    from swd_distill.checks import check, check_extras, check_model
     from swd_distill.data.prompts import as_made, limited
     from swd_distill.planning.counts import Counts
     from swd_models.loading import shipped_prompts
 
     check(config)
+    if command in {"run", "train"}:
+        check_extras(config)
     if command != "plan" or Counts.shipped(config) is None:  # else the model's classes need not be imported
         check_model(config)
     if config.data.images is not None:

@@ -60,7 +60,8 @@ def _check_sources(config: Config) -> None:
 def _make(config: Config, picture: Path) -> None:
     # Of a whole cache the teacher's images may be gone, to save room: they would take days, and be of no use.
     cached = not config.data.on_the_fly and not config.images.is_dir() and (config.cache / MANIFEST).is_file()
-    cached = in_all(lambda: cached and config.data.images is None)
+    measured = config.evaluation.metrics and config.evaluation.ref is None  # against them
+    cached = in_all(lambda: cached and config.data.images is None and not measured)
     if config.data.images is None and not cached:
         generate(config)
     if not (config.data.on_the_fly or cached):

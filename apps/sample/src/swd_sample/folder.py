@@ -7,13 +7,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from swd_data import claim, make_folder, read_text, write_text
+from swd_data import claim, make_folder, read_object, read_text, write_text
 from swd_data.layout import SAMPLING
 from swd_sample.media import save_media
 from swd_sample.pipeline import SwDPipeline
 from swd_schedules import ScaleSchedule
 
 METADATA, SETTINGS = "metadata.jsonl", SAMPLING
+LATER = {"base_lora_files"}
 
 
 def sample_folder(
@@ -39,6 +40,9 @@ def sample_folder(
     files = [folder / name for name in names]
     check_metadata(folder, names, prompts)
     settings = {"seed": seed, "schedule": schedule.to_json(), **(made_with or {})}
+    noted = read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else settings
+    for name in LATER - noted.keys():  # earlier versions have noted none
+        settings.pop(name, None)
     claim(folder / SETTINGS, settings, "samples", writes=[*names, METADATA])
     write_metadata(folder, names, prompts)
     made = 0

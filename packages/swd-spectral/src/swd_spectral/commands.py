@@ -75,7 +75,7 @@ def design(options: Design) -> str:
     proposals = {"smallest-sizes": given}
     if sizes:
         _check_given(sizes, full, time is not None)
-    sizes = sizes or _growing(full, options.steps, options.multiple)
+    sizes = sizes or _growing(full, options.steps, options.multiple, smallest)
     if len(sizes) > 1 and (time is not None or not _frames_grow(sizes)):
         proposals["lowest-timesteps"] = propose_timesteps(space, sizes, cost, process, temporal=time, tau=options.tau)
     return _write(options.folder, proposals)
@@ -127,9 +127,11 @@ def _frames_grow(sizes: Sequence[Size]) -> bool:
     return len({size[0] for size in sizes if len(size) == 3}) > 1
 
 
-def _growing(full: Size, num_steps: int, multiple: int) -> list[Size]:
-    """Return sizes that grow evenly; fewer than steps where the nearest multiples repeat."""
-    return list(dict.fromkeys(even_sizes(full, num_steps, multiple=multiple)))
+def _growing(full: Size, num_steps: int, multiple: int, smallest: Size | None) -> list[Size]:
+    """Return sizes that grow evenly, none below the smallest; fewer than steps where they repeat."""
+    least = smallest or (0,) * len(full)
+    sizes = even_sizes(full, num_steps, multiple=multiple)
+    return list(dict.fromkeys(tuple(max(pair) for pair in zip(size, least, strict=True)) for size in sizes))
 
 
 def _write(out: Path, proposals: dict[str, Proposal]) -> str:

@@ -72,9 +72,10 @@ def claim_images(config: Config) -> tuple[list[str], list[Size]]:
     made_with |= {"base": config.training.base} if config.training.base != "bf16" else {}
     made_with |= {"text_tokens": config.data.text_tokens} if config.data.text_tokens else {}
     path, sums = config.images / "generation.json", checksums(config)
-    noted = read_object(path, "settings of images") if path.is_file() else {"teacher_lora_checksum": ""}
-    if "teacher_lora" in sums and "teacher_lora_checksum" in noted:  # images of earlier versions have noted none
-        made_with["teacher_lora_checksum"] = sums["teacher_lora"]
+    later: dict[str, str] = {"dtype": config.training.dtype}
+    later |= {"teacher_lora_checksum": sums["teacher_lora"]} if "teacher_lora" in sums else {}
+    noted = read_object(path, "settings of images") if path.is_file() else later
+    made_with |= {name: value for name, value in later.items() if name in noted}  # earlier versions have noted none
     claim(path, made_with, "images")
     return prompts, sizes
 

@@ -97,8 +97,12 @@ class _Table:
         """Return the checksum of name and texts."""
         return _digest(self._columns.path.name, self._texts)
 
-    def files(self, start: int, stop: int) -> None:
-        """Return nothing: rows of a data set do not change."""
+    def files(self, start: int, stop: int) -> str | None:
+        """Return a checksum of the sizes of all files of a folder that is here, for a row is not of one alone."""
+        path = self._columns.path
+        found = sorted(path.rglob("*")) if path.is_dir() else []
+        sizes = [(str(file.relative_to(path)), file.stat().st_size) for file in found if file.is_file()]
+        return hashlib.sha256(repr(sizes).encode()).hexdigest() if sizes else None
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -125,7 +129,7 @@ class _Stream:
         return _digest(self._columns.path.name, self._limit)
 
     def files(self, start: int, stop: int) -> None:
-        """Return nothing: rows of a data set do not change."""
+        """Return nothing: what comes is not there before."""
 
     def __len__(self) -> int:
         return self._limit

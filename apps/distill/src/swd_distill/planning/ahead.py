@@ -41,7 +41,7 @@ def ahead(config: Config, command: str = "run") -> Ahead:
     if counts is None:
         return Ahead(lines)
     lines += _download(config, counts)
-    config, images = _counted(config)
+    config, images = counted(config)
     lines += images
     from swd_distill.planning.estimate import HEADROOM, Estimate, advice, cache_gib, fewest, mmd_alone
     from swd_distill.planning.hours import stage_hours
@@ -138,7 +138,7 @@ def _num_prompts(config: Config) -> int | None:
     return None if config.data.images is not None else len(prompts_of(config))
 
 
-def _counted(config: Config) -> tuple[Config, list[str]]:
+def counted(config: Config) -> tuple[Config, list[str]]:
     """Return a config whose number of images is that of its own, and a word where that cannot be told before."""
     own = config.data.images
     kind: Kind = "videos" if len(config.scales.sizes[-1]) == 3 else "images"

@@ -51,16 +51,19 @@ def held(found: Estimate, stage: str, gib: float) -> Held:
     """Return what a stage holds on a device of which it may fill so many GiB.
 
     Parts of a pipeline are there together where that leaves room, else one at a time. The autoencoder decodes in half
-    precision, one sample at a time or in tiles where more does not fit; it encodes in float32, before any text is.
+    precision, one sample at a time or in tiles where more does not fit; it encodes in float32, before any text is. With
+    --training.dtype float32 the teacher is held and computes so, and takes twice as much.
     """
     numbers, around, batch = found.counts.parameters, found.counts.around, found.config.data.batch
     text, texts = 2 * numbers["text"] / GIB, around["text"].peak * batch / GIB
     if stage == "encode":
         vae, images = 4 * numbers["vae"] / GIB, around["encode"].peak * batch / GIB
         return Held(vae + max(images, text + texts))
-    base, vae = found.base_bytes() / GIB, 2 * numbers["vae"] / GIB
+    width = 2 if found.config.training.dtype == "float32" else 1
+    text, texts = width * text, width * texts
+    base, vae = found.base_bytes(width) / GIB, 2 * width * numbers["vae"] / GIB
     pairs = batch * found.counts.facts["passes"]
-    step, decoded = found.full.pieces["forward"].peak * pairs / GIB, around["decode"].peak / 2 / GIB
+    step, decoded = width * found.full.pieces["forward"].peak * pairs / GIB, width * around["decode"].peak / 2 / GIB
     weights = text + len(found.students()) * base + vae
     together = weights <= ROOM * gib
     ways = {"": batch * decoded, "decoded one by one": decoded, "decoded in tiles": decoded / 4}

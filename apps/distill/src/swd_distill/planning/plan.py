@@ -59,6 +59,7 @@ class Plan(Config):
 
 def plan(options: Plan) -> str:
     """Return the page."""
+    from swd_distill.planning.ahead import counted
     from swd_distill.planning.before import before
     from swd_distill.planning.cards import card_of
     from swd_distill.planning.estimate import HEADROOM, Estimate, fewest
@@ -72,6 +73,8 @@ def plan(options: Plan) -> str:
     if options.training.optimizer == "auto":
         optimizer: Optimizer = "adamw-8bit" if memory < 21 else "adamw"
         options = replace(options, training=replace(options.training, optimizer=optimizer))
+    own, images = counted(options)
+    options = replace(options, data=own.data)
     training, gib = options.training, HEADROOM * memory
     found = replace(Estimate.of(options, share), processes=gpus)
     if options.chooses_blocks:
@@ -84,6 +87,7 @@ def plan(options: Plan) -> str:
         *_flops(found),
         *_memory(found, gib, gpus),
         *_disk(found),
+        *images,
         "",
         f"Reckoned, not measured: {gpu.source}, of which {REACHED_PEAK:.0%} of the peak and {REACHED_BANDWIDTH:.0%} of "
         "the bandwidth are reached.",
@@ -184,6 +188,8 @@ def _memory(found: "Estimate", gib: float, gpus: int) -> list[str]:
 def _disk(found: "Estimate") -> list[str]:
     from swd_distill.planning.estimate import cache_gib
 
+    if found.config.data.on_the_fly:
+        return []
     parts = ", ".join(f"{name} {size:,.1f}" for name, size in cache_gib(found.config, found.counts.facts).items())
     return ["", f"GiB of cache for {found.config.data.num_images:,} images, each with a prompt of its own: {parts}"]
 

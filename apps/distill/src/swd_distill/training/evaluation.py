@@ -20,7 +20,6 @@ from swd_distill.training.trainer import Trainer
 from swd_models import load_latents
 from swd_models.loading import shipped_prompts
 from swd_models.parts import Text
-from swd_models.placing import decode_in_tiles
 from swd_sample import SwDPipeline
 from swd_sample.folder import file_names, unfinished, write_metadata
 from swd_sample.media import save_media
@@ -116,7 +115,6 @@ class Evaluator:
             return
         latents = load_latents(self._config.model, dtype=device_and_dtype()[1])  # it comes for this and goes
         latents.vae.to(trainer.device)
-        decode_in_tiles(latents, trainer.schedule.sizes[-1], trainer.device, batch)
         pipe = SwDPipeline(trainer.roles.student, self._text, latents, trainer.schedule)
         with trainer.student.averaged():
             for turn in tqdm(
