@@ -132,10 +132,12 @@ def _images(config: Config) -> list[str]:
 
 
 def _num_prompts(config: Config) -> int | None:
-    """Return how many prompts the teacher's images are of, each of which is encoded once; None of own images."""
+    """Return how many prompts the teacher's images are of, each of which is encoded once; None where none are given."""
     from swd_distill.data.prompts import prompts_of
+    from swd_models.loading import shipped_prompts
 
-    return None if config.data.images is not None else len(prompts_of(config))
+    given = config.data.prompts is not None or shipped_prompts(config.model)
+    return len(prompts_of(config)) if given and config.data.images is None else None
 
 
 def counted(config: Config) -> tuple[Config, list[str]]:
