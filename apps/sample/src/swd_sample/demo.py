@@ -94,7 +94,7 @@ class _Answers:
     def __call__(self, prompt: str, seed: int, steps: int, compared: str) -> Iterator[dict[str, Any]]:
         """Yield all that is there by now: stages as they grow, the sample, and what is beside it.
 
-        Files of videos are gone when it ends: gradio has copied each by then.
+        Files are gone when it ends: gradio has copied each by then.
         """
         check_prompt(prompt)
         schedule, guidance = self.pipe.schedule.thin(steps), 1.0 if self.student else self.beside.guidance
@@ -121,13 +121,16 @@ class _Answers:
         (media,) = teacher([prompt], size=self.pipe.schedule.sizes[-1], **options)
         return media
 
-    def _shown(self, media: Media, folder: str) -> Image.Image | str:
-        """Return what gradio shows: an image, or the path of a video."""
-        if not isinstance(media, list):
-            return _enlarged(media)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".mp4", delete=False) as file:
+    def _shown(self, media: Media, folder: str) -> str:
+        """Return the path of what gradio shows: of an image it would write the same file again at each step.
+
+        Whoever is just loading it would get a part.
+        """
+        video = isinstance(media, list)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".mp4" if video else ".png", delete=False) as file:
             path = Path(file.name)
-        save_media([_enlarged(frame) for frame in media], path, self.pipe.fps, playable=True)
+        shown = [_enlarged(frame) for frame in media] if isinstance(media, list) else _enlarged(media)
+        save_media(shown, path, self.pipe.fps, playable=True)
         return str(path)
 
 
