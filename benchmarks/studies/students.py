@@ -263,7 +263,8 @@ Schedule: {base.scales}.{notes}
         # What is judged over the full base looks as over its own.
         shown = [name for name in rows if not name.endswith(OVER_FULL)]
         sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in shown}
-        picture(sheets, captions, PER_ROW).save(args.out / f"{study.page}.png", optimize=True)
+        shown = picture(sheets, captions, PER_ROW).quantize(256)  # the sheets keep every pixel
+        shown.save(args.out / f"{study.page}.png", optimize=True)
         if study is STUDIES.get("scenes"):  # the README's
             pair = {name: sheets[name] for name in (next(iter(sheets)), f"{STUDENT}{base.name}") if name in sheets}
             picture(pair, captions, NUM_PICTURED).save(args.out / "teacher-and-student.png")

@@ -14,7 +14,7 @@ from swd_distill.data.encode import check_files, claim_cache, encode
 from swd_distill.data.generate import claim_images, generate, teacher_of
 from swd_distill.data.prompts import limited
 from swd_distill.data.sources import claim_source, open_source
-from swd_distill.devices import device_and_dtype, in_all, processes
+from swd_distill.devices import device_and_dtype, from_main, processes
 from swd_distill.folder import claimed, comparison_of, settled
 from swd_distill.train import train
 from swd_distill.training.evaluation import SEED
@@ -61,7 +61,7 @@ def _make(config: Config, picture: Path) -> None:
     # Of a whole cache the teacher's images may be gone, to save room: they would take days, and be of no use.
     cached = not config.data.on_the_fly and not config.images.is_dir() and (config.cache / MANIFEST).is_file()
     measured = config.evaluation.metrics and config.evaluation.ref is None  # against them
-    cached = in_all(lambda: cached and config.data.images is None and not measured)
+    cached = from_main(cached and config.data.images is None and not measured)
     if config.data.images is None and not cached:
         generate(config)
     if not (config.data.on_the_fly or cached):

@@ -8,7 +8,6 @@ from pathlib import Path
 from signal import SIGTERM
 
 import torch
-from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from swd_data import is_hub_id, make_folder
@@ -19,7 +18,7 @@ from swd_distill.data.live import Live
 from swd_distill.data.prompts import as_made
 from swd_distill.data.sources import claim_source
 from swd_distill.data.streams import stream
-from swd_distill.devices import device_and_dtype, in_all, processes
+from swd_distill.devices import device_and_dtype, from_main, in_all, processes
 from swd_distill.folder import claimed, iterations_of, settled
 from swd_distill.planning.memory import recompute_blocks
 from swd_distill.stopped import Stopped
@@ -68,9 +67,7 @@ def train(config: Config, *, verify: bool = True) -> Path:
 
 def _is_done(lora: Path, iterations: int) -> bool:
     """Tell whether a student needs no more, whose expert would take minutes to load; the main process decides."""
-    done = in_all(lambda: iterations_of(lora) == iterations)
-    (found,) = broadcast_object_list([done])
-    return bool(found)
+    return from_main(in_all(lambda: iterations_of(lora) == iterations))
 
 
 def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:

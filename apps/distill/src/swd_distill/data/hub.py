@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,10 @@ class _Table:
 
     def files(self, start: int, stop: int) -> str | None:
         """Return a checksum of the sizes of all files of a folder that is here, for a row is not of one alone."""
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> str | None:
         path = self._columns.path
         found = sorted(path.rglob("*")) if path.is_dir() else []
         sizes = [(str(file.relative_to(path)), file.stat().st_size) for file in found if file.is_file()]

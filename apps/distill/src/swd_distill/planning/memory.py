@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import torch
-from accelerate.utils import broadcast_object_list
 
 from swd_distill.config import Config
-from swd_distill.devices import processes
+from swd_distill.devices import from_main, processes
 from swd_models import Roles
 from swd_schedules.devices import free_bytes
 
@@ -42,7 +41,7 @@ def _of_main(config: Config, share: int, device: torch.device, cond: Shapes | No
             found = [_fewest(config, share, device, cond)]
         except ValueError as error:
             found = [str(error)]
-    (answer,) = broadcast_object_list(found)
+    (answer,) = from_main(found)
     if isinstance(answer, str):
         raise ValueError(answer)
     return int(answer)
