@@ -44,7 +44,7 @@ def run(place, monkeypatch, capfd):
 
 def test_own_prompts_and_one_card(run, place):
     plan = run("swd-distill plan flux --gpus 1 --memory 24")
-    assert "32.7 are held whatever the batch, 22.2 of them the base; --training.base nf4 would fit" in plan  # row 1
+    assert "32.7 are held whatever the batch, 22.2 of them the base; --training.base int8" in plan  # row 1
     assert "generate" in plan
     dry = run("swd-distill run flux --data.prompts prompts.txt --dry-run")  # rows 3, 4
     assert dry.startswith("1,000 images of 20 prompt(s), 50 of each")

@@ -85,6 +85,24 @@ def test_a_card_of_less_memory_than_its_sheet_is_told_what_fits(flux, monkeypatc
     assert "no batch fits 22." in told[1]
 
 
+def test_training_that_does_not_fit_is_refused_before_its_images_are_made(flux, monkeypatch):
+    monkeypatch.setattr(module, "optimizer_here", lambda: "adamw")
+    training = replace(flux.training, accumulate=24, base="int8")
+    config = replace(flux, training=training, yes=True)
+    monkeypatch.setattr(module, "_device", lambda: ("rtx4090", 24.0))
+    for command in ("run", "train"):
+        with pytest.raises(
+            ValueError, match=r"expected training that fits 24\.0 GiB, got 25\.\d: .*adamw-8bit would fit"
+        ):
+            module.confirm(config, command)
+    module.confirm(config, "generate")
+    module.confirm(replace(config, training=replace(training, optimizer="adamw-8bit")), "run")
+    monkeypatch.setattr(module, "_device", lambda: ("rtx4090", 25.5))  # over what is left free, and may fit yet
+    module.confirm(config, "run")
+    monkeypatch.setattr(module, "_device", lambda: None)  # reckoned for another card
+    module.confirm(config, "run")
+
+
 def test_a_teacher_in_float32_holds_twice_as_much(flux):
     from swd_distill.planning.before import held
     from swd_distill.planning.estimate import Estimate

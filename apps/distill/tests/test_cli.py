@@ -202,7 +202,7 @@ def test_a_plan_says_what_the_recipe_is_and_on_what_it_spends(cli):
 def test_a_plan_says_what_does_not_fit_and_what_would(cli):
     page = cli("plan", "flux", "--gpus", "1", "--memory", "24")
     assert "no batch fits 22.8 GiB: " in page
-    assert "of them the base; --training.base nf4 would fit, or a lower --training.rank" in page
+    assert "of them the base; --training.base int8 --training.optimizer adamw-8bit would fit, or a lower" in page
     page = cli("plan", "flux", "--gpus", "1", "--memory", "48")
     count = re.search(r"\d+ samples at a time fit: --training.accumulate (\d+)", page)[1]
     page = cli("plan", "flux", "--gpus", "1", "--memory", "48", "--training.accumulate", count)

@@ -22,10 +22,11 @@ STAND_IN = "h100"
 
 @dataclass(frozen=True)
 class Ahead:
-    """Lines for the user, and the hours that are left; None where the model was not counted."""
+    """Lines for the user; the hours that are left, None where the model was not counted; why it cannot be trained."""
 
     lines: list[str]
     hours: float | None = None
+    refused: str | None = None
 
 
 def ahead(config: Config, command: str = "run") -> Ahead:
@@ -49,13 +50,17 @@ def ahead(config: Config, command: str = "run") -> Ahead:
 
     here, gpus = _device(), int(os.environ.get("WORLD_SIZE", "1"))
     name, memory = here or (STAND_IN, GPUS[STAND_IN].memory)
+    refused = None
     if here and config.training.optimizer == "auto":
         config = replace(config, training=replace(config.training, optimizer=optimizer_here()))
     gpu, share = GPUS[name], max(1, config.training.batch // (gpus * config.training.accumulate))
     gib, found = HEADROOM * min(memory, gpu.memory), replace(Estimate.of(config, share), processes=gpus)
     if config.training.checkpointing == "auto":
         fitting = fewest(found, gib) if config.chooses_blocks else found if found.total() <= gib else None
-        lines += [] if fitting or command not in {"run", "train"} else [advice(found, gib, gpus)]
+        if not fitting and command in {"run", "train"}:
+            lines.append(advice(found, gib, gpus))
+            refused = f"expected training that fits {memory:.1f} GiB, got {found.total():.1f}: {lines[-1]}"
+            refused = refused if here and found.total() > memory else None  # a little less may fit yet
         found = fitting or found
     hours = {stage: each * _missing(config, stage) for stage, each in stage_hours(found, gpu, gpus).items()}
     hours = {stage: each for stage, each in hours.items() if command in {"run", stage} and each}
@@ -72,16 +77,18 @@ def ahead(config: Config, command: str = "run") -> Ahead:
         lines.append(f"the full loss takes {times:.1f} times as long as MMD alone, which is {alone}")
     if "encode" in hours:
         lines.append(f"{sum(cache_gib(config, counts.facts, _num_prompts(config)).values()):,.0f} GiB of cache")
-    return Ahead(lines, total)
+    return Ahead(lines, total, refused if "train" in hours else None)
 
 
 def confirm(config: Config, command: str) -> None:
     """Say what a command will take; where that is more than a day, go on only with --yes, or a yes.
 
     Raises:
-        ValueError: no yes.
+        ValueError: no yes; training that does not fit the device, before days of images are made for it.
     """
     found = ahead(config, command)
+    if found.refused:
+        raise ValueError(found.refused)
     if int(os.environ.get("RANK", "0")) == 0:
         tell_words(config, command)
         for line in found.lines if found.hours is not None else _toy(config) + _repeated(config, command):

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from swd_distill.config import Base, Config
+from swd_distill.config import Base, Config, Optimizer
 from swd_distill.planning.counts import Counts
 from swd_distill.planning.pieces import StageCost
 from swd_distill.planning.roofline import GIB, Gpu, Ops
@@ -199,9 +199,17 @@ def largest_share(estimate: Estimate, gib: float) -> int:
     return next((share for share in shares if replace(all_blocks, share=share).total() <= gib), 0)
 
 
-def _over(found: Estimate, base: Base) -> Estimate:
-    config = found.config
-    return replace(found, share=1, config=replace(config, training=replace(config.training, base=base)))
+def _smaller(found: Estimate, gib: float) -> str | None:
+    """Return the flags of the base with the most bits, and the optimiser, with which one sample fits."""
+    training = found.config.training
+    eight: Optimizer = "adamw-8bit"
+    for base in (training.base, *SMALLER):
+        for optimizer in (training.optimizer, eight):
+            each = replace(training, base=base, optimizer=optimizer)
+            if largest_share(replace(found, share=1, config=replace(found.config, training=each)), gib):
+                flags = [f"--training.base {base}"] * (base != training.base)
+                return " ".join(flags + [f"--training.optimizer {eight}"] * (optimizer != training.optimizer))
+    return None
 
 
 def advice(found: Estimate, gib: float, processes: int) -> str:
@@ -210,8 +218,8 @@ def advice(found: Estimate, gib: float, processes: int) -> str:
     if most == 0:
         kept = {name: size for name, size in found.memory().items() if name != "gradients and activations"}
         heaviest = max(kept, key=kept.__getitem__)
-        smaller = next((base for base in SMALLER if largest_share(_over(found, base), gib)), None)
-        ways = f"--training.base {smaller} would fit" if smaller else "take a device of more memory"
+        smaller = _smaller(found, gib)
+        ways = f"{smaller} would fit" if smaller else "take a device of more memory"
         return (
             f"no batch fits {gib:.1f} GiB: {sum(kept.values()):.1f} are held whatever the batch, {kept[heaviest]:.1f} "
             f"of them the {heaviest}; {ways}, or a lower --training.rank, or with several processes "
