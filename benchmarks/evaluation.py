@@ -70,7 +70,9 @@ def folders(student: Path, work: Path) -> dict[str, Path]:
     undistilled = SwDPipeline.from_pretrained("embedded", schedule=pipe.schedule)
     made = {"student, 4 scale-wise steps": pipe, "undistilled, the same 4 steps, no guidance": undistilled}
     for name, sampler in made.items():
-        sample_folder(sampler, captions, _folder(work, name), schedule=pipe.schedule, seed=0, batch=32)
+        made_with = {"model": "embedded", "lora": fingerprint(student / "lora") if sampler is pipe else None}
+        folder = _folder(work, name)
+        sample_folder(sampler, captions, folder, schedule=pipe.schedule, seed=0, batch=32, made_with=made_with)
     return {
         "reference": reference,
         "teacher, other seeds": samples,
@@ -135,7 +137,7 @@ the teacher's samples of the same unseen prompts from other seeds. Student: `{ab
 |---{"|---" * len(heads)}|
 {body}
 
-fd-lite0 and kid-lite0 are distances in the features of EfficientNet-Lite0, and no FID. Of 500 samples a distance is
+fd-lite0 and kid-lite0 are distances in the features of EfficientNet-Lite0, and no FID. Of 500 samples fd-lite0 is
 biased: between two draws of the teacher itself it is not 0.
 
 ![bars](evaluation.png)
@@ -159,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = json.loads((args.student / "config.json").read_text())
     about = {
         "student": f"{config['name']}, seed {config['seed']}",
+        "recipe": config["recipe"],
         "teacher": fingerprint(Path(resolve_model("embedded"))),
         "lora": fingerprint(args.student / "lora"),
         "commit": commit(),

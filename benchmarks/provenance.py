@@ -21,9 +21,9 @@ COMMIT = "SWD_COMMIT"
 """The variable that names the commit of sources that were carried to a machine without their history."""
 
 
-def machine() -> str:
-    """Name the machine: its accelerator, or else its cores."""
-    device = find_device()
+def machine(device: torch.device | None = None) -> str:
+    """Name the machine by what computes: its accelerator, by default if it has one, or else its cores."""
+    device = device or find_device()
     if device.type == "cpu":
         return f"{os.cpu_count()} cores ({platform.machine()})"
     name = getattr(torch.get_device_module(device), "get_device_name", None)

@@ -37,6 +37,8 @@ def test_a_claim_is_decided_by_the_seeds():
     def tables(*values):
         return [{"200": {"B": {"all right": value}, "C": {"all right": 0.5}}} for value in values]
 
+    even = orders._verdict(tables(0.5, 0.501, 0.499), "200", "all right", "B", "C", 0.02)
+    assert even.startswith("reproduced: +0")
     assert orders._verdict(tables(0.7, 0.71, 0.69), "200", "all right", "B", "C").startswith("reproduced: +0.2")
     assert orders._verdict(tables(0.3, 0.31, 0.29), "200", "all right", "B", "C").startswith("not reproduced")
     assert orders._verdict(tables(0.3, 0.7, 0.5), "200", "all right", "B", "C").startswith("undecided")

@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.studies import records, students
 from benchmarks.studies.catalogue import STUDIES
 from benchmarks.studies.claims import LONG, by_hand
 from benchmarks.studies.study import Claim
+from benchmarks.studies.verdicts import judge
 from swd_distill.checks import check, check_model
 from swd_distill.presets import PRESETS
 
@@ -143,7 +145,7 @@ def test_a_record_of_before_a_setting_is_of_what_runs_then_had(tmp_path):
 
 
 # Measured under other settings than their rows have now: made anew where a study is repeated.
-OF_BEFORE = {"MMD alone, features of the fake model", "released recipe"}
+OF_BEFORE = {"MMD alone, features of the fake model"}  # for which no weight had to ask
 
 
 def test_committed_records_are_of_their_rows():
@@ -158,6 +160,29 @@ def test_committed_records_are_of_their_rows():
                 assert records._covers(*map(records._as_noted_now, (now, then))), path
                 count += 1
     assert count > 150
+
+
+def test_another_upscaler_is_another_record(tmp_path):
+    def of(name):
+        config = students._config_of(STUDIES["upscalers"], name, 0, Path()).to_json()
+        return {"config": json.loads(json.dumps(config, default=str))}
+
+    names = list(STUDIES["upscalers"].students)
+    for now, then in itertools.product(names, names):
+        covers = records._covers(records._as_noted_now(of(now)), records._as_noted_now(of(then)))
+        assert covers == (now == then), (now, then)
+
+
+def test_committed_verdicts_are_those_of_their_intervals():
+    count = 0
+    for page in (ROOT / "benchmarks" / "results").glob("*.md"):
+        for row in re.findall(r"\| ([+-][\d.]+) ± ([\d.]+)(?:, margin ([\d.]+))? \| ([^|]+) \|", page.read_text()):
+            mean, half, margin = (float(each or 0) for each in row[:3])
+            told, off = row[3].strip(), 0.0006  # as printed
+            judged = {judge(mean + by, half, margin).partition(",")[0] for by in (-off, 0.0, off)}
+            assert told.partition(",")[0] in judged, (page.name, row)
+            count += 1
+    assert count > 40
 
 
 def test_sheets_keep_every_pixel(tmp_path):

@@ -30,6 +30,9 @@ TINY, LONG = PRESETS["tiny"], PRESETS["tiny-long"]
 SHORT = replace(TINY, training=replace(TINY.training, iterations=350, sample_every=350))
 FULL = replace(by_hand(LONG, 30.0), data=TINY.data, training=SHORT.training)
 
+RELEASED_LOSSES = replace(RELEASED, guidance=3.0, fake_updates=2, gan_sample="own", stages="random")
+"""Those of the authors' code, over noise, levels and stages as ours are drawn."""
+
 
 def claims_of_schedules(constant: str) -> tuple[Claim, ...]:
     """Return the paper's claims about schedules; `constant` is the row that stays small until its last step."""
@@ -105,7 +108,7 @@ LOSSES = Study(
             SHORT, balance=False, mmd_features="fake", fake_updates=1, dmd_weight=1e-12
         ),
         # Their kernel is a mean as their other losses are: with it, their weights balance these.
-        "released recipe": replace(FULL, recipe=replace(RELEASED, guidance=FULL.recipe.guidance, fake_updates=2)),
+        "released losses": replace(FULL, recipe=RELEASED_LOSSES),
     },
     (
         Claim("With MMD the full loss is better than without", "MMD + DMD + GAN", "DMD + GAN"),
@@ -120,6 +123,8 @@ LOSSES = Study(
             "MMD alone, features of the fake model", margin=0.02,
         ),
         Claim("Eq. 2 is as good as pseudo-Huber", "MMD alone", "MMD alone, pseudo-Huber", margin=0.02),
-        Claim("The paper's recipe is as good as the released one", "MMD + DMD + GAN", "released recipe", margin=0.02),
+        Claim(
+            "The paper's losses are as good as the released ones", "MMD + DMD + GAN", "released losses", margin=0.02,
+        ),
     ),
 )  # fmt: skip

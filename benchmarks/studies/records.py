@@ -46,12 +46,13 @@ def recorded(path: Path, of: Record, make: Callable[[], Record], needs: Collecti
 
 
 def _take(there: Path, path: Path) -> None:
-    """Copy a record, and the sheet beside it."""
+    """Copy a record, and before it the sheet beside it: with the record it counts as done."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".json", ".png"):
+    for suffix in (".png", ".json"):
         source = there.with_suffix(suffix)
         if source.is_file() and source != path.with_suffix(suffix):
-            shutil.copy(source, path.with_suffix(suffix))
+            shutil.copy(source, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path.with_suffix(suffix))
 
 
 def _as_noted_now(of: Record) -> Record:
@@ -59,6 +60,7 @@ def _as_noted_now(of: Record) -> Record:
     if "config" not in of:
         return of
     config = _filled(BEFORE, of["config"])
+    config["schedule"] = {"upscaler": "bicubic"} | config["schedule"]  # which a schedule does not note
     recipe = config["recipe"]
     if not recipe["dmd_weight"] and not recipe["gan_weight"]:  # then nothing is balanced
         config["recipe"] = {name: value for name, value in recipe.items() if name not in BALANCING}

@@ -8,6 +8,7 @@ committed, it is not computed again, on whatever machine.
 import argparse
 import json
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +37,9 @@ from benchmarks.teacher.score import (
     unseen_prompts,
 )
 from benchmarks.teacher.spread import repeated, spread
+from swd_data import whole_folder
 from swd_distill.config import Base, Config
+from swd_distill.data.cache import MANIFEST
 from swd_distill.data.encode import encode
 from swd_distill.data.generate import generate
 from swd_distill.folder import settled
@@ -47,6 +50,7 @@ from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.grid import grid
 
+RESULTS = Path("benchmarks/results")
 NUM_PICTURED, PER_ROW = 32, 8
 OVER_FULL = ", judged over the full base"
 
@@ -54,21 +58,31 @@ OVER_FULL = ", judged over the full base"
 def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
     """Train a student unless its run is finished; return its config and the minutes spent on it in all.
 
-    The teacher's samples of a seed are the same for every student of the same prompts over its base: made once, copied,
-    and counted for each.
+    The teacher's samples of a seed are the same for every student of the same prompts over its base, and so is the
+    cache of the same sizes: made once, copied, and counted for each.
     """
     config = _config_of(study, name, seed, work)
     training = replace(study.base.training, base=config.training.base)
     source = replace(study.base, data=study.most_data(config.data.prompts), training=training, seed=seed)
     source = replace(source, out=work / f"{slug(source.model)}-teacher{_few(config)}-{training.base}-{seed}")
-    shared = _timed(source.out, source.images / "metadata.jsonl", lambda: generate(source))
+    listed = source.images / "metadata.jsonl"
+    shared = _timed(source.out, listed, lambda: generate(source))
+    shared *= config.data.num_images / len(listed.read_text().splitlines())
     if not config.images.is_dir():
-        shutil.copytree(source.images, config.images)
+        _copy(source.images, config.images, listed.name)
     generate(config)  # which notes how many of them are its own
+    encoding = _for_all_schedules(config, work)
+    shared += _timed(encoding.out, encoding.cache / MANIFEST, lambda: encode(encoding))
     if not config.cache.is_dir():
-        shutil.copytree(_shared_cache(config, work), config.cache)
+        _copy(encoding.cache, config.cache, MANIFEST)
     own = _timed(config.out, config.out / "lora", lambda: run(config))
-    return config, own + shared * config.data.num_images / source.data.num_images
+    return config, own + shared
+
+
+def _copy(folder: Path, to: Path, marker: str) -> None:
+    """Copy a folder, whole or not at all: that it is there means that it is done."""
+    with whole_folder(to, marker) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)
 
 
 def _config_of(study: Study, name: str, seed: int, work: Path) -> Config:
@@ -80,12 +94,12 @@ def _few(config: Config) -> str:
     return f"-{config.data.prompts.stem}" if config.data.prompts else ""
 
 
-def _shared_cache(config: Config, work: Path) -> Path:
-    """Encode a seed's images once for all schedules of the same sizes."""
+def _for_all_schedules(config: Config, work: Path) -> Config:
+    """Return the config that encodes a seed's images once for all schedules of the same sizes."""
     sizes = "-".join(sorted({"x".join(map(str, size)) for size in config.scales.sizes}))
     data = f"{config.data.num_images}{_few(config)}"
     name = f"cache-{slug(config.model)}-{config.training.base}-{data}-{sizes}-{config.seed}"
-    return encode(replace(config, data=replace(config.data, images=config.images), out=work / name))
+    return replace(config, data=replace(config.data, images=config.images), out=work / name)
 
 
 def _timed(folder: Path, result: Path, work: Callable[[], object]) -> float:
@@ -242,6 +256,7 @@ def write(study: Study, rows: dict[str, list[Record]], args: argparse.Namespace)
     seen = f"{looks(rows, captions, base.model, args.out / f'{study.page}-power.png')}\n\n" if study.looks else ""
     chosen = next(name for name, other in STUDIES.items() if other is study)
     command = "" if chosen == "scenes" else f" --of {chosen}"
+    command += f" --students {shlex.join(args.students)}" if args.students else ""
     path = args.out / f"{study.page}.md"
     path.write_text(f"""# {study.title}
 
@@ -276,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--of", choices=list(STUDIES), default="scenes", help="the study")
     parser.add_argument("--work", type=Path, default=Path("runs/students"), help="the runs")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="table, pictures, records")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="table, pictures, records")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, and more of students that need them")
     parser.add_argument("--students", nargs="+", help="some of its students (default: all)")
     parser.add_argument("--count", type=int, help="prompts (default: all)")
@@ -284,6 +299,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = STUDIES[args.of]
     if unknown := set(args.students or ()) - set(study.students):
         parser.error(f"expected --students of {', '.join(study.students)}, got {', '.join(unknown)}")
+    if args.count and args.out == RESULTS:
+        parser.error(f"expected --out with --count, for {RESULTS} has the records of all prompts, got none")
     quiet()
     print(write(study, measure_all(study, args), args).read_text())
 

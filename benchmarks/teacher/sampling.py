@@ -17,7 +17,7 @@ def guided(denoiser: Denoiser, cond: Mapping[str, Tensor], uncond: Mapping[str, 
     none = {key: value.expand_as(cond[key]) for key, value in uncond.items()}
 
     def denoise(x_t: Tensor, sigma: float) -> Tensor:
-        level = torch.full((len(x_t),), sigma)
+        level = torch.full((len(x_t),), sigma, device=x_t.device)
         return torch.lerp(denoiser.denoise(x_t, level, none), denoiser.denoise(x_t, level, dict(cond)), guidance)
 
     return denoise

@@ -22,6 +22,7 @@ from swd_models.parts import Media
 from swd_sample import SwDPipeline
 from swd_sample.media import to_media
 from swd_schedules import ScaleSchedule
+from swd_schedules.devices import default_dtype, find_device
 
 Sampler = Callable[[Sequence[str], int], list[Media]]
 Scores = dict[str, float]
@@ -65,7 +66,10 @@ def score(samples: Sequence[Media], captions: Sequence[str], model: str = "embed
 
 def reference_samplers(model: str, schedule: ScaleSchedule, steps: int, guidance: float) -> dict[str, Sampler]:
     """Return what a student is compared with, all with guidance: its teacher, and the undistilled in few steps."""
-    teacher, undistilled = load_teacher(model), SwDPipeline.from_pretrained(model, schedule=schedule)
+    device = find_device()
+    teacher = load_teacher(model, device=device, dtype=default_dtype(device))
+    teacher.pipe.to(device)
+    undistilled = SwDPipeline.from_pretrained(model, schedule=schedule)
 
     def sample_teacher(captions: Sequence[str], seed: int) -> list[Media]:
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.provenance import machine
 from benchmarks.teacher.parts import EMBEDDED, Architecture
 
 Look = Callable[[int, nn.ModuleDict], dict[str, float]]
@@ -71,22 +73,23 @@ def run_stage(
     """
     if num_steps < 1:
         raise ValueError(f"expected 1 step or more of the stage {name}, got {num_steps}")
-    average = copy.deepcopy(modules).requires_grad_(False)
+    average, device = copy.deepcopy(modules).requires_grad_(False), next(modules.parameters()).device
     optimizer = torch.optim.AdamW(
         modules.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    checkpoint, step, before = folder / f"{name}.pt", 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, next(modules.parameters()).device, weights_only=True)
-        modules.load_state_dict(state["modules"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, before = state["step"], state.get("seconds", 0.0)
+    checkpoint = folder / f"{name}.pt"
+    state = _restore(checkpoint, device, modules=modules, average=average, optimizer=optimizer)
+    step, before, clocked = state.get("step", 0), state.get("seconds", 0.0), state.get("clocked", 0.0)
     began, recent = time.monotonic() - before, []
 
+    def clock() -> float:
+        """Return the seconds of all calls that were given so many: a CPU's hours are no part of a GPU's minutes."""
+        return clocked + (time.monotonic() - began - before if seconds is not None else 0.0)
+
     def progress_at(step: int) -> float:
-        clock = (time.monotonic() - began) / (before + seconds) if seconds is not None else 0.0
-        return max(step / num_steps, clock)
+        if seconds is None:
+            return step / num_steps
+        return max(step / num_steps, clock() / (clocked + seconds) if seconds else 1.0)  # 0: what is there is enough
 
     progress = progress_at(step)
     with tqdm(desc=name, initial=step, total=num_steps, mininterval=10) as bar:
@@ -109,10 +112,10 @@ def run_stage(
             progress = progress_at(step)
             if step % settings.save_every == 0 or progress >= 1:
                 line = {"stage": name, "step": step, "loss": float(torch.stack(recent).mean())}
-                line["seconds"] = time.monotonic() - began
+                line |= {"seconds": time.monotonic() - began, "batch": settings.batch, "machine": machine(device)}
                 recent = []
                 state = {"modules": modules.state_dict(), "average": average.state_dict(), "step": step}
-                state |= {"optimizer": optimizer.state_dict(), "seconds": line["seconds"]}
+                state |= {"optimizer": optimizer.state_dict(), "seconds": line["seconds"], "clocked": clock()}
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
                 if on_plateau:
@@ -122,3 +125,13 @@ def run_stage(
                 with (folder / "log.jsonl").open("a") as log:
                     log.write(json.dumps(line) + "\n")
     return average.eval()
+
+
+def _restore(checkpoint: Path, device: torch.device, **parts: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
+    """Load parts from a checkpoint, if there is one; return all that it has."""
+    if not checkpoint.exists():
+        return {}
+    state: dict[str, Any] = torch.load(checkpoint, device, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state

@@ -71,7 +71,7 @@ def test_the_clock_ends_a_training_before_its_steps_do(teach, tmp_path, monkeypa
     assert torch.isfinite(weights(pipe)).all()
     states = {name: torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("vae", "transformer")}
     assert all(0 < state["step"] < 10**6 for state in states.values())
-    assert states["vae"]["seconds"] == pytest.approx(0.15 * 8, abs=1.5)
+    assert 0.15 * 8 - 0.2 < states["vae"]["seconds"] < 0.15 * 8 + 1.5
     assert not list((tmp_path / "latents").iterdir())
     teach(tmp_path, endless, time.monotonic() + 4)  # and goes on for as long as it is told
     assert torch.load(tmp_path / "transformer.pt", weights_only=True)["step"] > states["transformer"]["step"]
