@@ -3,12 +3,15 @@
 `python -m benchmarks.gpu --minutes 9` runs its stages in order of importance, each only if what it is expected to take
 still fits: smoke (the tiny preset from end to end, every family, updates of SD3.5 Medium at full size, adapters by PEFT
 and by us), latency (table 4's rows of SD3.5 Medium, FLUX, SDXL, Wan), training (table 5). Each writes its record as it
-ends, OUT/STAGE.json, and the page OUT/README.md is laid out anew. Called again at the same commit on the same machine,
+ends, OUT/STAGE.json, and the page OUT/README.md is laid out anew; what fails or is cut off leaves an older record as it
+is, and writes OUT/STAGE.attempt.json. Called again at the same commit on the same machine,
 it goes on with what is missing. Without a GPU the same code measures tiny models, and the page says so.
 `python -m benchmarks.gpu.pack` lays out what a bare machine without network needs.
 """
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,22 +50,31 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(setting: "Setting", stages: Sequence["Stage"], out: Path, until: float) -> str:
     """Measure what is missing of stages; return the page of all records that are there."""
     from benchmarks.gpu.page import page
-    from benchmarks.gpu.records import holds, make, measured, read, write
+    from benchmarks.gpu.records import LOST, holds, make, read, write
     from benchmarks.gpu.stages import STAGES
 
     for stage in stages:
         path = out / f"{stage.name}.json"
-        before = read(path)
-        if holds(before):
+        attempt = path.with_suffix(".attempt.json")
+        if holds(read(path)) or holds(read(attempt)):
             print(f"{stage.name}: there already", flush=True)
             continue
         record = make(stage, setting, until - time.monotonic())
         print(f"{stage.name}: {record['ended']} in {record['seconds']:.1f} s {record['error']}", flush=True)
-        if measured(record) or not measured(before):  # what was measured at another commit stays until it is again
-            write(record, path)
-        records = [found for each in STAGES if (found := read(out / f"{each.name}.json"))]
+        write(record, path)
+        named = (out / f"{each.name}{kind}" for each in STAGES for kind in (".json", ".attempt.json"))
+        records = [found for each in named if (found := read(each))]
         (out / "README.md").write_text(page(records) + "\n")
+        if LOST in record:
+            begin_again(until)
     return (out / "README.md").read_text()
+
+
+def begin_again(until: float) -> None:
+    """Go on in a new process, for what is left: after a fault of the device this one can use it no more."""
+    left = max(0.0, until - time.monotonic()) / 60
+    print(f"the device is lost to this process: another goes on, for {left:.1f} minutes", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--minutes", str(left)])
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ def _compared(gradient: Gradient, exact: Tensor) -> dict[str, float | str]:
             with sdpa_kernel(kernel), patch("swd_models.denoiser.sound_attention", nullcontext):
                 found[name] = _cosine(gradient(), exact)
                 found[f"{name} s"] = timed(gradient)
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
         except RuntimeError:  # torch's word for a kernel that does not take these shapes, or this device
             found[name] = "none"
     return found

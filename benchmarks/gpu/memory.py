@@ -26,8 +26,11 @@ def bases(setting: Setting, family: str, rows: Rows) -> None:
         for loss, each in {ALONE: mmd_alone(config), FULL: config}.items():
             try:
                 _updated(setting, base, loss, each, rows)
-            except torch.OutOfMemoryError as error:
-                rows[f"{base}, {loss}"] = {"not measured": " ".join(str(error).split())[:200]}
+            except torch.AcceleratorError:  # of the device itself, which serves no other base either
+                raise
+            except Exception as error:  # out of memory, or a library of this base alone
+                text = " ".join(str(error).split())[:200]
+                rows[f"{base}, {loss}"] = {"not measured": f"{type(error).__name__}: {text}"}
             free()
     _compare(rows)
 

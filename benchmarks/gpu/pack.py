@@ -2,7 +2,7 @@
 
 `uv run python -m benchmarks.gpu.pack` fills build/gpu: wheels of the locked versions, and run.sh, which unpacks them
 and runs a command with them and the members' sources on its path. Carry it with the tree, in its place; there:
-`sh build/gpu/run.sh python3 -m benchmarks.gpu --minutes 9`, or `... python3 -m pytest -m gpu apps packages`.
+`sh build/gpu/run.sh python3 -m benchmarks.gpu --minutes 9`, or `... python3 -m pytest -m gpu` with the two test_gpu.py.
 """
 
 import argparse
@@ -25,6 +25,8 @@ OTHERS = re.compile(r"/lib\w+_(cuda(?!130)|rocm|xpu)\w*\.so$")
 """Libraries for what the machine has not: it has CUDA 13.0. With them bitsandbytes is too large to carry."""
 LIMIT = 64 * 2**20
 """Bytes that are carried, the tree included."""
+SOURCES = "find packages apps benchmarks -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16"
+"""Prints a hash of all sources: records name the commit that was packed."""
 PYTHON = "3.12"
 HAS = (
     *("torch", "numpy", "pillow", "scipy", "scikit-image", "matplotlib", "tensorboard", "pytest", "jaxtyping"),
@@ -110,11 +112,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/{os.path.relpath(ROOT, folder)}" && pwd)
 site=$(mktemp -d)
 for wheel in "$here"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$site"; done
+found=$(cd "$root" && {SOURCES})
+[ "$found" = "{_sources()}" ] || {{ echo "expected the sources that were packed, got others: pack again" >&2; exit 2; }}
 export PYTHONPATH="{sources}:$site" HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 {COMMIT}={commit()}
 [ $# -gt 0 ] || set -- python3 -m benchmarks.gpu
 cd "$root"
 exec "$@"
 """
+
+
+def _sources() -> str:
+    return subprocess.run(SOURCES, cwd=ROOT, shell=True, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def carried(folder: Path) -> int:

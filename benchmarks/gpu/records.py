@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeGuard
 
+import torch
+
 from benchmarks.gpu.devices import free
 from benchmarks.gpu.setting import Rows, Setting
 from benchmarks.gpu.stages import Stage
@@ -17,6 +19,10 @@ from benchmarks.provenance import commit, machine, provenance
 
 Record = dict[str, Any]
 DONE, FAILED, LATE, OUT = "done", "failed", "out of time", "not measured"
+LOST = "device lost"
+"""Marks a record after whose stage this process can compute on its device no more."""
+AGAIN = 5.0
+"""Seconds after which a stage whose time is up is told so once more."""
 
 
 class OutOfTime(BaseException):
@@ -29,8 +35,9 @@ def read(path: Path) -> Record | None:
 
 
 def holds(record: Record | None) -> bool:
-    """Tell whether a record is of this commit and this machine, and was not cut off."""
-    return measured(record) and (record["commit"], record["machine"]) == (commit(), machine())
+    """Tell whether a record is of this commit and this machine, and was not cut off; sources may change uncommitted."""
+    here = (commit(), machine())
+    return measured(record) and (record["commit"], record["machine"]) == here and not here[0].endswith("-dirty")
 
 
 def measured(record: Record | None) -> TypeGuard[Record]:
@@ -47,8 +54,12 @@ def make(stage: Stage, setting: Setting, left: float) -> Record:
     rows: Rows = {}
     began = time.perf_counter()
     ended, error = _guarded(stage, setting, rows, left)
-    free()  # after the error is gone, whose frames held tensors
-    return record | {"ended": ended, "error": error, "seconds": time.perf_counter() - began, "rows": rows}
+    record |= {"ended": ended, "error": error, "seconds": time.perf_counter() - began, "rows": rows}
+    try:
+        free()  # after the error is gone, whose frames held tensors
+    except torch.AcceleratorError as fault:
+        record |= {LOST: True, "ended": FAILED, "error": error or _line(fault)}
+    return record
 
 
 def _guarded(stage: Stage, setting: Setting, rows: Rows, left: float) -> tuple[str, str]:
@@ -58,14 +69,25 @@ def _guarded(stage: Stage, setting: Setting, rows: Rows, left: float) -> tuple[s
     except OutOfTime:
         return LATE, f"stopped after {left:.0f} s: the budget was spent"
     except Exception as error:  # a stage that fails, out of memory too, must not end the others
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())[:400]
-        return FAILED, f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
+        return FAILED, _line(error)
     return DONE, ""
 
 
+def _line(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:400]
+    return f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
+
+
 def write(record: Record, path: Path) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record, whole or not at all; what was measured before stays, beside an attempt that did not end well."""
+    attempt, whole = path.with_suffix(".attempt.json"), record["ended"] == DONE
+    if not whole and measured(read(path)):
+        if record["ended"] == OUT:
+            return
+        path = attempt
+    elif whole:
+        attempt.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps(record, indent=1) + "\n")
     path.with_suffix(".tmp").replace(path)
@@ -73,15 +95,16 @@ def write(record: Record, path: Path) -> None:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` in what is done inside, if it takes longer."""
+    """Raise `OutOfTime` in what is done inside, if it takes longer, and again where that was lost."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

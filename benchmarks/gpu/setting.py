@@ -21,6 +21,8 @@ from swd_models.loading import empty_denoiser
 from swd_models.quantized import quantise
 
 Rows = dict[str, dict[str, Any]]
+SAMPLED = torch.float16
+"""What full-size models sample in, as appendix G has it; they train in the device's dtype."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Setting:
         """Return all that a prompt runs through."""
         name = self.latency[family]
         if name in SCALEWISE:
-            return random_model(empty_denoiser(PRESETS[name].model), self.device, torch.float16)
+            return random_model(empty_denoiser(PRESETS[name].model), self.device, SAMPLED)
         return tiny(name)
 
     def roles(self, config: Config) -> tuple[Roles, Drawn]:
@@ -86,6 +88,9 @@ class Setting:
             "dtype": str(self.dtype).removeprefix("torch."),
             "models": dict(self.presets),
             "samples": self.samples,
+            "clips": self.clips,
+            "shares": self.shares,
+            "sampled in": str(SAMPLED).removeprefix("torch."),
             "repeats": self.repeats,
             "backend": self.backend,
         }

@@ -51,17 +51,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     compiled = on_gpu and not args.no_compile
     settings = {"models": args.models, "batch": args.batch, "runs": args.runs, "compile": compiled}
     settings |= {"device": device.type, "dtype": "float16" if on_gpu else "float32"}
-    record = provenance(settings) | {"models": {}}
+    record = provenance(settings) | {"models": {}, "reckoned": reckoned()}
     for name in args.models:
         model = full_size(name, device, tiny=args.tiny) if on_gpu else tiny(name)
         record["models"][name] = bench(model, rows(name), batch=args.batch, runs=args.runs, compiled=compiled)
+        write(record, page(record), args.out / f"latency-{device.type}")  # model by model: the next one may fail
         del model  # the next one may need the memory
         torch._dynamo.reset()
         gc.collect()
         if on_gpu:
             torch.accelerator.empty_cache()
-    record["reckoned"] = reckoned()
-    write(record, page(record), args.out / f"latency-{device.type}")
 
 
 if __name__ == "__main__":

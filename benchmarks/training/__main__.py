@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         training = replace(PRESETS[name].training, batch=args.batch)
         config = replace(PRESETS[name], training=training)
         record["models"][name] = measure_kinds(config, *parts(config, device), args.repeats)
-    write(record, page(record), args.out / f"training-{device.type}")
+        write(record, page(record), args.out / f"training-{device.type}")  # model by model: the next one may fail
 
 
 if __name__ == "__main__":
