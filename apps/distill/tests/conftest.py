@@ -17,9 +17,16 @@ FLAGS = (
 )  # fmt: skip
 
 
+LONG = ("test_processes", "test_interruptions"), ("test_cost",)
+
+
 def pytest_collection_modifyitems(items):
-    """Run the longest first: beside others, not after them."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin each half with long ones: two processes take one each, and what a module shares is made in one alone."""
+    first, second = ([item for item in items if item.path.stem in names] for names in LONG)
+    second += [item for item in items if item.get_closest_marker("slow") and item not in first + second]
+    rest = [item for item in items if item not in {*first, *second}]
+    middle = max(0, len(items) // 2 - len(first))
+    items[:] = [*first, *rest[:middle], *second, *rest[middle:]]
 
 
 def _argv(command, out, *flags):
@@ -104,33 +111,41 @@ main(args)
 
 
 @pytest.fixture
-def two_workers(tmp_path_factory):
-    """Run a command as two processes of one launch, a thread each; give what each wrote to stderr.
+def worker(tmp_path_factory):
+    """Start a command in a process, with one thread; give it, and where it writes stderr.
 
-    They are forks of a process that has imported it and done nothing else: one of this would hang in torch's threads.
+    It is a fork of a process that has imported it and done nothing else: one of this would hang in torch's threads.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["swd_distill.run"])
+
+    def call(args, prepare="", **environment):
+        files = tmp_path_factory.mktemp("worker") / "std"
+        names = {"args": list(map(str, args)), "prepare": prepare, "environment": environment, "files": str(files)}
+        process = context.Process(target=exec, args=(WORK, names))
+        process.start()
+        return process, files.with_suffix(".stderr")
+
+    return call
+
+
+@pytest.fixture
+def two_workers(worker):
+    """Run a command as two processes of one launch; give what each wrote to stderr."""
 
     def call(args, prepare=""):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        files = [tmp_path_factory.mktemp("workers") / str(rank) for rank in range(2)]
-        given = {"args": list(map(str, args)), "prepare": prepare}
-        environments = [launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-        both = zip(environments, files, strict=True)
-        names = [given | {"environment": each, "files": str(file)} for each, file in both]
-        workers = [context.Process(target=exec, args=(WORK, each)) for each in names]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(240)
-        codes = [worker.exitcode for worker in workers]
-        for worker in workers:
-            worker.kill()
-        errors = [Path(f"{file}.stderr").read_text() for file in files]
+        ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))
+        both = [worker(args, prepare, **launch, **rank) for rank in ranks]
+        for process, _ in both:
+            process.join(240)
+        codes = [process.exitcode for process, _ in both]
+        for process, _ in both:
+            process.kill()
+        errors = [stderr.read_text() for _, stderr in both]
         assert codes == [0, 0], errors
         return errors
 

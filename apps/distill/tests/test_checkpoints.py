@@ -43,7 +43,7 @@ def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(cli, argv, en
     shutil.copytree(straight, resumed)
     for leftover in ("checkpoints/step-000004", "lora", "samples"):
         shutil.rmtree(resumed / leftover)
-    junk = resumed / "checkpoints" / "tmp-000003"
+    junk = resumed / "checkpoints" / ".step-000003.00000000-1-00000000.swd-tmp"  # of another machine
     junk.mkdir()
     (junk / "student.safetensors").write_bytes(b"half")
     with (resumed / "metrics.jsonl").open("r+") as file:  # stopped within its third iteration
@@ -51,6 +51,9 @@ def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(cli, argv, en
         file.seek(0)
         file.truncate()
         file.writelines([*lines[:3], '{"step": 4, "mm'])
+    kept = (resumed / "checkpoints").glob("step-*")
+    first = max(int(path.name.removeprefix("step-")) for path in kept)
+    assert first
 
     assert cli(*argv("train", resumed, *FLAGS)) == f"LoRA in {resumed}/lora\n"
     last = "checkpoints/step-000004"
@@ -62,6 +65,7 @@ def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(cli, argv, en
     assert _same(*optimizers)
     assert _metrics(straight) == _metrics(resumed)
     assert [row["step"] for row in _metrics(resumed)] == [1, 2, 3, 4]
+    assert (resumed / "metrics.jsonl").read_text().splitlines()[:first] == [line.strip() for line in lines[:first]]
     one, other = (load_file(run / "lora" / "pytorch_lora_weights.safetensors") for run in (straight, resumed))
     assert _same(one, other)
     for name in ("samples/step-000004.png", "config.json"):
@@ -183,7 +187,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_when_there
     subprocess.run(["mount", "-o", "remount,size=32m", small_disk], check=True)
     cli(*argv("train", encoded, *flags))
     assert [row["step"] for row in _metrics(encoded)] == [1, 2, 3, 4, 5, 6]
-    assert not list(small_disk.glob("tmp-*"))
+    assert not list(small_disk.glob(".*"))
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "optimizers.pt"])

@@ -93,15 +93,24 @@ def test_fewer_fake_updates_on_one_rollout_stay_below_sixteen_forwards(configure
     assert 2 * (2 + 2 * 0.5) + 1 + 5 + 5 * 0.5 <= 16  # at SD3.5-M's p
 
 
-def _estimate(schedule, recipe=PAPER, **changes):
-    """Count a few sizes: an estimate depends on nothing else of the preset."""
+@cache
+def _estimate(recipe):
+    """Count two sizes of a tiny model: an estimate depends on nothing else of the preset."""
     preset = PRESETS["tiny"]
     training = replace(preset.training, rank=4, block=1)
-    return Estimate.of(replace(preset, schedule=schedule, recipe=recipe, training=training, **changes))
+    return Estimate.of(replace(preset, schedule="1000:4,602:8", recipe=recipe, training=training, model="random-sd3"))
+
+
+def test_counts_survive_json():
+    estimate = _estimate(PAPER)
+    found, config = estimate.counts, estimate.config
+    again = Counts.from_json(found.to_json())
+    assert again.to_json() == found.to_json()
+    assert again.recomputed((4, 4)).flops(config) == pytest.approx(found.recomputed((4, 4)).flops(config))
 
 
 def test_ratios_of_an_estimate_are_those_of_two_counts():
-    found, alone = (_estimate("1000:4,602:8", recipe, model="random-sd3") for recipe in (PAPER, MMD_ONLY))
+    found, alone = map(_estimate, (PAPER, MMD_ONLY))
     first, last = (found.flops(size) for size in found.config.scales.sizes)
     assert found.scale_ratio() == pytest.approx((first + last) / 2 / last)
     assert found.loss_ratio() == pytest.approx(found.iteration() / alone.iteration())
@@ -110,27 +119,27 @@ def test_ratios_of_an_estimate_are_those_of_two_counts():
 
 
 def test_checkpointing_holds_less_and_memory_grows_with_the_share(configure, tmp_path):
-    def peak(checkpointing, share):
-        config = configure(tmp_path, PAPER)
-        return Counted(config).at((16, 16), share, checkpointed=6 * checkpointing).peak(config)
-
-    assert peak(True, 8) < 0.5 * peak(False, 8)
-    assert peak(False, 8) == pytest.approx(2 * peak(False, 4), rel=0.1)
+    config = configure(tmp_path, PAPER)
+    counted = Counted(config)
+    less, half, whole = (
+        counted.at((16, 16), share, checkpointed=count).peak(config) for share, count in ((8, 6), (4, 0), (8, 0))
+    )
+    assert less < 0.5 * whole
+    assert whole == pytest.approx(2 * half, rel=0.1)
 
 
 def test_weights_and_cache_are_counted_in_bytes(configure, open_cache, tmp_path):
     trainer = build_trainer(configure(tmp_path, PAPER), open_cache())
     base = sum(parameter.numel() for parameter in trainer.roles.teacher.parameters())
     trained = sum(p.numel() for network in trainer.networks.values() for p in network.parameters)
-    estimate = _estimate("1000:8")
+    config = _same(trainer.config)
+    estimate = Estimate(config, _counts(config))
     found = estimate.memory()
     assert found["base"] * 2**30 == 2 * base
     assert found["adapters and head"] * 2**30 == 4 * trained
     assert found["optimisers"] * 2**30 == 8 * trained
-    latents = 4 * 8**2
-    cache_of = cache_gib(
-        replace(estimate.config, data=replace(estimate.config.data, num_images=6)), estimate.counts.facts
-    )
+    latents = 4 * sum(side**2 for side in (8, 10, 12, 16))
+    cache_of = cache_gib(replace(config, data=replace(config.data, num_images=6)), estimate.counts.facts)
     assert cache_of["latents"] * 2**30 == pytest.approx(6 * 2 * latents)
 
 
@@ -167,7 +176,7 @@ def test_memory_is_counted_within_a_tenth_of_what_real_updates_hold(
         del gradients
         x0 = trainer.generate(batches["fake-0"]).detach()
         torch.autograd.grad(trainer.fake_terms(batches["fake-0"], x0).total, trainer.fake.parameters)
-    same = replace(config, training=replace(config.training, batch=1, checkpointing="none", base="bf16"), out=Path())
+    same = _same(config)
     in_float32 = replace(config, training=replace(config.training, dtype="float32"))
     estimate = Estimate(in_float32, _counts(same), share, checkpointed)
     if base == "bf16":
@@ -178,6 +187,11 @@ def test_memory_is_counted_within_a_tenth_of_what_real_updates_hold(
     assert (
         0.95 * estimate.peak() <= meter.peak <= 1.05 * (estimate.peak() + 2 * 4 * estimate.counts.parameters["largest"])
     )
+
+
+def _same(config):
+    """Return the config that all of these are counted as."""
+    return replace(config, training=replace(config.training, batch=1, checkpointing="none", base="bf16"), out=Path())
 
 
 @cache

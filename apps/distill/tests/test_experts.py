@@ -150,6 +150,11 @@ def test_a_fine_tune_is_a_lora_for_each_and_a_student_may_begin_as_both(finished
     lora = str(finished / "lora")
     flags = [*SMALL, "--training.iterations", "1", "--teacher-lora", f"{lora}:0.5", "--init-lora", lora]
     cli("run", NAME, "--out", str(tmp_path / "run"), *flags)
+    for name in EXPERTS:
+        file = f"{name}/pytorch_lora_weights.safetensors"
+        began, ended = (load_file(folder / "lora" / file) for folder in (finished, tmp_path / "run"))
+        moved = max(float((ended[key] - began[key]).abs().max()) for key in began)
+        assert 0 < moved < 0.02  # of one update, from there and not from nothing
     merged = load_denoiser(PRESETS[NAME].model, loras=[f"{lora}:0.5"])
     plain = load_denoiser(PRESETS[NAME].model)
     for one, other in zip(merged.experts, plain.experts, strict=True):

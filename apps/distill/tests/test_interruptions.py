@@ -6,15 +6,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from swd_distill.cli import main
 from swd_distill.data.cache import Cache
 from swd_distill.train import build_trainer
 from swd_distill.training.log import TIMES
@@ -27,29 +24,9 @@ FLAGS = (
 
 
 @pytest.fixture
-def start(argv):
-    """Start `swd-distill train` in a process of its own."""
-
-    def call(run):
-        command = [sys.executable, "-m", "swd_distill", *argv("train", run, *FLAGS)]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    return call
-
-
-@pytest.fixture
-def fork(argv):
-    """Start `swd-distill train` as a fork of a process that has imported it and done nothing else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["swd_distill.run"])
-
-    def call(run):
-        process = context.Process(target=main, args=(argv("train", run, *FLAGS),))
-        process.start()
-        return process
-
-    return call
+def start(argv, worker):
+    """Start `swd-distill train`; give the process, and where it writes stderr."""
+    return lambda run: worker(argv("train", run, *FLAGS))
 
 
 def _result(run):
@@ -79,23 +56,22 @@ def _linked(tmp_path, name, encoded):
     return run
 
 
-def test_a_run_killed_again_and_again_ends_as_one_left_alone(fork, encoded, tmp_path, request):
-    """Three times, and twenty where slow tests run too."""
+def test_a_run_killed_again_and_again_ends_as_one_left_alone(start, encoded, tmp_path):
+    """Eight times: in start-up, in training, in a checkpoint; a run that came to its end makes room for another."""
 
     def finish(run):
-        process = fork(run)
+        process, _ = start(run)
         process.join()
         return process.exitcode
 
-    whole, killed = (_linked(tmp_path, name, encoded) for name in ("whole", "killed"))
+    whole, killed = (_linked(tmp_path, name, encoded) for name in ("whole", "killed-0"))
     assert finish(whole) == 0  # and the server that is forked has started
     began = time.monotonic()
     assert finish(_linked(tmp_path, "timed", encoded)) == 0
-    seconds, rng = time.monotonic() - began, random.Random(0)
-    left = 3 if request.config.getoption("-m") == "not slow" else 20
-    while left:
-        process, seen = fork(killed), set((killed / "checkpoints").glob("*"))
-        if left % 2:  # anywhere, in start-up too; else while it trains, which is short, once a checkpoint came
+    seconds, rng, kills, runs = time.monotonic() - began, random.Random(0), 0, [killed]
+    while kills < 8:
+        (process, _), seen = start(killed), set((killed / "checkpoints").glob("*"))
+        if kills % 2:  # anywhere, in start-up too; else while it trains, which is short, once a checkpoint came
             process.join(rng.uniform(0, seconds))
         else:
             while process.is_alive() and set((killed / "checkpoints").glob("*")) <= seen:
@@ -103,10 +79,14 @@ def test_a_run_killed_again_and_again_ends_as_one_left_alone(fork, encoded, tmp_
             process.join(rng.uniform(0, 0.5))
         process.kill()
         process.join()
-        left = 0 if process.exitcode == 0 else left - 1
+        kills += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:
+            killed = _linked(tmp_path, f"killed-{len(runs)}", encoded)
+            runs.append(killed)
     assert finish(killed) == 0
-    assert _equal(_result(whole), _result(killed))
-    assert not list((killed / "checkpoints").glob("tmp-*"))
+    for run in runs:
+        assert _equal(_result(whole), _result(run))
+        assert not [path for path in (run / "checkpoints").iterdir() if "swd-" in path.name]
 
 
 # As text, for pytest's modules have no names by which another process could import them.
@@ -178,33 +158,34 @@ def test_a_whole_run_killed_in_its_writes_ends_as_one_left_alone(argv, tmp_path)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(start, encoded, tmp_path, number):
     run = _linked(tmp_path, "signalled", encoded)
-    process = start(run)
+    process, errors = start(run)
     while not list((run / "checkpoints").glob("step-*")):
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
-    process.send_signal(number)
-    _, errors = process.communicate()
-    assert process.returncode == 128 + number
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
     step = len((run / "metrics.jsonl").read_text().splitlines())
-    assert errors.splitlines()[-1].startswith(f"swd-distill: stopped and saved at step {step} of 12")
+    assert errors.read_text().splitlines()[-1].startswith(f"swd-distill: stopped and saved at step {step} of 12")
     assert (run / "checkpoints" / "latest").read_text() == f"step-{step:06d}\n"
     assert not (run / "lora").exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(start, refused, argv, encoded, tmp_path):
     run = _linked(tmp_path, "shared", encoded)
-    first = start(run)
+    first, _ = start(run)
     while not list((run / "checkpoints").glob("step-*")):
-        assert first.poll() is None
+        assert first.is_alive()
         time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)
+    os.kill(first.pid, signal.SIGSTOP)
     try:
         for command in ("train", "run"):
             line = refused(argv(command, run, *FLAGS))
             assert f"expected no other run at work in {run}, got one" in line
     finally:
-        first.send_signal(signal.SIGCONT)
-    assert first.wait() == 0
+        os.kill(first.pid, signal.SIGCONT)
+    first.join()
+    assert first.exitcode == 0
     assert (run / "lora").is_dir()
 
 

@@ -74,17 +74,12 @@ def test_one_process_has_nobody_to_split_its_base_with(refused, argv, encoded):
     assert "expected several processes to split the base over, got one" in line
 
 
-def test_a_worker_that_is_killed_ends_the_run_which_goes_on_from_its_checkpoint(argv, cli, encoded, tmp_path):
+def test_a_worker_that_is_killed_ends_the_run_which_goes_on_from_its_checkpoint(
+    argv, cli, two_workers, encoded, tmp_path
+):
     flags = (
-        "--training.batch",
-        "4",
-        "--training.iterations",
-        "8",
-        "--training.save-every",
-        "2",
-        "--training.rank",
-        "4",
-    )
+        "--training.batch", "4", "--training.iterations", "8", "--training.save-every", "2", "--training.rank", "4",
+    )  # fmt: skip
     runs = {}
     for name in ("whole", "killed"):
         runs[name] = tmp_path / name
@@ -92,7 +87,8 @@ def test_a_worker_that_is_killed_ends_the_run_which_goes_on_from_its_checkpoint(
         (runs[name] / "cache").symlink_to(encoded / "cache")
     cli(*argv("train", runs["whole"], *flags))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = [*torchrun, "swd_distill", *map(str, argv("train", runs["killed"], *flags)), "--training.shard-base"]
+    words = argv("train", runs["killed"], *flags, "--training.shard-base")
+    command = [*torchrun, "swd_distill", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     launch = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not list((runs["killed"] / "checkpoints").glob("step-*")):
@@ -104,7 +100,13 @@ def test_a_worker_that_is_killed_ends_the_run_which_goes_on_from_its_checkpoint(
     assert launch.returncode == 1
     assert "SIGKILL" in errors
     assert not (runs["killed"] / "lora").exists()
-    subprocess.run(command, check=True, env=environment, capture_output=True, text=True, timeout=600)
+    checkpoint = (runs["killed"] / "checkpoints" / "latest").read_text()
+    before = (runs["killed"] / "metrics.jsonl").read_text().splitlines()[: int(checkpoint.removeprefix("step-"))]
+    assert before
+    two_workers(words)
+    rows = (runs["killed"] / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 8
+    assert rows[: len(before)] == before  # with their seconds: those are not made again
     one, other = (load_file(run / "lora" / "pytorch_lora_weights.safetensors") for run in runs.values())
     assert all(float((other[key] - one[key]).norm()) <= 1e-3 * float(one[key].norm()) for key in one)
 

@@ -121,15 +121,6 @@ def test_adapters_cost_a_small_part_of_the_base():
         assert rollout <= most * forward
 
 
-def test_counts_survive_json(configure, tmp_path):
-    config = configure(tmp_path, PAPER)
-    config = replace(config, schedule="1000:4,602:8", model="random-sd3", training=replace(config.training, block=1))
-    found = Counts.count(config)
-    again = Counts.from_json(found.to_json())
-    assert again.to_json() == found.to_json()
-    assert again.recomputed((4, 4)).flops(config) == pytest.approx(found.recomputed((4, 4)).flops(config))
-
-
 @pytest.mark.slow
 def test_shipped_counts_are_what_is_counted_now():
     config = replace(PRESETS["sd35-medium"], schedule="1000:32")
