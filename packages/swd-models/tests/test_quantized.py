@@ -187,12 +187,11 @@ def test_a_lora_over_a_quantised_base_is_one_of_the_whole(tmp_path, family, base
     assert (found - expected).norm() / expected.norm() < 2 * NEAR[base]
 
 
-def test_blocks_compile(base):
+def test_blocks_compile(base, graphs):
     denoiser = load_denoiser("random-sd3", base=base)
     x_t, sigma, cond = inputs(denoiser, "sd3")
     x_t.requires_grad_()
     (before,) = torch.autograd.grad(denoiser(x_t, sigma, cond).x0.sum(), x_t)
-    torch._dynamo.reset()
     is_typed = hasattr(FrozenLinear.forward, "__wrapped__")  # what checks types is no part of a graph
     for layer in denoiser.layers:
         layer.compile(backend="aot_eager", fullgraph=not is_typed)
