@@ -56,7 +56,7 @@ def sources(tmp_path_factory):
 
 
 # What runs the command, its words before --out, and its source, which --out may be mistaken for.
-QUICK = {
+COMMANDS = {
     "study build": (swd_eval, ["study", "build", "a", "b"], "a"),
     "study report": (swd_eval, ["study", "report", "study"], "study"),
     "images": (swd_eval, ["images", "a", "--metrics", "diagnostics", "--device", "cpu"], "a"),
@@ -68,8 +68,6 @@ QUICK = {
     "export comfyui": (swd_distill, ["export", "run", "--to", "comfyui"], "run"),
     "export diffusers": (swd_distill, ["export", "run", "--to", "diffusers"], "run"),
     "export peft": (swd_distill, ["export", "run", "--to", "peft"], "run"),
-}
-SLOW = {
     "export merged": (swd_distill, ["export", "run", "--to", "merged"], "run"),
     "sample": (swd_sample, ["run", "a red circle"], "run"),
     "sample a file": (swd_sample, ["run", "--prompts-file", "prompts.txt"], "run"),
@@ -78,7 +76,6 @@ SLOW = {
     "train": (swd_distill, ["train", "tiny", *FEW], "a"),
     "run": (swd_distill, ["run", "tiny", "--data.images", "a", *FEW], "a"),
 }
-COMMANDS = QUICK | SLOW
 SUFFIX = {"sample": ".png"}
 PLACES = ["theirs", "source", "parent", "link", "file", "unwritable", "full"]
 NAMES = (
@@ -113,16 +110,8 @@ def ends(run, args, capsys):
     return "".join(lines)
 
 
-def cases():
-    """Give all commands at all places; of slow commands one place each, so that each place has one, is always tried."""
-    places, slow = len(PLACES), list(SLOW)
-    for name in COMMANDS:
-        for i, place in enumerate(PLACES):
-            always = name in QUICK or slow.index(name) % places == i
-            yield pytest.param(name, place, id=f"{name}-{place}", marks=() if always else pytest.mark.slow)
-
-
-@pytest.mark.parametrize(("name", "place"), cases())
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_nothing_of_the_users_is_lost(sources, tmp_path, monkeypatch, capsys, name, place):
     run, words, source = COMMANDS[name]
     home = tmp_path / "home"
