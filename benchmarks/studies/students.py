@@ -278,12 +278,18 @@ Schedule: {base.scales}.{notes}
         # What is judged over the full base looks as over its own.
         shown = [name for name in rows if not name.endswith(OVER_FULL)]
         sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in shown}
-        shown = picture(sheets, captions, PER_ROW).quantize(256)  # the sheets keep every pixel
-        shown.save(args.out / f"{study.page}.png", optimize=True)
+        shown = picture(sheets, captions, PER_ROW)
+        (_save if not study.looks else Image.Image.save)(
+            shown, args.out / f"{study.page}.png"
+        )  # of looks in all colours
         if study is STUDIES.get("scenes"):  # the README's
             pair = {name: sheets[name] for name in (next(iter(sheets)), f"{STUDENT}{base.name}") if name in sheets}
-            picture(pair, captions, NUM_PICTURED).save(args.out / "teacher-and-student.png")
+            _save(picture(pair, captions, NUM_PICTURED), args.out / "teacher-and-student.png")
     return path
+
+
+def _save(shown: Image.Image, path: Path) -> None:
+    shown.quantize(256).save(path, optimize=True)  # the sheets keep every pixel
 
 
 def main(argv: Sequence[str] | None = None) -> None:
