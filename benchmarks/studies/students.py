@@ -279,17 +279,13 @@ Schedule: {base.scales}.{notes}
         shown = [name for name in rows if not name.endswith(OVER_FULL)]
         sheets = {name: _path(study, args.out, name, 0).with_suffix(".png") for name in shown}
         shown = picture(sheets, captions, PER_ROW)
-        (_save if not study.looks else Image.Image.save)(
-            shown, args.out / f"{study.page}.png"
-        )  # of looks in all colours
+        shown = shown if study.looks else shown.quantize(256)  # the sheets keep every pixel
+        shown.save(args.out / f"{study.page}.png", optimize=True)
         if study is STUDIES.get("scenes"):  # the README's
             pair = {name: sheets[name] for name in (next(iter(sheets)), f"{STUDENT}{base.name}") if name in sheets}
-            _save(picture(pair, captions, NUM_PICTURED), args.out / "teacher-and-student.png")
+            shown = picture(pair, captions, NUM_PICTURED).quantize(256)
+            shown.save(args.out / "teacher-and-student.png", optimize=True)
     return path
-
-
-def _save(shown: Image.Image, path: Path) -> None:
-    shown.quantize(256).save(path, optimize=True)  # the sheets keep every pixel
 
 
 def main(argv: Sequence[str] | None = None) -> None:
