@@ -97,7 +97,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
-    """Measure a GPU in nine minutes; without one, run the same code on tiny models in two."""
+    """Measure a GPU for nine minutes, the next call goes on; without one, run the same code on tiny models in two."""
     _run(session, "python", "-m", "benchmarks.gpu", *session.posargs)
 
 

@@ -5,7 +5,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,18 @@ def of(record: Mapping[str, Any]) -> str:
     head, _, changed = record["commit"].partition("-")
     source = f"commit {head[:12]}" + (" with changes" if changed else "")
     return f"{record['machine']}, {record['threads']} thread(s); {source}; {which}."
+
+
+@contextmanager
+def written(
+    record: Mapping[str, Any], count: int, page: Callable[[Mapping[str, Any]], str], path: Path
+) -> Iterator[None]:
+    """Write a record and its page after so many of its "models", or as PATH-partial what is there after an error."""
+    try:
+        yield
+    finally:
+        if models := len(record["models"]):
+            write(record, page(record), path if models == count else path.with_name(f"{path.name}-partial"))
 
 
 def write(record: Mapping[str, Any], page: str, path: Path) -> None:

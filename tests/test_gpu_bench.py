@@ -56,7 +56,7 @@ def test_one_command_measures_tiny_models_on_a_cpu_and_claims_nothing_for_a_gpu(
     made = {stage.name: json.loads((tmp_path / f"{stage.name}.json").read_text()) for stage in stages}
     assert {name: record["error"] for name, record in made.items() if record["ended"] == "failed"} == {}
     done = {name: record["rows"] for name, record in made.items() if record["ended"] == "done"}
-    most = {name for name in made if name.startswith("smoke")} | {"latency-sd3", "latency-sd3-compiled", "training-sd3"}
+    most = {name for name in made if name.startswith("smoke")} | {"latency-sd3"}
     assert done.keys() >= most  # all of them in two minutes, where nothing else runs
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("# Run without a GPU")
@@ -175,14 +175,15 @@ def test_a_device_that_is_lost_is_given_to_another_process(tmp_path, small, monk
     monkeypatch.setattr(gpu.os, "execv", lambda program, command: began.append(command))
     monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", "--minutes", "9"])
     stage = Stage(STAGES[0].name, STAGES[0].title, (0, 0), lambda setting, rows: rows.update(a={"seconds": 1.0}))
-    gpu.measure(small, [stage], tmp_path, until=time.monotonic() + 60)
+    gpu.measure(small, [stage, STAGES[1]], tmp_path, until=time.monotonic() + 60)
     record = json.loads((tmp_path / f"{stage.name}.json").read_text())
     assert record["ended"] == "failed"
     assert "illegal memory access" in record["error"]
     assert record["rows"] == {"a": {"seconds": 1.0}}
-    (command,) = began
+    command = began[0]
     assert command[1:5] == ["-m", "benchmarks.gpu", "--minutes", "9"]
-    assert 0.5 < float(command[-1]) <= 1.0
+    assert 0.5 < float(command[6]) <= 1.0
+    assert command[7:] == ["--only", STAGES[1].name]
 
 
 def test_one_base_that_fails_leaves_the_others(small, monkeypatch):
@@ -194,7 +195,8 @@ def test_one_base_that_fails_leaves_the_others(small, monkeypatch):
     whole = setting.quantise
     monkeypatch.setattr(setting, "quantise", quantise)
     rows = {}
-    memory.bases(small, "flux", rows)
+    with pytest.raises(OSError, match="libbitsandbytes"):  # for which the stage counts as failed
+        memory.bases(small, "flux", rows)
     assert rows["nf4, MMD alone"]["not measured"].startswith("OSError: libbitsandbytes_cuda130.so")
     assert any(name.startswith("fp8, full loss") and row.get("seconds") for name, row in rows.items())
 

@@ -162,7 +162,7 @@ def test_committed_records_are_of_their_rows():
     assert count > 150
 
 
-def test_another_upscaler_is_another_record(tmp_path):
+def test_another_upscaler_is_another_record():
     def of(name):
         config = students._config_of(STUDIES["upscalers"], name, 0, Path()).to_json()
         return {"config": json.loads(json.dumps(config, default=str))}

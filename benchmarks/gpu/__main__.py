@@ -53,7 +53,7 @@ def measure(setting: "Setting", stages: Sequence["Stage"], out: Path, until: flo
     from benchmarks.gpu.records import LOST, holds, make, read, write
     from benchmarks.gpu.stages import STAGES
 
-    for stage in stages:
+    for number, stage in enumerate(stages):
         path = out / f"{stage.name}.json"
         attempt = path.with_suffix(".attempt.json")
         if holds(read(path)) or holds(read(attempt)):
@@ -66,15 +66,20 @@ def measure(setting: "Setting", stages: Sequence["Stage"], out: Path, until: flo
         records = [found for each in named if (found := read(each))]
         (out / "README.md").write_text(page(records) + "\n")
         if LOST in record:
-            begin_again(until)
+            begin_again([each.name for each in stages[number + 1 :]], until)
     return (out / "README.md").read_text()
 
 
-def begin_again(until: float) -> None:
-    """Go on in a new process, for what is left: after a fault of the device this one can use it no more."""
+def begin_again(stages: Sequence[str], until: float) -> None:
+    """Go on with stages in a new process: after a fault of the device this one can use it no more."""
+    if not stages:
+        return
     left = max(0.0, until - time.monotonic()) / 60
     print(f"the device is lost to this process: another goes on, for {left:.1f} minutes", flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--minutes", str(left)])
+    os.execv(
+        sys.executable,
+        [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--minutes", str(left), "--only", *stages],
+    )
 
 
 if __name__ == "__main__":

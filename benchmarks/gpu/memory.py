@@ -20,6 +20,7 @@ BASES: tuple[Base, ...] = ("nf4", "bf16", "int8", "fp8")
 
 def bases(setting: Setting, family: str, rows: Rows) -> None:
     """Update with each loss at the largest size, one sample and all blocks recomputed; sample; base by base."""
+    failed = []
     for base in BASES:
         config = setting.config(family, 1)
         config = replace(config, training=replace(config.training, base=base, checkpointing="all"))
@@ -31,8 +32,11 @@ def bases(setting: Setting, family: str, rows: Rows) -> None:
             except Exception as error:  # out of memory, or a library of this base alone
                 text = " ".join(str(error).split())[:200]
                 rows[f"{base}, {loss}"] = {"not measured": f"{type(error).__name__}: {text}"}
+                failed += [] if isinstance(error, torch.OutOfMemoryError) else [error.with_traceback(None)]
             free()
     _compare(rows)
+    if failed:
+        raise failed[0]
 
 
 def _updated(setting: Setting, base: str, loss: str, config: Config, rows: Rows) -> None:

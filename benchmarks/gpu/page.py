@@ -10,7 +10,7 @@ from swd_distill.planning.roofline import HOST_SECONDS, KERNEL_SECONDS, REACHED_
 NO_GPU = "Tiny models on the CPU, to see that all of this runs. Nothing here says anything about a GPU."
 ON_GPU = (
     "Full-size models have random weights, which take as long as others; they sample in float16.\n"
-    "Medians of {repeats} times after a first, of short updates of up to 5.\n"
+    "Medians of {repeats} times or more after a first.\n"
     "An iteration at full scale is one with each step as the last."
 )
 

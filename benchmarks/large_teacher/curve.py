@@ -60,7 +60,7 @@ def extrapolate(samples: Sequence[float], right: Sequence[float], to: float) -> 
 
 def reached(rows: Sequence[Row], to: float) -> dict[str, float]:
     """Return the shares that are right after `to` samples by the curves of looks; all right is their product."""
-    samples = [row["step"] * row["batch"] for row in rows]
+    samples = [row["samples"] for row in rows]
     found = {name: extrapolate(samples, [row[name] for row in rows], to) for name in ATTRIBUTES}
     return found | {"all_right": float(np.prod(list(found.values())))}
 
@@ -85,19 +85,19 @@ def page(record: Mapping[str, Any]) -> str:
     rows, later = record["looks"], record["nine minutes"]
     names = [*ATTRIBUTES, "all_right"]
     table = "\n".join(
-        f"| {row['step']} | {row['step'] * row['batch'] / 1000:.0f}k | {row['seconds'] / 60:.0f} | "
+        f"| {row['step']} | {row['samples'] / 1000:.0f}k | {row['seconds'] / 60:.0f} | "
         + " | ".join(f"{row[name]:.2f}" for name in names)
         + " |"
         for row in rows
     )
     product = np.prod([rows[-1][name] for name in ATTRIBUTES])
-    drawn = record["checker"]
+    drawn, machines = record["checker"], ", ".join(dict.fromkeys(row["machine"] for row in rows))
     return f"""# The large teacher
 
 `uv run --group benchmarks python -m benchmarks.large_teacher.curve`
 
-Trained for {record["hours"]:.1f} hours on {rows[-1]["machine"]}: autoencoder, transformer and
-looks; encoding comes on top. The best all right of {LOOKED_AT} held-out captions is
+Trained for {record["hours"]:.1f} hours on {machines}: autoencoder, transformer and looks;
+encoding comes on top. The best all right of {LOOKED_AT} held-out captions is
 **{max(row["all_right"] for row in rows):.2f}** (28 steps, guidance 3).
 
 | step | samples | minutes | {" | ".join(name.replace("_", " ") for name in names)} |
@@ -107,7 +107,7 @@ looks; encoding comes on top. The best all right of {LOOKED_AT} held-out caption
 **What nine minutes of an H100 would reach** is reckoned, not run: {record["samples"] / 1e6:.1f} million samples, all
 right {later["all_right"]:.2f}. Each attribute's logit is taken to grow with the logarithm of samples, as in the looks
 above, and all right to be the product of attributes (which gives {product:.2f} for the last look). The curve goes
-{record["samples"] / (rows[-1]["step"] * rows[-1]["batch"]):.0f} times as far as it was seen: take it for a direction.
+{record["samples"] / rows[-1]["samples"]:.0f} times as far as it was seen: take it for a direction.
 
 | {" | ".join(name.replace("_", " ") for name in names)} |
 |{"---|" * len(names)}
@@ -126,7 +126,7 @@ def plot(rows: Sequence[Row], to: float, path: Path) -> None:
     """Draw the looks, and the curves through them."""
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots()
-    samples = [row["step"] * row["batch"] for row in rows]
+    samples = [row["samples"] for row in rows]
     further = np.geomspace(samples[0], to, 60)
     curves = [reached(rows, each) for each in further]
     for number, name in enumerate([*ATTRIBUTES, "all_right"]):

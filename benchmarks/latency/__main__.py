@@ -19,7 +19,7 @@ from benchmarks.latency.models import full_size, tiny
 from benchmarks.latency.paper import TABLE_4, reckon
 from benchmarks.latency.report import page
 from benchmarks.latency.rows import SCALEWISE, TINY, rows, schedules
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import provenance, written
 from swd_models.logs import quiet
 
 
@@ -52,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = {"models": args.models, "batch": args.batch, "runs": args.runs, "compile": compiled}
     settings |= {"device": device.type, "dtype": "float16" if on_gpu else "float32"}
     record = provenance(settings) | {"models": {}, "reckoned": reckoned()}
-    for name in args.models:
-        model = full_size(name, device, tiny=args.tiny) if on_gpu else tiny(name)
-        record["models"][name] = bench(model, rows(name), batch=args.batch, runs=args.runs, compiled=compiled)
-        write(record, page(record), args.out / f"latency-{device.type}")  # model by model: the next one may fail
-        del model  # the next one may need the memory
-        torch._dynamo.reset()
-        gc.collect()
-        if on_gpu:
-            torch.accelerator.empty_cache()
+    with written(record, len(args.models), page, args.out / f"latency-{device.type}"):
+        for name in args.models:
+            model = full_size(name, device, tiny=args.tiny) if on_gpu else tiny(name)
+            record["models"][name] = bench(model, rows(name), batch=args.batch, runs=args.runs, compiled=compiled)
+            del model  # the next one may need the memory
+            torch._dynamo.reset()
+            gc.collect()
+            if on_gpu:
+                torch.accelerator.empty_cache()
 
 
 if __name__ == "__main__":

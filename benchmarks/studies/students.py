@@ -58,8 +58,8 @@ OVER_FULL = ", judged over the full base"
 def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Config, float]:
     """Train a student unless its run is finished; return its config and the minutes spent on it in all.
 
-    The teacher's samples of a seed are the same for every student of the same prompts over its base, and so is the
-    cache of the same sizes: made once, copied, and counted for each.
+    The teacher's samples of a seed are the same for every student of the same prompts over its base: made once, copied,
+    and counted for each. So is the cache of the same sizes, which is not counted.
     """
     config = _config_of(study, name, seed, work)
     training = replace(study.base.training, base=config.training.base)
@@ -72,9 +72,8 @@ def train_student(study: Study, name: str, seed: int, work: Path) -> tuple[Confi
         _copy(source.images, config.images, listed.name)
     generate(config)  # which notes how many of them are its own
     encoding = _for_all_schedules(config, work)
-    shared += _timed(encoding.out, encoding.cache / MANIFEST, lambda: encode(encoding))
     if not config.cache.is_dir():
-        _copy(encoding.cache, config.cache, MANIFEST)
+        _copy(encode(encoding), config.cache, MANIFEST)
     own = _timed(config.out, config.out / "lora", lambda: run(config))
     return config, own + shared
 
@@ -270,7 +269,7 @@ Schedule: {base.scales}.{notes}
 
 {table({name: [record["scores"] for record in records] for name, records in rows.items()})}
 
-{verdicts(study, rows)}{seen}{advice}Minutes, with images and cache: {"; ".join(times)}. Machine: {"; ".join(machines)}.
+{verdicts(study, rows)}{seen}{advice}Minutes, with images: {"; ".join(times)}. Machine: {"; ".join(machines)}.
 
 ![samples]({study.page}.png)
 """)

@@ -59,6 +59,7 @@ def run_stage(
     settings: Settings,
     look: Look | None = None,
     *,
+    batch: int,
     seconds: float | None = None,
 ) -> nn.ModuleDict:
     """Minimise `loss_at(step, progress)` with AdamW, warm-up, a plateau and linear decay; return the averaged weights.
@@ -80,11 +81,11 @@ def run_stage(
     checkpoint = folder / f"{name}.pt"
     state = _restore(checkpoint, device, modules=modules, average=average, optimizer=optimizer)
     step, before, clocked = state.get("step", 0), state.get("seconds", 0.0), state.get("clocked", 0.0)
-    began, recent = time.monotonic() - before, []
+    seen, began, recent = state.get("samples", step * batch), time.monotonic(), []
 
     def clock() -> float:
         """Return the seconds of all calls that were given so many: a CPU's hours are no part of a GPU's minutes."""
-        return clocked + (time.monotonic() - began - before if seconds is not None else 0.0)
+        return clocked + (time.monotonic() - began if seconds is not None else 0.0)
 
     def progress_at(step: int) -> float:
         if seconds is None:
@@ -106,16 +107,17 @@ def run_stage(
             with torch.no_grad():
                 torch._foreach_lerp_(list(average.parameters()), list(modules.parameters()), 1 - decay)
             recent.append(loss.detach())
-            step += 1
+            step, seen = step + 1, seen + batch
             bar.update()
             on_plateau = progress <= 1 - settings.decay
             progress = progress_at(step)
             if step % settings.save_every == 0 or progress >= 1:
                 line = {"stage": name, "step": step, "loss": float(torch.stack(recent).mean())}
-                line |= {"seconds": time.monotonic() - began, "batch": settings.batch, "machine": machine(device)}
+                line |= {"seconds": before + time.monotonic() - began, "samples": seen, "machine": machine(device)}
                 recent = []
                 state = {"modules": modules.state_dict(), "average": average.state_dict(), "step": step}
-                state |= {"optimizer": optimizer.state_dict(), "seconds": line["seconds"], "clocked": clock()}
+                state |= {"optimizer": optimizer.state_dict(), "clocked": clock()}
+                state |= {name: line[name] for name in ("seconds", "samples")}
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
                 if on_plateau:

@@ -52,7 +52,7 @@ def train(
     kept for a resumed training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    seconds = until and VAE_SHARE * (until - time.monotonic())
+    seconds = until and max(VAE_SHARE * (until - time.monotonic()), 1.0)
     if all((folder / f"{name}.pt").exists() for name in ("vae", "transformer")):  # it knows this autoencoder's latents
         seconds = 0.0
     vae = train_vae(folder, pictures, settings, device, seconds)
@@ -92,7 +92,9 @@ def train_vae(
         return F.mse_loss(y, x) + F.l1_loss(y, x) + edges + 1e-5 * posterior.kl().float().mean() / (size / 4) ** 2 * 16
 
     modules = nn.ModuleDict({"vae": vae})
-    return run_stage("vae", folder, modules, loss_at, settings.vae_steps, settings, seconds=seconds)["vae"]
+    return run_stage(
+        "vae", folder, modules, loss_at, settings.vae_steps, settings, batch=settings.vae_batch, seconds=seconds
+    )["vae"]
 
 
 @torch.no_grad()
@@ -208,5 +210,7 @@ def train_transformer(
     def look(step: int, average: nn.ModuleDict) -> dict[str, float]:
         return look_at(build_pipeline(vae, tokenizer, average), folder / f"step-{step:06d}.png")
 
-    average = run_stage("transformer", folder, modules, loss_at, settings.steps, settings, look, seconds=seconds)
+    average = run_stage(
+        "transformer", folder, modules, loss_at, settings.steps, settings, look, batch=settings.batch, seconds=seconds
+    )
     return build_pipeline(vae, tokenizer, average)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import provenance, written
 from benchmarks.training.encoding import Encoding, Kept, parts
 from benchmarks.training.table5 import COPIES, ONE, TABLE_5, page
 from benchmarks.training.updates import Fed, Inline, kinds, steps_at, timed, update
@@ -141,11 +141,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     device, _ = device_and_dtype()  # as the trainer's commands
     settings = {"models": args.models, "batch": args.batch, "repeats": args.repeats, "device": device.type}
     record = provenance(settings) | {"models": {}}
-    for name in args.models:
-        training = replace(PRESETS[name].training, batch=args.batch)
-        config = replace(PRESETS[name], training=training)
-        record["models"][name] = measure_kinds(config, *parts(config, device), args.repeats)
-        write(record, page(record), args.out / f"training-{device.type}")  # model by model: the next one may fail
+    with written(record, len(args.models), page, args.out / f"training-{device.type}"):
+        for name in args.models:
+            training = replace(PRESETS[name].training, batch=args.batch)
+            config = replace(PRESETS[name], training=training)
+            record["models"][name] = measure_kinds(config, *parts(config, device), args.repeats)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def train_vae(folder: Path, videos: Tensor, settings: Settings) -> AutoencoderKL
         return F.mse_loss(y, x) + 0.1 * (F.l1_loss(y, x) + edges) + 1e-6 * posterior.kl().mean() / np.prod(size)
 
     settings = replace(settings, lr=VAE_LR)
-    return run_stage("vae", folder, nn.ModuleDict({"vae": vae}), loss_at, settings.vae_steps, settings)["vae"]
+    return run_stage(
+        "vae", folder, nn.ModuleDict({"vae": vae}), loss_at, settings.vae_steps, settings, batch=settings.vae_batch
+    )["vae"]
 
 
 @torch.no_grad()
@@ -140,7 +142,7 @@ def train_transformer(
     def look(step: int, average: nn.ModuleDict) -> dict[str, float]:
         return look_at(build_pipeline(vae, tokenizer, average), folder / f"step-{step:06d}.png")
 
-    average = run_stage("transformer", folder, modules, loss_at, settings.steps, settings, look)
+    average = run_stage("transformer", folder, modules, loss_at, settings.steps, settings, look, batch=settings.batch)
     return build_pipeline(vae, tokenizer, average)
 
 

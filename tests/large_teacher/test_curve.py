@@ -19,7 +19,7 @@ def work(tmp_path):
     """Write the log of a training whose attributes are logistic in the logarithm of samples."""
     lines = [{"stage": "vae", "step": 100, "loss": 1.0, "seconds": 3600.0}]
     for step in (1000, 2000, 2000, 4000):
-        line = {"stage": "transformer", "step": step, "loss": 0.5, "seconds": 2.0 * step, "batch": 32}
+        line = {"stage": "transformer", "step": step, "loss": 0.5, "seconds": 2.0 * step, "samples": 32 * step}
         line["machine"] = "2 cores"
         right = {name: share(32 * step, 1e4 * (1 + i)) for i, name in enumerate(curve.ATTRIBUTES)}
         lines += [line | {"step": step - 100}, line | right | {"all_right": math.prod(right.values())}]

@@ -23,7 +23,7 @@ def _stage(folder, num_steps, stop_after=None, seconds=None, seen=None):
         x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
         return (modules["net"](x) - x.sum(1, keepdim=True)).square().mean()
 
-    return run_stage("stage", folder, modules, loss_at, num_steps, SETTINGS, seconds=seconds)
+    return run_stage("stage", folder, modules, loss_at, num_steps, SETTINGS, batch=8, seconds=seconds)
 
 
 def test_seconds_without_a_limit_are_no_part_of_one(tmp_path, monkeypatch):

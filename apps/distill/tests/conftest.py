@@ -121,7 +121,12 @@ def worker(tmp_path_factory):
 
     def call(args, prepare="", **environment):
         files = tmp_path_factory.mktemp("worker") / "std"
-        names = {"args": list(map(str, args)), "prepare": prepare, "environment": environment, "files": str(files)}
+        names = {
+            "args": list(map(str, args)),
+            "prepare": prepare,
+            "environment": {"CUDA_VISIBLE_DEVICES": ""} | environment,
+            "files": str(files),
+        }
         process = context.Process(target=exec, args=(WORK, names))
         process.start()
         return process, files.with_suffix(".stderr")

@@ -85,7 +85,7 @@ def test_a_card_of_less_memory_than_its_sheet_is_told_what_fits(flux, monkeypatc
     assert "no batch fits 22." in told[1]
 
 
-def test_training_that_does_not_fit_is_refused_before_its_images_are_made(flux, monkeypatch):
+def test_training_that_does_not_fit_is_refused_before_its_images_are_made(flux, monkeypatch, capsys):
     monkeypatch.setattr(module, "optimizer_here", lambda: "adamw")
     training = replace(flux.training, accumulate=24, base="int8")
     config = replace(flux, training=training, yes=True)
@@ -95,6 +95,9 @@ def test_training_that_does_not_fit_is_refused_before_its_images_are_made(flux, 
             ValueError, match=r"expected training that fits 24\.0 GiB, got 25\.\d: .*adamw-8bit would fit"
         ):
             module.confirm(config, command)
+    with pytest.raises(SystemExit):
+        main(["run", "flux", "--data.prompts", str(flux.data.prompts), "--out", str(flux.out), "--dry-run"])
+    assert "expected training that fits 24.0 GiB" in capsys.readouterr().err
     module.confirm(config, "generate")
     module.confirm(replace(config, training=replace(training, optimizer="adamw-8bit")), "run")
     monkeypatch.setattr(module, "_device", lambda: ("rtx4090", 25.5))  # over what is left free, and may fit yet

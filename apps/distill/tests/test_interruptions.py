@@ -70,7 +70,7 @@ def test_a_run_killed_again_and_again_ends_as_one_left_alone(start, encoded, tmp
     assert finish(_linked(tmp_path, "timed", encoded)) == 0
     seconds, rng, kills, runs = time.monotonic() - began, random.Random(0), 0, [killed]
     while kills < 8:
-        (process, _), seen = start(killed), set((killed / "checkpoints").glob("*"))
+        (process, errors), seen = start(killed), set((killed / "checkpoints").glob("*"))
         if kills % 2:  # anywhere, in start-up too; else while it trains, which is short, once a checkpoint came
             process.join(rng.uniform(0, seconds))
         else:
@@ -79,6 +79,7 @@ def test_a_run_killed_again_and_again_ends_as_one_left_alone(start, encoded, tmp
             process.join(rng.uniform(0, 0.5))
         process.kill()
         process.join()
+        assert process.exitcode in {0, -signal.SIGKILL}, errors.read_text()
         kills += process.exitcode == -signal.SIGKILL
         if process.exitcode == 0:
             killed = _linked(tmp_path, f"killed-{len(runs)}", encoded)

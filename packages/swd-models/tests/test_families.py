@@ -234,10 +234,8 @@ def test_a_compiled_teacher_samples_the_same(family, graphs):
 
     before = sample()
     teacher.compile("eager", num_sizes=1)
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
     assert torch.equal(sample(), before)
-    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    assert graphs()
 
 
 def test_what_does_not_fit_is_refused(family):

@@ -197,6 +197,7 @@ def test_blocks_compile(base, graphs):
         layer.compile(backend="aot_eager", fullgraph=not is_typed)
     (after,) = torch.autograd.grad(denoiser(x_t, sigma, cond).x0.sum(), x_t)
     torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
+    assert graphs()
 
 
 def test_a_merge_into_a_quantised_base_is_refused(tmp_path, base):

@@ -111,8 +111,10 @@ def _dry_run(config: "Config", command: str) -> str:
     if command in {"run", "train"}:
         check_folder(settled(config))
     tell_words(config, command)
-    stages = [f"  {stage}" for stage in config.scales.stages]
-    lines = [*ahead(config, command).lines, f"stages: {config.scales}", *stages]
+    found, stages = ahead(config, command), [f"  {stage}" for stage in config.scales.stages]
+    if found.refused:
+        raise ValueError(found.refused)
+    lines = [*found.lines, f"stages: {config.scales}", *stages]
     return "\n".join([*lines, json.dumps(config.to_json(), indent=1)])
 
 

@@ -59,8 +59,8 @@ def ahead(config: Config, command: str = "run") -> Ahead:
         fitting = fewest(found, gib) if config.chooses_blocks else found if found.total() <= gib else None
         if not fitting and command in {"run", "train"}:
             lines.append(advice(found, gib, gpus))
-            refused = f"expected training that fits {memory:.1f} GiB, got {found.total():.1f}: {lines[-1]}"
-            refused = refused if here and found.total() > memory else None  # a little less may fit yet
+            if here and found.total() > memory:  # a little less may fit yet
+                refused = f"expected training that fits {memory:.1f} GiB, got {found.total():.1f}: {lines[-1]}"
         found = fitting or found
     hours = {stage: each * _missing(config, stage) for stage, each in stage_hours(found, gpu, gpus).items()}
     hours = {stage: each for stage, each in hours.items() if command in {"run", stage} and each}
