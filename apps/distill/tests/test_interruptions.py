@@ -57,7 +57,7 @@ def _linked(tmp_path, name, encoded):
 
 
 def test_a_run_killed_again_and_again_ends_as_one_left_alone(start, encoded, tmp_path):
-    """Eight times: in start-up, in training, in a checkpoint; a run that came to its end makes room for another."""
+    """Five times: in start-up, in training, in a checkpoint; a run that came to its end makes room for another."""
 
     def finish(run):
         process, _ = start(run)
@@ -69,7 +69,7 @@ def test_a_run_killed_again_and_again_ends_as_one_left_alone(start, encoded, tmp
     began = time.monotonic()
     assert finish(_linked(tmp_path, "timed", encoded)) == 0
     seconds, rng, kills, runs = time.monotonic() - began, random.Random(0), 0, [killed]
-    while kills < 8:
+    while kills < 5:
         (process, errors), seen = start(killed), set((killed / "checkpoints").glob("*"))
         if kills % 2:  # anywhere, in start-up too; else while it trains, which is short, once a checkpoint came
             process.join(rng.uniform(0, seconds))
