@@ -11,7 +11,7 @@ What is assumed, and where ComfyUI (0.3.64 and later) has it:
   `ModelSamplingDiscrete` has a table of levels, `sigma(timestep)` and `log_sigmas`; EPS models see
   x / sqrt(sigma^2 + 1).
 - `comfy/latent_formats.py`: `latent_channels`, 128 of FLUX.2, whose 2x2 cells are the channels of one in the order of
-  `pixel_unshuffle`, and `spacial_downscale_ratio`; `comfy/sample.py`: `fix_empty_latent_channels` gives an image of
+  `pixel_unshuffle`; `comfy/sample.py`: `fix_empty_latent_channels` gives an image of
   Qwen-Image, whose format is Wan's, an axis for its one frame.
 - `folder_paths.py`: `get_filename_list` and `get_full_path_or_raise`.
 """
@@ -135,10 +135,10 @@ class Guider:
 class Patcher:
     """The MODEL that travels between nodes."""
 
-    def __init__(self, noising, channels=16, ratio=8):
+    def __init__(self, noising, channels=16):
         self._objects = {
             "model_sampling": noising,
-            "latent_format": SimpleNamespace(latent_channels=channels, spacial_downscale_ratio=ratio),
+            "latent_format": SimpleNamespace(latent_channels=channels),
         }
 
     def get_model_object(self, name):

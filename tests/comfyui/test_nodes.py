@@ -101,7 +101,7 @@ def test_a_flow_model_samples_as_here(nodes, family, split):
     expected = sample_scalewise(
         lambda x, s: denoiser.denoise(x, s, cond), schedule, (2, denoiser.num_channels), generator=generators(2)
     )
-    patcher = Patcher(CONST(), 128, 16) if family == "flux2" else Patcher(CONST())
+    patcher = Patcher(CONST(), 128) if family == "flux2" else Patcher(CONST())
     found, sigmas, width, height, length = scheduled(nodes, patcher, text=schedule.to_json())
     assert (width, height) == tuple(8 * side for side in schedule.sizes[-1][:-3:-1])
     assert length == (17 if family == "wan" else 1)
@@ -125,7 +125,7 @@ def test_a_flow_model_samples_as_here(nodes, family, split):
 
 def test_odd_sizes_of_a_model_that_packs_are_one_message(nodes):
     with pytest.raises(ValueError, match=r"expected even sizes for this model, got .*: it packs 2x2 cells"):
-        scheduled(nodes, Patcher(CONST(), 128, 16), text="1000:7,602:16")
+        scheduled(nodes, Patcher(CONST(), 128), text="1000:7,602:16")
 
 
 @torch.no_grad()
@@ -217,20 +217,20 @@ def test_sigmas_are_levels_of_the_model(nodes):
 
 
 @pytest.mark.parametrize(
-    ("preset", "channels", "ratio", "asked", "size", "final", "length"),
+    ("preset", "channels", "asked", "size", "final", "length"),
     [
-        ("sd35-medium-4", 16, 8, (0, 0), (64, 64), (1024, 1024), 1),
-        ("sd35-medium-4", 16, 8, (1344, 768), (48, 84), (1344, 768), 1),
-        ("wan-4", 16, 8, (0, 0), (6, 20, 34), (832, 480), 81),
-        ("flux2-4", 128, 16, (0, 0), (32, 32), (1024, 1024), 1),  # ComfyUI packs 2x2
-        ("flux2-4", 128, 16, (1040, 1024), (32, 32), (1040, 1024), 1),
-        ("wan22-5b-4", 48, 16, (0, 0), (9, 14, 26), (1280, 704), 121),
+        ("sd35-medium-4", 16, (0, 0), (64, 64), (1024, 1024), 1),
+        ("sd35-medium-4", 16, (1344, 768), (48, 84), (1344, 768), 1),
+        ("wan-4", 16, (0, 0), (6, 20, 34), (832, 480), 81),
+        ("flux2-4", 128, (0, 0), (32, 32), (1024, 1024), 1),  # ComfyUI packs 2x2
+        ("flux2-4", 128, (1040, 1024), (32, 32), (1040, 1024), 1),
+        ("wan22-5b-4", 48, (0, 0), (9, 14, 26), (1280, 704), 121),
     ],
 )
 def test_sizes_follow_the_models_cells_and_the_pixels_that_are_asked_for(
-    nodes, preset, channels, ratio, asked, size, final, length
+    nodes, preset, channels, asked, size, final, length
 ):
-    model = Patcher(CONST(), channels, ratio)
+    model = Patcher(CONST(), channels)
     found, _, *rest = scheduled(nodes, model, preset=preset, width=asked[0], height=asked[1])
     assert found.sizes[0] == size
     assert tuple(rest) == (*final, length)

@@ -16,6 +16,9 @@ PRESETS: dict[str, str] = json.loads((Path(__file__).parent / "presets.json").re
 OF_LORA, OF_SCHEDULE, NO_LORA = "of the LoRA", "of the schedule", "none"
 FRAMES = 4
 """Frames of a video that a latent one stands for; the first stands for one."""
+PIXELS = {48: 16, 128: 16}
+"""Of how many channels latents are whose cells stand for more than 8x8 pixels: Wan2.2 5B's and FLUX.2's. ComfyUI's own
+`spacial_downscale_ratio` is of 2026, and was not set for each at first."""
 PACKED = {128: 2}
 """Of how many channels latents are that ComfyUI packs, and by how much: FLUX.2's."""
 
@@ -56,7 +59,7 @@ class SwDScheduleNode(io.ComfyNode):
         schedule = _schedule(lora, preset, text)
         latents, noising = model.get_model_object("latent_format"), model.get_model_object("model_sampling")
         schedule = replace(schedule, packed=PACKED.get(latents.latent_channels, 1))
-        cell = latents.spacial_downscale_ratio // schedule.packed
+        cell = PIXELS.get(latents.latent_channels, 8) // schedule.packed
         schedule = schedule.fitted(width, height, cell)
         sigmas = sigmas_of(schedule, noising)
         *frames, rows, columns = schedule.sizes[-1]

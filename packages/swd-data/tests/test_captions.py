@@ -113,6 +113,15 @@ def test_prompts_go_with_files_in_order(tmp_path, refused):
     assert pairs(read_samples(folder)) == [(name, "") for name, _ in wanted]
 
 
+@pytest.mark.parametrize("row", ['{"text": "a cat"}', '{"file_name": "", "text": "a cat"}'])
+def test_one_row_without_a_name_does_not_let_the_others_names_be_ignored(tmp_path, refused, row):
+    fill(tmp_path, cat__png="", dog__png="", owl__png="")
+    rows = ['{"file_name": "owl.png", "text": "an owl"}', '{"file_name": "dog.png", "text": "a dog"}', row]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    line = refused(tmp_path, read_samples, tmp_path, tmp_path / "prompts.jsonl")
+    assert f"expected a file_name in row 3 of {tmp_path / 'prompts.jsonl'}, as other rows have, got none" in line
+
+
 def test_names_that_do_not_fit_are_said(tmp_path, refused):
     folder = fill(tmp_path / "out", **{f"{i}__png": "" for i in range(12)})
     rows = "".join(f"{i},a\n" for i in range(7)) + f"{'9' * 5000},a\n"

@@ -176,6 +176,16 @@ def test_names_of_output_files_keep_their_dots(put):
     assert output_names(put("b.csv", "id,text\n1,a\n")) is None
 
 
+def test_names_of_output_files_are_such_on_every_system(put, refused):
+    for names in ("Cat.png cat.png", "caf\u00e9.png cafe\u0301.png"):  # one file on Windows and macOS
+        one, other = names.split()
+        path = put("c.csv", f"file_name,text\n{one},a\n{other},b\n")
+        assert "which is that of line" in refused(path, output_names, path)
+    for name in ("sub\\..\\..\\evil.png", "C:/t/evil.png", "a:b.png"):
+        path = put("d.csv", f"file_name,text\n{name},a\n")
+        assert "that every system can write" in refused(path, output_names, path)
+
+
 @pytest.mark.parametrize(
     "names",
     [

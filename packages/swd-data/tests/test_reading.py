@@ -1,10 +1,13 @@
 import csv
+import errno
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from swd_data import read_frames, read_json, read_prompts, reading
+from swd_data import open_image, read_frames, read_json, read_prompts, reading
 from swd_data.errors import is_expected, is_of_a_library
 
 
@@ -30,6 +33,19 @@ def test_errors_of_libraries_name_the_file(refused, error):
     with pytest.raises(ValueError, match="which cannot be read") as caught:
         raise_in(error)
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE])
+def test_a_fault_of_the_machine_says_nothing_about_the_file(tmp_path, monkeypatch, number):
+    (tmp_path / "a.png").write_bytes(b"")
+
+    def fail(*args, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(OSError, match=r"a\.png") as caught:
+        open_image(tmp_path / "a.png")
+    assert caught.value.errno == number
 
 
 def test_other_errors_pass_unless_named(refused):

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import swd_eval.study.votes
-from swd_data import cell
+from swd_data import Clip, cell, write_video as write_clip
+from swd_data.decoding import is_playable
 from swd_eval.cli import main
 from swd_eval.study.build import build_study
 from swd_eval.study.criteria import CRITERIA
@@ -276,6 +277,22 @@ def clips(tmp_path, write_video):
         write_video(tmp_path / run / "1.mp4", frames)
     (tmp_path / "prompts.txt").write_text("a wave\n")
     return [tmp_path / "a", tmp_path / "b"]
+
+
+def test_a_study_publishes_clips_that_every_browser_plays(tmp_path, write_video):
+    runs = clips(tmp_path, write_video)  # one in RGB, one as swd-sample writes them: 4:4:4
+    frames = [Image.effect_noise((64, 64), 20).convert("RGB") for _ in range(3)]
+    write_clip(tmp_path / "b" / "1.mp4", frames, 16)
+    build_study(runs, tmp_path / "study", tmp_path / "prompts.txt")
+    published = sorted((tmp_path / "study" / "public" / "media").iterdir())
+    assert len(published) == 2
+    assert all(map(is_playable, published))
+    assert sorted(Clip.open(path).num_frames for path in published) == [2, 3]
+    assert {round(Clip.open(path).fps) for path in published} == {8, 16}
+    write_clip(tmp_path / "a" / "1.mp4", frames, 16, playable=True)
+    build_study(runs, tmp_path / "again", tmp_path / "prompts.txt")
+    whole = (tmp_path / "a" / "1.mp4").read_bytes()
+    assert whole in [path.read_bytes() for path in (tmp_path / "again" / "public" / "media").iterdir()]
 
 
 def test_a_study_publishes_no_file_that_is_no_clip(tmp_path, write_video):

@@ -76,8 +76,14 @@ def read_samples(folder: Path, prompts: Path | None = None, kind: Kind = "images
     rows = [(name_of(row), prompt_of(row, f"line {number} of {source}")) for number, row in read_rows(source)]
     if not rows:
         raise ValueError(f"expected prompts in {source}, got none")
-    if all(name for name, _ in rows):
+    nameless = next((place for place, (name, _) in enumerate(rows) if not name), None)
+    if nameless is None:
         return _by_name(folder, files, source, rows)
+    if any(name for name, _ in rows):  # by their order they might go to others' files
+        raise ValueError(
+            f"expected a file_name in row {nameless + 1} of {source}, as other rows have, got none: give each row one, "
+            "or none of them"
+        )
     if len(files) % len(rows):
         raise ValueError(
             f"expected {len(rows)} {kind} (one a prompt) or a multiple in {folder}, got {len(files)}: take the prompts "

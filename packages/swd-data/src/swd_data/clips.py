@@ -3,9 +3,10 @@
 Needs PyAV for files (extra `swd-data[video]`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ class Clip:
             raise ValueError(f"expected a video in {path}, got {found}: convert it to .mp4, or leave it out")
         return cls(path, float(rate), packets)
 
+    def every(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield all frames in turn, as uint8 (H, W, 3): a long clip need not be held whole.
+
+        Raises:
+            ValueError: the file is damaged before the last of them.
+        """
+        count = 0
+        with reading_clip(self.path):
+            for frame in islice(frames_of(self.path), self.num_frames):
+                yield np.asarray(upright(frame))
+                count += 1
+        if count < self.num_frames:
+            raise ValueError(f"expected {self.num_frames} frames in {self.path}, got none at index {count}")
+
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Return the frames of some indices, in that order, as uint8 (T, H, W, 3).
 
@@ -93,7 +108,7 @@ class Clip:
         return np.stack([found[index] for index in indices])
 
 
-def write_video(path: Path, frames: Sequence[Image.Image], fps: int, *, playable: bool = False) -> None:
+def write_video(path: Path, frames: Iterable[Image.Image], fps: int | Fraction, *, playable: bool = False) -> None:
     """Write an H.264 file, whole or not at all: nearly lossless for training, or in the form that every player knows.
 
     The latter is 4:2:0 with even sizes.
@@ -101,10 +116,12 @@ def write_video(path: Path, frames: Sequence[Image.Image], fps: int, *, playable
     av = need_av(path)
     with whole(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18" if playable else "10"})
-        width, height = (side - side % 2 if playable else side for side in frames[0].size)
+        every = iter(frames)
+        first = next(every)
+        width, height = (side - side % 2 if playable else side for side in first.size)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p" if playable else "yuv444p"
-        for frame in frames:
+        for frame in chain([first], every):
             container.mux(stream.encode(av.VideoFrame.from_image(frame.crop((0, 0, width, height)))))
         container.mux(stream.encode())
 

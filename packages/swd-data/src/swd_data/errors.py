@@ -4,6 +4,7 @@ Functions of the workspace raise `ValueError("expected ..., got ...: what to do"
 """
 
 import csv
+import errno
 import os
 import select
 import sys
@@ -20,6 +21,8 @@ _LIBRARIES = {
     ("PIL", "DecompressionBombError"),
     ("sqlite3", "OperationalError"),
 }
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""Faults that say nothing about a file: it may be sound, and is not to be left out for them."""
 
 
 @contextmanager
@@ -30,10 +33,13 @@ def reading(path: Path | str, what: str, *also: type[Exception]) -> Iterator[Non
 
     Raises:
         ValueError: the file could not be read as `what`.
+        OSError: the machine could not read it: too many open files, a disk or a network that fails.
     """
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) and type(error).__module__ == "builtins" and error.errno in _OF_THE_MACHINE:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         if is_expected(error) or not (isinstance(error, also) or is_of_a_library(error)):
             raise
         raise ValueError(f"expected {what}, got {path}, which cannot be read: {reason_of(error)}") from error

@@ -4,6 +4,7 @@ Names of columns count without case and spaces around them. Lines end at newline
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -86,12 +87,14 @@ def output_names(path: Path) -> list[str] | None:
     Only suffixes of images and videos are cut: `cat_v1.5` stays.
 
     Raises:
-        ValueError: a name is missing, leads out of the folder, is hidden, or is another's.
+        ValueError: a name is missing, leads out of the folder, is hidden, is another's where case does not count, or
+            no name on some system.
     """
     rows = read_rows(path)
     if not any("file_name" in row for _, row in rows):
         return None
     lines: dict[str, int] = {}
+    names = []
     for number, row in rows:
         given = row.get("file_name")
         where = f"line {number} of {path}"
@@ -102,14 +105,20 @@ def output_names(path: Path) -> list[str] | None:
                 f"expected a file_name in {where}, as other lines have, got {found}: give each line one, or none of "
                 "them"
             )
+        if {"\\", ":"} & set(name):
+            raise ValueError(
+                f"expected a file_name that every system can write in {where}, got {given!r}: leave out \\ and :"
+            )
         if is_clutter(PurePosixPath(name)):
             raise ValueError(f"expected a file_name that no command skips in {where}, got {given!r}: rename it")
-        if name in lines:
+        same = unicodedata.normalize("NFC", name).casefold()  # as Windows and macOS take names
+        if same in lines:
             raise ValueError(
-                f"expected another file_name in {where}, got {given!r}, which is that of line {lines[name]}"
+                f"expected another file_name in {where}, got {given!r}, which is that of line {lines[same]}"
             )
-        lines[name] = number
-    return list(lines)
+        lines[same] = number
+        names.append(name)
+    return names
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Row]]:

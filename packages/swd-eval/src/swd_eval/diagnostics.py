@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 
 import torch
 from PIL import Image
@@ -58,11 +57,16 @@ def tone_of(image: Image.Image) -> Tensor:
 
 def video_tone_of(video: Clip) -> Tensor:
     """Return the means over frames of brightness, contrast and saturation, and motion, each in [0, 1]."""
-    frames = [Image.fromarray(frame) for frame in video.frames(range(video.num_frames))]
-    lumas = (_luma(pixels_of(frame) / 255) for frame in frames)
-    changes = [(after - before).abs().mean() for before, after in pairwise(lumas)]
+    tones: list[Tensor] = []
+    changes: list[Tensor] = []
+    before = None
+    for frame in map(Image.fromarray, video.every()):  # one at a time: a clip may be long
+        luma = _luma(pixels_of(frame) / 255)
+        changes += [] if before is None else [(luma - before).abs().mean()]
+        tones.append(tone_of(frame))
+        before = luma
     motion = torch.stack(changes).mean() if changes else torch.tensor(0.0)
-    return torch.cat([torch.stack([tone_of(frame) for frame in frames]).mean(0), motion[None]])
+    return torch.cat([torch.stack(tones).mean(0), motion[None]])
 
 
 def radial_power(x: Tensor) -> Tensor:

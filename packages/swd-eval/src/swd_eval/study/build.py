@@ -3,9 +3,13 @@
 import secrets
 import shutil
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
-from swd_data import Clip, open_image, whole_folder, write_text
+from PIL.Image import fromarray
+
+from swd_data import Clip, open_image, whole_folder, write_text, write_video
+from swd_data.decoding import is_playable
 from swd_data.layout import samples_of
 from swd_eval.study.page import render_page
 from swd_eval.study.pairs import KEY, PUBLIC, RATERS, Key, draw_items, draw_pairs
@@ -59,12 +63,19 @@ def _write(folder: Path, key: Key, items: Sequence[Item], num_raters: int) -> No
 
 
 def _copy(source: Path, target: Path, kind: str) -> None:
-    """Save images again, as they look: format, EXIF, text chunks (model names) would tell the models apart."""
-    if kind == "video":
-        Clip.open(source)  # which is published as it is: nothing but a clip
-        shutil.copyfile(source, target)
+    """Save images again, as they look: format, EXIF, text chunks (model names) would tell the models apart.
+
+    Videos are published as they are, or written again where some browser would not play them.
+    """
+    if kind == "image":
+        open_image(source).save(target)
         return
-    open_image(source).save(target)
+    clip = Clip.open(source)
+    if target.suffix == ".webm" or is_playable(source):
+        shutil.copyfile(source, target)
+    else:
+        rate = Fraction(clip.fps).limit_denominator(1001)
+        write_video(target, map(fromarray, clip.every()), rate, playable=True)
 
 
 def _names(runs: Sequence[Path]) -> tuple[str, ...]:

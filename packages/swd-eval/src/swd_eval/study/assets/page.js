@@ -15,9 +15,12 @@ const kept = {
   },
 };
 
+/* Votes of two lists without repetition: another tab may have added to what this one has read. */
+const joined = (one, other) => [...new Map([...one, ...other].map((vote) => [vote.id, vote])).values()];
+
 /* Votes that go to a server: kept in the browser until acknowledged, sent one by one in order. */
 class Remote {
-  constructor(rater) { this.rater = rater; this.waiting = kept.read(`${rater}/waiting`) || []; this.sending = null; }
+  constructor(rater) { this.rater = rater; this.waiting = kept.read(`${rater}/waiting`) || []; this.sending = null; this.done = new Set(); }
   async load() {
     const ask = () => this.request(`api/state?rater=${encodeURIComponent(this.rater)}`);
     this.status = await ask();
@@ -40,12 +43,15 @@ class Remote {
         await wait(2000);
         continue;
       }
-      this.waiting.shift(); this.keep();
+      this.done.add(this.waiting.shift().id); this.keep();
       if (status.refused) { location.reload(); await new Promise(() => {}); } // the pair went to others: start from what the server knows
       this.status = status;
     }
   }
-  keep() { kept.write(`${this.rater}/waiting`, this.waiting); }
+  keep() {
+    const all = joined(kept.read(`${this.rater}/waiting`) || [], this.waiting);
+    kept.write(`${this.rater}/waiting`, all.filter((vote) => !this.done.has(vote.id)));
+  }
   async request(path, options) {
     for (;;) {
       let seconds = 2;
@@ -67,7 +73,7 @@ class Local {
   constructor(rater) { this.rater = rater; this.votes = kept.read(`${rater}/votes`) || []; }
   async load() { return { votes: this.votes.map((v) => [v.pair, v.criterion, v.answer]), ...await this.settled() }; }
   add(vote) {
-    this.votes.push(vote);
+    this.votes = joined(kept.read(`${this.rater}/votes`) || [], [...this.votes, vote]);
     if (!kept.write(`${this.rater}/votes`, this.votes)) notice("This browser keeps nothing: save your votes before you close the page.");
   }
   async settled() {
@@ -76,6 +82,7 @@ class Local {
     return { pair: left.length ? left[0].id : null, left: left.length };
   }
   save() {
+    this.votes = joined(kept.read(`${this.rater}/votes`) || [], this.votes);
     const lines = this.votes.map((vote) => JSON.stringify({ study: STUDY.id, ...vote }) + "\n");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
