@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from swd_data.errors import is_expected
@@ -125,6 +126,36 @@ def test_a_teacher_is_whole_or_refused(folder):
         with pytest.raises(ValueError, match=rf"expected all weights of {name} in .*, got none for .* and \d+ more"):
             load_teacher(str(folder))
         path.write_bytes(whole)
+
+
+def test_a_denoiser_that_is_quantised_already_is_refused(folder):
+    patch("transformer/config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})(folder)
+    with pytest.raises(
+        ValueError, match=r"expected a whole transformer in .*, got one quantised by bitsandbytes: take"
+    ):
+        load_denoiser(str(folder))
+
+
+@pytest.mark.parametrize("scale", ["proj_out.scale_weight", "proj_out.weight_scale", "scaled_fp8"])
+def test_weights_with_scales_are_refused(folder, scale):
+    path = folder / WEIGHTS
+    save_file(load_file(path) | {scale: torch.ones(1)}, path)
+    with pytest.raises(
+        ValueError, match=rf"expected whole weights of transformer in .*, got such with scales .*{scale}"
+    ):
+        load_denoiser(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prediction_type", "v_prediction"), ("rescale_betas_zero_snr", True), ("sigma_data", 0.5), ("beta_end", 0.02)],
+)
+def test_an_sdxl_of_another_process_is_refused(tmp_path, field, value):
+    model = shutil.copytree(resolve_model("random-sdxl"), tmp_path / "model")
+    load_denoiser(str(model))
+    patch("scheduler/scheduler_config.json", **{field: value})(model)
+    with pytest.raises(ValueError, match=rf"expected a model that predicts noise .*{field} {value}"):
+        load_denoiser(str(model))
 
 
 def test_a_config_is_read_or_refused_too(folder):

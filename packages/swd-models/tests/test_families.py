@@ -1,6 +1,8 @@
 """What holds for every family alike; the pipelines of diffusers are the oracle."""
 
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def sample_two_steps(pipe, denoiser, x, prompts, guidance=None):
         callback_on_step_end=note,
         **dict(zip(names, pixels, strict=True)),
         **options,
-        **family_of(f"random-{family}").text.guiding(len(prompts), guidance or denoiser.guidance or 1.0),
+        **load_text(f"random-{family}").guiding(len(prompts), guidance or denoiser.guidance or 1.0),
     )
     # What FLUX.2 returns as latents is the autoencoder's.
     before, x0 = seen if family == "flux2" else (seen[0], final.frames if len(size) == 3 else final.images)
@@ -255,3 +257,16 @@ def test_the_stated_shapes_of_text_are_those_of_the_encoders(family):
     for name, shape in stated.items():
         assert shape[-1] == found[name][-1] or name == "prompt_embeds_mask"  # which has the length alone
         assert len(shape) == len(found[name])
+
+
+@pytest.mark.parametrize(("guidance", "calls"), [(3.0, 4), (1.0, 2)])
+def test_a_flux_without_a_guidance_embedding_is_guided_away_from_the_empty_prompt(tmp_path, guidance, calls):
+    model = shutil.copytree(resolve_model("random-flux"), tmp_path / "model")
+    config = json.loads((model / "transformer" / "config.json").read_text()) | {"guidance_embeds": False}
+    (model / "transformer" / "config.json").write_text(json.dumps(config))
+    teacher = load_teacher(str(model))
+    seen, forward = [], teacher.pipe.transformer.forward
+    teacher.pipe.transformer.forward = lambda *args, **options: (seen.append(1), forward(*args, **options))[1]
+    generators = [torch.Generator().manual_seed(0)]
+    teacher(PROMPTS[:1], size=SIZES["flux"][0], num_steps=2, guidance=guidance, generators=generators)
+    assert len(seen) == calls

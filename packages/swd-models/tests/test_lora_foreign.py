@@ -95,6 +95,7 @@ FLUX2 = BFL | {
     "single_blocks.1.linear1": (f"{SINGLE}.attn.to_qkv_mlp_proj",),
     "single_blocks.0.linear2": ("single_transformer_blocks.0.attn.to_out",),
     "single_stream_modulation.lin": ("single_stream_modulation.linear",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
 }
 SD3 = {
     "joint_blocks.0.x_block.attn.qkv": qkv(DIT),

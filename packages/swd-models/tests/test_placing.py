@@ -92,3 +92,16 @@ def test_an_image_that_does_not_fit_is_decoded_in_tiles(monkeypatch):
         assert len(calls) == expected
         assert (found - whole).abs().mean() < (0.1 if expected else 1e-5)  # of numbers in [-1, 1]
     assert latents.vae.use_slicing
+
+
+@pytest.mark.parametrize("size", [(96, 170), (130, 130), (110, 182), (90, 160), (128, 128)])
+def test_tiles_of_any_size_join_to_the_whole(monkeypatch, size):
+    latents = load_latents("embedded")
+    latents.vae.tile_sample_min_size, latents.vae.tile_latent_min_size = 1024, 256
+    monkeypatch.setattr(placing, "free_bytes", lambda device: 0)
+    assert decode_in_tiles(latents, size, META, batch=1)
+    # A decoder that shows where its numbers come from.
+    monkeypatch.setattr(latents.vae.decoder, "forward", lambda z: z.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    x = torch.arange(float(size[0] * size[1])).view(1, 1, *size).expand(1, 4, *size)
+    found = latents.vae.tiled_decode(x).sample
+    torch.testing.assert_close(found, latents.vae.decoder(x), rtol=1e-5, atol=0.1)

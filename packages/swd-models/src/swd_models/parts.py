@@ -131,8 +131,7 @@ class Text:
         """Call `encode_prompt` as the pipeline does."""
         raise NotImplementedError
 
-    @staticmethod
-    def guiding(num_prompts: int, guidance: float) -> dict[str, Any]:
+    def guiding(self, num_prompts: int, guidance: float) -> dict[str, Any]:
         """Return what the pipeline must be told for uncond + guidance (cond - uncond); 1 is none."""
         return {"guidance_scale": guidance}
 
@@ -202,7 +201,8 @@ class Teacher:
     def __init__(self, pipe: Any, latents: Latents, layers: Sequence[nn.Module], text: Text | None = None) -> None:
         """Take a pipeline, as diffusers has them, the blocks of its denoiser, and its text."""
         self.pipe, self.latents, self.layers = pipe, latents, layers
-        self.options, self.guiding = text.options if text else {}, (text or Text).guiding
+        self.options = text.options if text else {}
+        self.guiding = text.guiding if text else lambda _, guidance: {"guidance_scale": guidance}
         self._any_length = text is not None and text.any_length
         pipe.set_progress_bar_config(disable=True)
 

@@ -76,7 +76,8 @@ def decode_in_tiles(latents: Latents, size: Sequence[int], device: torch.device,
     if hasattr(vae, "tile_latent_min_size"):  # it tiles what is larger than that: by default, than it was trained on
         half = max(pixels[-2:]) // 2
         factor = vae.tile_sample_min_size // vae.tile_latent_min_size
-        vae.tile_sample_min_size = min(vae.tile_sample_min_size, half)
-        vae.tile_latent_min_size = vae.tile_sample_min_size // factor
+        # Of whole fours of cells: diffusers cuts and joins tiles at a quarter of both sizes.
+        vae.tile_latent_min_size = max(1, min(vae.tile_sample_min_size, half) // (4 * factor)) * 4
+        vae.tile_sample_min_size = factor * vae.tile_latent_min_size
     vae.enable_tiling()
     return True

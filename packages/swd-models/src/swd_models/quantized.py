@@ -109,8 +109,9 @@ def check_quantised(denoiser: Denoiser, base: Base) -> None:
 
 
 def check_whole(denoiser: Denoiser) -> None:
-    """Raise ValueError for a quantised base: what is merged into it would be rounded once more."""
-    if any(isinstance(module, FrozenLinear) for module in denoiser.backbone.modules()):
+    """Raise ValueError for a quantised base: what is merged into it would be rounded once more, or lost in codes."""
+    coded = any(not weight.is_floating_point() for weight in denoiser.backbone.parameters())
+    if coded or any(isinstance(module, FrozenLinear) for module in denoiser.backbone.modules()):
         raise ValueError(
             "expected a base that is not quantised to merge a LoRA into, got one: merge it while the base is loaded "
             "(`loras` of load_denoiser), or keep it apart"

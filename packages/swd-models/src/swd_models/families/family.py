@@ -1,11 +1,14 @@
 """What makes a family: its classes of diffusers, ours around them, and how their parts load."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from diffusers import DDIMScheduler
 from transformers import PreTrainedModel
 
 from swd_models.denoiser import Denoiser
@@ -24,6 +27,7 @@ class Family:
         facts: What configs tell of it.
         vae_dtype: Of the autoencoder where it must not be the model's.
         vae_overflows: Whether numbers in the autoencoder are too large for float16, unless its config says otherwise.
+        check_scheduler: Refuses a model whose scheduler is of another process than the denoiser's.
         options: For the pipeline's `from_pretrained`.
     """
 
@@ -36,6 +40,7 @@ class Family:
     facts: Facts
     vae_dtype: torch.dtype | None = None
     vae_overflows: bool = False
+    check_scheduler: Callable[[str, Mapping[str, Any]], None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def load_config(self, model: str) -> dict[str, Any]:
@@ -73,6 +78,16 @@ class Family:
                 f"expected bfloat16 or float32 for {self.denoiser.family}, whose numbers are too large for float16, "
                 "got float16: pass --training.dtype float32 (swd-distill) or --device cpu, or take a GPU with bfloat16"
             )
+        kept = self.backbone.load_config(model, subfolder=subfolder)
+        if "quantization_config" in kept:
+            found = kept["quantization_config"]
+            by = found.get("quant_method") if isinstance(found, Mapping) else None
+            raise ValueError(
+                f"expected a whole {subfolder} in {model}, got one quantised by {by or 'another library'}: take the "
+                "original, with --base (swd-sample) or --training.base (swd-distill) int8 or nf4"
+            )
+        if self.check_scheduler and (not Path(model).is_dir() or (Path(model) / "scheduler").is_dir()):
+            self.check_scheduler(model, DDIMScheduler.load_config(model, subfolder="scheduler"))  # of whatever class
         if base == "bf16":
             return self._wrap(_load_whole(self.backbone, model, subfolder, **options).eval())
         names = quantised_layers(self.build_empty(self.load_config(model)))
@@ -144,9 +159,20 @@ def _encoders(index: Mapping[str, Any]) -> dict[str, type[PreTrainedModel]]:
     return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, PreTrainedModel)}
 
 
+_SCALES = re.compile(r"(scale_weight|weight_scale\w*|scale_input|input_scale|scaled_fp8|absmax|\.SCB)$")
+
+
 def _load_whole(kind: Any, model: str, subfolder: str, **options: Any) -> Any:
-    """Load a part of which nothing is missing: libraries fill with random numbers what a file does not have."""
+    """Load a part of which nothing is missing: libraries fill with random numbers what a file does not have.
+
+    Nor are there scales of weights in 8 bits, which libraries would leave out.
+    """
     part, info = kind.from_pretrained(model, subfolder=subfolder, output_loading_info=True, **options)
+    scales = sorted(key for key in info["unexpected_keys"] if _SCALES.search(key))
+    if scales:
+        raise ValueError(
+            f"expected whole weights of {subfolder} in {model}, got such with scales ({scales[0]}): take the original"
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(

@@ -1,6 +1,7 @@
 """FLUX.1: denoiser, latents, text, and the teacher's own sampler."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
@@ -115,6 +116,12 @@ class FluxText(Text):
     """T5's tokens, and CLIP's pooled embedding."""
 
     tokenizer = "tokenizer_2"
+
+    def guiding(self, num_prompts: int, guidance: float) -> dict[str, Any]:
+        """Return what the pipeline must be told: without an embedding it guides only away from a prompt of its own."""
+        if self.pipe.transformer.config.guidance_embeds:
+            return super().guiding(num_prompts, guidance)
+        return {"true_cfg_scale": guidance} | ({"negative_prompt": [""] * num_prompts} if guidance > 1 else {})
 
     def encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Call `encode_prompt` as the pipeline does."""

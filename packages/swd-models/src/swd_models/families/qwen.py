@@ -133,8 +133,7 @@ class QwenText(Text):
     negative = " "
     any_length = True
 
-    @staticmethod
-    def guiding(num_prompts: int, guidance: float) -> dict[str, Any]:
+    def guiding(self, num_prompts: int, guidance: float) -> dict[str, Any]:
         """Return what the pipeline must be told, which guides only away from a prompt that it is given."""
         return {"true_cfg_scale": guidance} | ({"negative_prompt": [" "] * num_prompts} if guidance > 1 else {})
 

@@ -1,6 +1,7 @@
 """Stable Diffusion XL: denoiser, latents, text, and the teacher's own sampler."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
@@ -133,6 +134,18 @@ class SDXLText(Text):
         return {name: torch.zeros_like(value) for name, value in empty.items()}
 
 
+def check_scheduler(model: str, config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a fine-tune that predicts something else than noise, or over other noise levels."""
+    known = {"prediction_type": "epsilon", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    found = {name: config.get(name, value) for name, value in known.items()}
+    found |= {name: config[name] for name in ("rescale_betas_zero_snr", "sigma_data") if config.get(name)}
+    if found != known:
+        other = ", ".join(f"{name} {value}" for name, value in found.items() if known.get(name) != value)
+        raise ValueError(
+            f"expected a model that predicts noise as SDXL does, got {model}, whose scheduler has {other}: take another"
+        )
+
+
 FAMILY = Family(
     pipeline=StableDiffusionXLPipeline,
     backbone=UNet2DConditionModel,
@@ -142,5 +155,6 @@ FAMILY = Family(
     text=SDXLText,
     facts=SDXL,
     vae_overflows=True,
+    check_scheduler=check_scheduler,
     options={"add_watermarker": False},
 )

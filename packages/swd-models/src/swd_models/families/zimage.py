@@ -144,8 +144,7 @@ class ZImageText(Text):
     tokenizer = "tokenizer"
     any_length = True
 
-    @staticmethod
-    def guiding(num_prompts: int, guidance: float) -> dict[str, Any]:
+    def guiding(self, num_prompts: int, guidance: float) -> dict[str, Any]:
         """Return what the pipeline must be told, which adds guidance (cond - uncond) to cond: one less."""
         return {"guidance_scale": max(guidance - 1, 0.0)}
 

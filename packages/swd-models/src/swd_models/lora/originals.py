@@ -44,6 +44,7 @@ _RULES: Mapping[str, Mapping[str, str]] = {
         r"single_transformer_blocks\.(\d+)\.norm\.linear": r"single_blocks.\1.modulation.lin",
     },
     "flux2": _DIT
+    | _LAST_NORM
     | _TIME
     | {
         r"single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj": r"single_blocks.\1.linear1",
