@@ -197,3 +197,17 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(refused, argv, copied, snap
     before = snapshot(copied)
     assert "step-000003" in refused(argv("train", copied))
     assert snapshot(copied) == before
+
+
+def test_an_optimiser_is_fused_where_this_device_has_it(build, tmp_path):
+    """As a run that was begun on another device notes it: what torch finds there, it would take over."""
+    trainer = build()
+    trainer.iterate(0)
+    for group in trainer.student.optimizer.param_groups:
+        group["fused"] = False
+    save_checkpoint(tmp_path / "checkpoints", trainer, 1)
+    other = build()
+    expected = [group["fused"] for group in other.student.optimizer.param_groups]
+    load_checkpoint(tmp_path / "checkpoints", other)
+    assert [group["fused"] for group in other.student.optimizer.param_groups] == expected == [True]
+    other.iterate(1)

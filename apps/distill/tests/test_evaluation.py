@@ -1,9 +1,12 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file
 
+from swd_distill.training import evaluation
+from swd_distill.training.evaluation import Evaluator
 from swd_models.lora.files import FILES
 
 METRICS = ("--evaluation.metrics", "fd-lite0", "kid-lite0", "diagnostics")
@@ -98,3 +101,64 @@ def test_what_cannot_be_measured_is_refused_before_any_work(refused, argv, tmp_p
     monkeypatch.setattr("swd_distill.training.evaluation.find_spec", lambda name: None)
     assert "install swd-eval[lite0,video] beside swd-distill" in refused(argv("train", out, *METRICS))
     assert not out.exists()
+
+
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(
+    encoded, finished, cli, argv, refused, tmp_path, monkeypatch
+):
+    flags = ("--evaluation.metrics", "diagnostics", "--training.save-every", "2")
+    shutil.copytree(encoded, tmp_path / "whole")
+    cli(*argv("train", tmp_path / "whole", *flags, *FEW, "--evaluation.ref", finished / "images"))
+
+    def fail(self, step, trainer):
+        self._of(step).mkdir(parents=True)
+        (self._of(step) / "samples").mkdir()
+        raise ValueError("expected memory, got none")
+
+    again = argv("train", encoded, *flags, *FEW, "--evaluation.ref", finished / "images")
+    with monkeypatch.context() as broken:
+        broken.setattr(Evaluator, "measure", fail)
+        assert "expected memory" in refused(again, late=True)
+    assert (encoded / "checkpoints" / "latest").read_text() == "step-000002\n"
+    cli(*again)
+    for step in (2, 3):
+        one, other = (numbers_of(run, step) for run in (encoded, tmp_path / "whole"))
+        assert {name: each["value"] for name, each in one.items()} == {
+            name: each["value"] for name, each in other.items()
+        }
+
+
+def test_what_was_measured_beyond_the_checkpoint_is_made_again_with_other_settings(evaluated, cli, argv, tmp_path):
+    folder = shutil.copytree(evaluated, tmp_path / "run")
+    for gone in ("lora", "checkpoints"):
+        shutil.rmtree(folder / gone)
+    cli(*argv("train", folder, *METRICS, "--evaluation.num", "2", "--evaluation.every", "2"))
+    assert numbers_of(folder, 2)["fd-lite0"]["num"] == 2
+
+
+def test_empty_captions_are_no_prompts_to_measure_by(tmp_path, configure, finished):
+    config = configure(tmp_path)
+    images = shutil.copytree(finished / "images", tmp_path / "own")
+    names = sorted(path.name for path in images.glob("*.png"))
+    rows = [{"file_name": name, "text": "" if i % 2 else f"a red circle {i}"} for i, name in enumerate(names)]
+    (images / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = replace(config, model="random-sd3", data=replace(config.data, images=images))
+    assert evaluation._prompts_of(config) == ["a red circle 0", "a red circle 2", "a red circle 4"]
+    (images / "metadata.jsonl").write_text("\n".join(json.dumps(row | {"text": " "}) for row in rows))
+    with pytest.raises(ValueError, match=r"expected --evaluation\.prompts, as all captions are empty"):
+        evaluation._prompts_of(config)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--evaluation.num", "1"), "expected --evaluation.num of 2 or more for fd-lite0, got 1"),
+        (("--evaluation.ref", "stats.npz"), "expected a folder as --evaluation.ref for kid-lite0, got stats.npz"),
+        (("--evaluation.ref", "empty"), "expected images in --evaluation.ref, got none in empty"),
+    ],
+)
+def test_what_can_be_known_before_is_said_before(encoded, argv, refused, tmp_path, monkeypatch, flags, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "stats.npz").touch()
+    assert line in refused(argv("train", encoded, *METRICS, *flags))

@@ -43,7 +43,8 @@ def run(config: Config) -> str:
             _check_sources(config)
     state = "already done" if done else "done"
     trial = typed("swd-sample", str(config.out), _prompt(config))
-    return f"{state}: see {picture}\nLoRA: {config.out / 'lora'}\ntry: {trial}"
+    seen = f"see {picture}" if picture.is_file() else "without a comparison, for which one device must hold the base"
+    return f"{state}: {seen}\nLoRA: {config.out / 'lora'}\ntry: {trial}"
 
 
 def _check_sources(config: Config) -> None:
@@ -67,6 +68,8 @@ def _make(config: Config, picture: Path) -> None:
     if not (config.data.on_the_fly or cached):
         encode(config)
     train(config, verify=cached)  # else encoding has compared the cache with its checksums
+    if config.training.shard_base:  # the whole base may fit no device
+        return
     if processes().is_main_process:
         make_folder(picture.parent)
         save_image(compare(config), picture)

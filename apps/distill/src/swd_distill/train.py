@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,26 +74,28 @@ def _is_done(lora: Path, iterations: int) -> bool:
 def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
     """Train one denoiser's student in the config's folder, and write its LoRA into another."""
     state, training, total = processes(), config.training, config.training.iterations
-    samples = state.is_main_process or training.shard_base  # no process can alone where the base is split
     evaluator = Evaluator(config) if config.evaluation.metrics else None
     trainer = build_trainer(config, cache, expert)
     make_folder(config.out)
     start = load_checkpoint(config.out / "checkpoints", trainer)
     if start > total:
         raise ValueError(f"expected --training.iterations of at least {start}, which are done, got {total}")
+    if evaluator:
+        evaluator.forget_beyond(start)
     with Log(config, start) as log, Stopping(trainer.device) as stopping:
+        look = partial(_look, config, trainer, evaluator, log, cache.captions)
+        if start:
+            look(start, again=False)  # where it was ended before it had
         for step in range(start + 1, total + 1):
             log.write(step, iterate(trainer, step - 1))
             last, stop = step == total, stopping.asked()
-            if samples and (last or (not stop and step % training.sample_every == 0)):
-                log.picture(step, grid({"": sample(config, trainer)}, cache.captions))
-            if evaluator and (last or (not stop and step % config.evaluation.every == 0)):
-                log.evaluation(step, evaluator.measure(step, trainer))
-            if last or stop or step % training.save_every == 0:
+            if last or stop or step % training.save_every == 0:  # first: looks take minutes, and may fail
                 log.flush()
                 if state.is_main_process:
                     save_checkpoint(config.out / "checkpoints", trainer, step)
                 state.wait_for_everyone()  # none is gone before all is saved
+            if last or not stop:
+                look(step)
             if stop:
                 raise Stopped(step, total, stopping.signal or SIGTERM, expert.name)
     if state.is_main_process:
@@ -100,6 +103,28 @@ def _train(config: Config, expert: Expert, cache: Cache, lora: Path) -> None:
         with trainer.student.averaged():
             save_lora(trainer.roles.student, lora, schedule=config.scales, notes=notes)
     state.wait_for_everyone()
+
+
+def _look(
+    config: Config,
+    trainer: Trainer,
+    evaluator: Evaluator | None,
+    log: Log,
+    captions: Sequence[str],
+    step: int,
+    *,
+    again: bool = True,
+) -> None:
+    """Draw samples and measure the student where a step is due for it; or not `again` what is there already."""
+    last, draws = step == config.training.iterations, processes().is_main_process or config.training.shard_base
+    drawn, measured = False, False
+    if not again:
+        drawn, measured = from_main((log.picture_of(step).is_file(), evaluator is not None and evaluator.has(step)))
+    # The main process draws, or all do: none can alone where the base is split.
+    if draws and not drawn and (last or step % config.training.sample_every == 0):
+        log.picture(step, grid({"": sample(config, trainer)}, captions))
+    if evaluator and not measured and (last or step % config.evaluation.every == 0):
+        log.evaluation(step, evaluator.measure(step, trainer))
 
 
 def _made_on(config: Config) -> dict[str, str]:
@@ -127,12 +152,9 @@ def _open_cache(config: Config, *, verify: bool) -> Cache:
 def iterate(trainer: Trainer, step: int) -> Metrics:
     """Run an iteration; return its metrics, with what it took of the machine."""
     began, waited = time.perf_counter(), trainer.loader.waited
-    found = trainer.iterate(step)
-    return found | {
-        "seconds": time.perf_counter() - began,
-        "wait": trainer.loader.waited - waited,
-        "gib": peak_gib(trainer.device),
-    }
+    found, gib = trainer.iterate(step), peak_gib(trainer.device)
+    found |= {"seconds": time.perf_counter() - began, "wait": trainer.loader.waited - waited}
+    return found if gib is None else found | {"gib": gib}
 
 
 def build_trainer(config: Config, cache: Cache, expert: Expert | None = None) -> Trainer:

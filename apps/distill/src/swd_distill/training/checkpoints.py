@@ -118,7 +118,10 @@ def _load(folder: Path, trainer: Trainer) -> int:
     state = read_object(folder / STATE, "the state of a checkpoint")
     optimizers = torch.load(folder / "optimizers.pt", weights_only=True, map_location="cpu")
     for name, network in trainer.networks.items():
+        fused = [group.get("fused") for group in network.optimizer.param_groups]  # of this device, not of that before
         network.optimizer.load_state_dict(optimizers[name])
+        for group, each in zip(network.optimizer.param_groups, fused, strict=True):
+            group |= {} if each is None else {"fused": each}
         network.skips_in_a_row, network.skips = state["skips"][name]
         if state["scalers"][name]:  # of a device without float16 there is none
             network.scaler.load_state_dict(state["scalers"][name])

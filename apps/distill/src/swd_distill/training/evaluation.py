@@ -1,7 +1,10 @@
 """Evaluation while a run trains: samples of the same prompts again and again, measured by swd-eval (extra `eval`)."""
 
+import shutil
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -37,13 +40,21 @@ def check_evaluation(config: Config) -> None:
     from swd_eval.runs.metrics import check_names
 
     check_names(config.evaluation.metrics, kind_of(config))
+    distances = [name for name in config.evaluation.metrics if name.startswith(("fd-", "fid-", "kid-"))]
+    if distances and config.evaluation.num < 2:
+        raise ValueError(f"expected --evaluation.num of 2 or more for {distances[0]}, got {config.evaluation.num}")
     for name in ("prompts", "ref"):
         path = getattr(config.evaluation, name)
         if path is not None and not path.exists():
             raise ValueError(f"expected a file or folder as --evaluation.{name}, got {path}, which does not exist")
     if config.evaluation.prompts is not None:
         read_prompts(config.evaluation.prompts)
-    own = config.data.images if config.evaluation.ref is None else None
+    ref, kernels = config.evaluation.ref, [name for name in distances if name.startswith("kid")]
+    if ref is not None and ref.is_file() and kernels:
+        raise ValueError(f"expected a folder as --evaluation.ref for {kernels[0]}, got {ref}: give that of its images")
+    if ref is not None and ref.is_dir() and not list_files(ref, files_of(kind_of(config))):
+        raise ValueError(f"expected {kind_of(config)} in --evaluation.ref, got none in {ref}")
+    own = config.data.images if ref is None else None
     if own is not None and not (own.is_dir() and list_files(own, files_of(kind_of(config)))):
         raise ValueError(f"expected --evaluation.ref, as {own} is no folder of {kind_of(config)}: give one")
 
@@ -57,7 +68,12 @@ def _prompts_of(config: Config) -> list[str]:
     """Return the prompts of --evaluation.prompts, else unseen ones, else the first of training."""
     chosen = config.evaluation
     found = read_prompts(chosen.prompts) if chosen.prompts else shipped_prompts(config.model, unseen=True)
-    return found[: chosen.num] or [sample.text for sample in open_source(config).read(0, chosen.num)]
+    if not found:
+        every = (sample.text for sample in open_source(config).read(0, sys.maxsize))
+        found = list(islice((text for text in every if text.strip()), chosen.num))  # captions may be empty
+    if not found:
+        raise ValueError("expected --evaluation.prompts, as all captions are empty, got none: give a file")
+    return found[: chosen.num]
 
 
 class Evaluator:
@@ -75,11 +91,27 @@ class Evaluator:
         fetch(weights_of(config.evaluation.metrics), config.evaluation.weights, offline=False)
         self._text = _Encoded(Encoder(config).text, self._prompts)
 
+    def has(self, step: int) -> bool:
+        """Tell whether the student was measured after a step."""
+        return (self._of(step) / "results.json").is_file()
+
+    def forget_beyond(self, step: int) -> None:
+        """Remove what was measured after a step that is made again, and what was begun at the step itself."""
+        if processes().is_main_process:
+            for folder in self._folder.glob("step-*"):
+                beyond = int(folder.name.removeprefix("step-")) - step
+                if beyond > 0 or (beyond == 0 and not self.has(step)):
+                    shutil.rmtree(folder)
+        processes().wait_for_everyone()
+
+    def _of(self, step: int) -> Path:
+        return self._folder / f"step-{step:06d}"
+
     def measure(self, step: int, trainer: Trainer) -> Metrics:
         """Return the metrics of the student after a step, each `eval/NAME`; write them to evaluation/step-N."""
         from swd_eval.runs.evaluate import evaluate
 
-        folder, config, chosen = self._folder / f"step-{step:06d}", self._config, self._config.evaluation
+        folder, config, chosen = self._of(step), self._config, self._config.evaluation
         self._sample(folder / "samples", trainer)
         evaluate(
             folder / "samples",

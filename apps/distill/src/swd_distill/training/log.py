@@ -3,8 +3,9 @@
 import json
 import math
 import os
-import resource
 import secrets
+import sys
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -69,11 +70,15 @@ class Log:
         for tracker in self._trackers:
             tracker.log(found | by_stage, step=step)
 
+    def picture_of(self, step: int) -> Path:
+        """Return where the samples of a step are."""
+        return self._folder / "samples" / f"step-{step:06d}.png"
+
     def picture(self, step: int, image: Image.Image) -> None:
         """Write samples/step-N.png, and show it."""
         if not self._on:
             return
-        path = self._folder / "samples" / f"step-{step:06d}.png"
+        path = self.picture_of(step)
         make_folder(path.parent)
         save_image(image, path)
         pixels = np.asarray(image.convert("RGB"))[None]
@@ -94,11 +99,19 @@ class Log:
             flush(self._folder)
 
 
-def peak_gib(device: torch.device) -> float:
-    """Return the most memory that the process has held: on an accelerator that of tensors, else all of it."""
-    if device.type == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return peak_bytes(device) / 2**30
+def peak_gib(device: torch.device) -> float | None:
+    """Return the most memory that the process has held: on an accelerator that of tensors, else all of it.
+
+    Of a process Windows tells it to other libraries alone: None.
+    """
+    if device.type != "cpu":
+        return peak_bytes(device) / 2**30
+    if sys.platform == "win32":
+        return None
+    import resource  # of no other system
+
+    kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kept / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, else KiB
 
 
 def _start(name: str, config: Config, step: int) -> GeneralTracker:
