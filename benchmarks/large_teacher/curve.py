@@ -123,8 +123,8 @@ above, and all right to be the product of attributes (which gives {product:.2f} 
 **The autoencoder bounds it.** The checker finds all right in {drawn["drawings"]["all_right"]:.4f} of
 {record["config"]["count"]} unseen drawings, and in {after["all_right"]:.4f} of them after the autoencoder
 ({", ".join(f"{name} {share:.2f}" for name, share in after.items() if share < 0.99 and name != "all_right")}). Samples
-cannot be right more often. It has seen {VAE_SAMPLES / 1000:.0f}k pictures; in nine minutes of an H100 it would see about
-{VAE_SHARE * 540 / GPU_VAE_STEP * ON_GPU.vae_batch / 1000:.0f}k.
+cannot be right more often. It has seen {VAE_SAMPLES / 1000:.0f}k pictures; nine minutes of an H100 are reckoned to show
+it {VAE_SHARE * 540 / GPU_VAE_STEP * ON_GPU.vae_batch / 1000:.0f}k.
 
 ![curves](large-teacher.png)
 
