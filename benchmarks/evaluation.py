@@ -131,7 +131,8 @@ def page(rows: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> str
     return f"""# 500 samples, measured
 
 `uv run --group benchmarks python -m benchmarks.evaluation RUN`. `swd-eval images` without a download; the reference is
-the teacher's samples of the same unseen prompts from other seeds. Student: `{about["student"]}`. {about["machine"]}.
+the teacher's samples of the same unseen prompts from other seeds. Student: `{about["student"]}`,
+commit: {about["commit"]}. {about["machine"]}.
 
 | | {" | ".join(heads)} |
 |---{"|---" * len(heads)}|

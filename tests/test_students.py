@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks.large_teacher import pipeline
 from benchmarks.large_teacher.pipeline import TRAINED, UNTRAINED
 from benchmarks.provenance import ROOT
-from benchmarks.studies import records, students
+from benchmarks.studies import pages, records, students
 from benchmarks.studies.catalogue import STUDIES
 from benchmarks.studies.claims import LONG, by_hand
 from benchmarks.studies.study import Claim
@@ -152,7 +152,7 @@ def test_committed_records_are_of_their_rows():
     count = 0
     for study in STUDIES.values():
         for name, seed in itertools.product(study.students.keys() - OF_BEFORE, range(8)):
-            path = students._path(study, ROOT / "benchmarks" / "results", f"{students.STUDENT}{name}", seed)
+            path = records.path_of(study, ROOT / "benchmarks" / "results", f"{students.STUDENT}{name}", seed)
             if path.is_file():
                 config = students._config_of(study, name, seed, Path()).to_json() | {"out": None}
                 then = json.loads(path.read_text())["of"]
@@ -187,11 +187,11 @@ def test_committed_verdicts_are_those_of_their_intervals():
 
 def test_sheets_keep_every_pixel(tmp_path):
     images = [Image.effect_noise((8, 8), 50 + i).convert("RGB") for i in range(3)]
-    students.save_sheet(images, tmp_path / "sheet.png")
-    back = students.read_sheet(tmp_path / "sheet.png", 3)
+    pages.save_sheet(images, tmp_path / "sheet.png")
+    back = pages.read_sheet(tmp_path / "sheet.png", 3)
     assert [image.tobytes() for image in back] == [image.tobytes() for image in images]
-    students.save_sheet([images, images[::-1]], tmp_path / "videos.png")
-    videos = students.read_sheet(tmp_path / "videos.png", 2)
+    pages.save_sheet([images, images[::-1]], tmp_path / "videos.png")
+    videos = pages.read_sheet(tmp_path / "videos.png", 2)
     assert [[frame.tobytes() for frame in video] for video in videos] == [
         [frame.tobytes() for frame in video] for video in (images, images[::-1])
     ]
@@ -218,18 +218,19 @@ def _rows(**scores):
 )
 def test_a_claim_is_judged_by_the_interval_of_the_paired_difference(one, other, margin, verdict):
     study = replace(students.STUDIES["scenes"], claims=(Claim("better", "one", "other", margin),))
-    assert f" | {verdict} | " in students.verdicts(study, _rows(one=one, other=other))
+    assert f" | {verdict} | " in pages.verdicts(study, _rows(one=one, other=other))
 
 
 def test_a_row_of_more_seeds_is_compared_in_those_that_both_have():
     study = replace(students.STUDIES["scenes"], claims=(Claim("better", "one", "other"),))
     rows = _rows(one=(0.90, 0.91, 0.92, 0.1, 0.1), other=(0.80, 0.81, 0.83))
-    assert " | reproduced | " in students.verdicts(study, rows)
+    assert " | reproduced | " in pages.verdicts(study, rows)
 
 
 def test_a_student_may_have_more_seeds_than_the_others(quick, tmp_path, capsys, monkeypatch):
     study = students.STUDIES["scenes"]
-    monkeypatch.setattr("benchmarks.studies.students.SEEDS", (0,))
+    for module in (pages, students):
+        monkeypatch.setattr(module, "SEEDS", (0,))
     more = replace(study, students={"one": study.base, "two": study.base}, seeds={"two": 2})
     monkeypatch.setattr(students, "STUDIES", {"scenes": more})
     students.main(["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--count", "4"])

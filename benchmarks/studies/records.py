@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import commit, machine, versions
+from benchmarks.studies.study import STUDENT, Study
 from swd_distill.folder import BEFORE
 
 Record = dict[str, Any]
@@ -87,3 +88,10 @@ def _covers(now: Any, then: Any) -> bool:
 def slug(name: str) -> str:
     """Return a row's name as a file's."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.replace("'", "")).split())
+
+
+def path_of(study: Study, out: Path, row: str, seed: int) -> Path:
+    """Name the record of a row: what students are compared with is the same in all studies of a teacher."""
+    references = f"{slug(study.base.model)}-references" + (f"-{study.repeats}-each" if study.repeats > 1 else "")
+    folder = study.page if row.startswith(STUDENT) else references
+    return out / folder / f"{slug(row.removeprefix(STUDENT))}-{seed}.json"
